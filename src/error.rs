@@ -1,0 +1,139 @@
+//! One error type for the whole program: what went wrong, of which kind, and what to do about it.
+//!
+//! The kind picks the exit code (see [`ErrorKind::exit_code`]); the hint is printed after the message. Messages are
+//! lower case without a full stop; the cause is attached as the source, not pasted into the message.
+
+use std::fmt;
+
+/// A result with the program's own error.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+type Source = Box<dyn std::error::Error + Send + Sync + 'static>;
+
+/// Who has to act on an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// Wrong usage, or a file that cannot be used. Exit code 2.
+    Usage,
+    /// The run failed: the server, the network, a missing privilege. Exit code 1.
+    Run,
+    /// The reader of stdout went away or stdout cannot be written. Exit code 1.
+    Output,
+    /// A passing condition (the server is starting up, no connection slot is free). Worth another try; exit code 1.
+    Transient,
+}
+
+impl ErrorKind {
+    /// The exit code that a scheduler sees.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            ErrorKind::Usage => 2,
+            ErrorKind::Run | ErrorKind::Output | ErrorKind::Transient => 1,
+        }
+    }
+}
+
+/// What went wrong, of which kind, and what to do.
+#[derive(Debug)]
+pub struct Error {
+    kind: ErrorKind,
+    message: String,
+    hint: Option<String>,
+    source: Option<Source>,
+}
+
+impl Error {
+    /// An error of the given kind.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Error { kind, message: message.into(), hint: None, source: None }
+    }
+
+    /// Wrong usage, or a file that cannot be used.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Error::new(ErrorKind::Usage, message)
+    }
+
+    /// A run that failed.
+    pub fn run(message: impl Into<String>) -> Self {
+        Error::new(ErrorKind::Run, message)
+    }
+
+    /// A passing condition, worth another try.
+    pub fn transient(message: impl Into<String>) -> Self {
+        Error::new(ErrorKind::Transient, message)
+    }
+
+    /// Adds what to do about it.
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Attaches the cause.
+    pub fn source(mut self, source: impl Into<Source>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// Who has to act.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// What to do about it, where that is known.
+    pub fn advice(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+}
+
+impl fmt::Display for Error {
+    /// The message, its causes and the hint, on one line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        let mut cause = self.source.as_ref().map(|s| s.as_ref() as &dyn std::error::Error);
+        while let Some(error) = cause {
+            write!(f, ": {}", one_line(&error.to_string()))?;
+            cause = error.source();
+        }
+        if let Some(hint) = &self.hint {
+            write!(f, " ({hint})")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_ref().map(|s| s.as_ref() as &(dyn std::error::Error + 'static))
+    }
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Attaches context to the error of a [`Result`].
+pub trait Context<T> {
+    /// Turns the error into a run error with this message, the original attached as its source.
+    fn context(self, message: impl FnOnce() -> String) -> Result<T>;
+}
+
+impl<T, E: Into<Source>> Context<T> for std::result::Result<T, E> {
+    fn context(self, message: impl FnOnce() -> String) -> Result<T> {
+        self.map_err(|error| Error::run(message()).source(error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn display_is_one_line_with_cause_and_hint() {
+        let cause = std::io::Error::other("refused\nby peer");
+        let error = Error::run("cannot connect").source(cause).hint("start the server");
+        assert_eq!(error.to_string(), "cannot connect: refused by peer (start the server)");
+        assert_eq!(error.kind().exit_code(), 1);
+        assert_eq!(Error::usage("x").kind().exit_code(), 2);
+    }
+}

@@ -1,0 +1,1 @@
+//! Rows of `COPY … TO STDOUT` in text format, split in place.

@@ -1,0 +1,159 @@
+//! Descriptions of tables, columns and types, as discovery reads them from the server.
+
+use std::sync::Arc;
+
+/// A table, partitioned table, view or materialized view that the role can read.
+#[derive(Clone, Debug)]
+pub struct Table {
+    /// `pg_class.oid`: a table dropped and made again has another.
+    pub oid: u32,
+    /// Schema, unquoted.
+    pub schema: String,
+    /// Name, unquoted.
+    pub name: String,
+    /// What kind of relation it is.
+    pub kind: TableKind,
+    /// `pg_class.reltuples`, summed over the leaves of a partitioned table that was never analyzed; -1 when unknown.
+    pub row_estimate: i64,
+    /// The columns that the role can select, by position.
+    pub columns: Vec<Column>,
+    /// What the log says of the old row in updates and deletes.
+    pub replica_identity: ReplicaIdentity,
+    /// Oid of the topmost partitioned table if this is a partition, else `None`.
+    pub partition_root: Option<u32>,
+}
+
+/// What kind of relation a [`Table`] is (`pg_class.relkind`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TableKind {
+    /// `r`
+    Table,
+    /// `p`
+    Partitioned,
+    /// `v`
+    View,
+    /// `m`
+    MaterializedView,
+    /// `f`
+    Foreign,
+}
+
+impl TableKind {
+    /// Views have no log, no `ctid` worth reading and no identity.
+    pub fn is_view(self) -> bool {
+        matches!(self, TableKind::View | TableKind::MaterializedView)
+    }
+}
+
+/// `pg_class.relreplident`, resolved to columns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReplicaIdentity {
+    /// The old row is not identified: `NOTHING`, or `DEFAULT` without a primary key, or an index that is gone.
+    None,
+    /// These columns (names, in column order): the primary key or the chosen index.
+    Columns(Vec<String>),
+    /// The whole old row.
+    Full,
+}
+
+/// A column of a [`Table`].
+#[derive(Clone, Debug)]
+pub struct Column {
+    /// Name, unquoted.
+    pub name: String,
+    /// `pg_attribute.attnum`
+    pub attnum: i16,
+    /// Its type.
+    pub ty: Arc<PgType>,
+    /// `pg_attribute.atttypmod`; -1 for none.
+    pub typmod: i32,
+    /// `format_type(type, NULL)`: `character varying`, `integer[]`, `mood`.
+    pub data_type: String,
+    /// Part of the primary key.
+    pub primary_key: bool,
+    /// How the column gets its value.
+    pub generated: Generated,
+}
+
+/// `pg_attribute.attgenerated`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Generated {
+    /// An ordinary column.
+    No,
+    /// `GENERATED ALWAYS AS (…) STORED`
+    Stored,
+    /// `GENERATED ALWAYS AS (…) VIRTUAL` (18+): never in the log.
+    Virtual,
+}
+
+/// A type, with what it is made of.
+#[derive(Clone, Debug)]
+pub struct PgType {
+    /// `pg_type.oid`
+    pub oid: u32,
+    /// `pg_type.typname`: `int4`, `_int4`, `mood`.
+    pub name: String,
+    /// Schema of the type; `pg_catalog` for the built-in ones.
+    pub schema: String,
+    /// What it is made of.
+    pub kind: TypeKind,
+}
+
+/// What a type is made of.
+#[derive(Clone, Debug)]
+pub enum TypeKind {
+    /// A base type, and whatever else has no better description (pseudo-types).
+    Base,
+    /// An enum.
+    Enum,
+    /// A composite (row) type.
+    Composite,
+    /// A range or multirange.
+    Range,
+    /// An array of the element type, whose values are separated by `delimiter` in the text form (`,`; `;` for box).
+    Array {
+        /// `pg_type.typelem`
+        element: Arc<PgType>,
+        /// `typdelim` of the element
+        delimiter: u8,
+    },
+    /// A domain over a type, with the typmod that the domain gives it (-1 for none).
+    Domain {
+        /// `pg_type.typbasetype`
+        base: Arc<PgType>,
+        /// `pg_type.typtypmod`
+        typmod: i32,
+    },
+}
+
+impl PgType {
+    /// The type below all domains, and the typmod that holds for it: a domain's own, else the column's.
+    pub fn base<'a>(self: &'a Arc<PgType>, typmod: i32) -> (&'a Arc<PgType>, i32) {
+        match &self.kind {
+            TypeKind::Domain { base, typmod: own } => base.base(if *own == -1 { typmod } else { *own }),
+            _ => (self, typmod),
+        }
+    }
+
+    /// A type of `pg_catalog` with this name.
+    pub fn is_builtin(&self, name: &str) -> bool {
+        self.schema == "pg_catalog" && self.name == name
+    }
+}
+
+impl Table {
+    /// `schema-table`, the stream's id in catalog, state and messages.
+    pub fn stream_id(&self) -> String {
+        format!("{}-{}", self.schema, self.name)
+    }
+
+    /// Names of the primary key's columns, in column order.
+    pub fn primary_key(&self) -> Vec<String> {
+        self.columns.iter().filter(|c| c.primary_key).map(|c| c.name.clone()).collect()
+    }
+
+    /// The column of this name.
+    pub fn column(&self, name: &str) -> Option<&Column> {
+        self.columns.iter().find(|c| c.name == name)
+    }
+}

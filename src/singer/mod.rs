@@ -1,0 +1,1 @@
+//! Singer messages and the writer that puts them on stdout.
