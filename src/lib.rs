@@ -1,1 +1,21 @@
+//! A Singer tap for PostgreSQL.
+//!
+//! ```text
+//! config ─┐                                   ┌─ COPY … TO STDOUT (initial copy, FULL_TABLE, INCREMENTAL)
+//! catalog ┼─▶ discovery ─▶ plan per stream ─▶ ┤                                                   ├─▶ types ─▶ singer ─▶ stdout
+//! state ──┘                                   └─ replication: walsender stream
+//!                                                  └─▶ pgoutput | wal2json ─▶ Change<'a>
+//! ```
+//!
+//! Text in, JSON out, nothing in between: PostgreSQL's own text of a value goes straight into the output line, and
+//! whichever way a row comes it meets the same codec ([`types`]).
+//!
+//! Imports go one way: run → discovery, sync → replication, types, singer, catalog, state → pg. `replication` yields raw
+//! column bytes and knows no Singer; `types` knows only the output buffer and column descriptions; config, catalog and
+//! state import nothing of the project but errors.
 
+pub mod error;
+pub mod pg;
+pub mod replication;
+pub mod singer;
+pub mod types;

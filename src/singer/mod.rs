@@ -1,1 +1,5 @@
 //! Singer messages and the writer that puts them on stdout.
+
+pub mod json;
+
+pub use json::JsonBuf;
