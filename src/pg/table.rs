@@ -34,12 +34,10 @@ pub enum TableKind {
     View,
     /// `m`
     MaterializedView,
-    /// `f`
-    Foreign,
 }
 
 impl TableKind {
-    /// Views have no log, no `ctid` worth reading and no identity.
+    /// Views have no log and no identity.
     pub fn is_view(self) -> bool {
         matches!(self, TableKind::View | TableKind::MaterializedView)
     }

@@ -1,5 +1,9 @@
 //! Logical replication: what the log says, in PostgreSQL's terms. Knows nothing of Singer or of JSON output.
 
+pub mod publication;
+pub mod slot;
+pub mod stream;
+
 use crate::pg::Lsn;
 
 /// One message of an output plugin. Values borrow from the message.

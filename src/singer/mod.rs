@@ -1,5 +1,7 @@
 //! Singer messages and the writer that puts them on stdout.
 
 pub mod json;
+pub mod writer;
 
 pub use json::JsonBuf;
+pub use writer::MessageWriter;

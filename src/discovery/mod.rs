@@ -1,0 +1,192 @@
+//! What the role can read: relations, columns and types, in four queries whatever the number of tables.
+//!
+//! information_schema lists the tables and views; pg_catalog adds what it can't show: materialized views, oids, types with
+//! their elements, row estimates, replica identities, partition trees.
+
+mod entry;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio_postgres::Row;
+
+use crate::error::{Error, Result};
+use crate::pg::connect::Client;
+use crate::pg::error::query_error;
+use crate::pg::table::{Column, Generated, PgType, ReplicaIdentity, Table, TableKind, TypeKind};
+
+pub use entry::catalog_entry;
+
+/// Which relations to describe.
+#[derive(Clone, Copy, Debug)]
+pub enum Scope<'a> {
+    /// Every table and view, in these schemas or (`None`) in all but the system's.
+    All(Option<&'a [String]>),
+    /// These: schema and name.
+    Tables(&'a [(String, String)]),
+}
+
+/// Describes the relations of `scope` that exist and of which the role can select at least one column, ordered by schema
+/// and name.
+pub async fn discover(client: &Client, scope: Scope<'_>) -> Result<Vec<Table>> {
+    let (schemas, wanted_schemas, wanted_names) = match scope {
+        Scope::All(schemas) => (schemas.map(<[String]>::to_vec), None, None),
+        Scope::Tables(tables) => {
+            let (schemas, names): (Vec<_>, Vec<_>) = tables.iter().cloned().unzip();
+            (None, Some(schemas), Some(names))
+        }
+    };
+    let relations = client
+        .query(include_str!("relations.sql"), &[&schemas, &wanted_schemas, &wanted_names])
+        .await
+        .map_err(|e| query_error("cannot list the tables", e))?;
+    let oids: Vec<u32> = relations.iter().map(|row| row.get(0)).collect();
+    let mut columns = columns(client, &oids).await?;
+    let partitions = if relations.is_empty() { Partitions::default() } else { Partitions::read(client).await? };
+    let mut tables = Vec::with_capacity(relations.len());
+    for row in &relations {
+        let columns = columns.remove(&row.get::<_, u32>(0)).unwrap_or_default();
+        if !columns.is_empty() {
+            tables.push(table(row, columns, &partitions)?);
+        }
+    }
+    Ok(tables)
+}
+
+/// The topmost partitioned table above the relation with this oid, if it is a partition now.
+pub async fn partition_root(client: &Client, oid: u32) -> Result<Option<u32>> {
+    Ok(Partitions::read(client).await?.root(oid))
+}
+
+fn table(row: &Row, mut columns: Vec<Column>, partitions: &Partitions) -> Result<Table> {
+    let oid: u32 = row.get(0);
+    let kind = match row.get::<_, i8>(3) as u8 {
+        b'r' => TableKind::Table,
+        b'p' => TableKind::Partitioned,
+        b'v' => TableKind::View,
+        b'm' => TableKind::MaterializedView,
+        other => return Err(Error::run(format!("unknown relation kind `{}`", other as char))),
+    };
+    let names = |numbers: &[i16], columns: &[Column]| -> Vec<String> {
+        columns.iter().filter(|c| numbers.contains(&c.attnum)).map(|c| c.name.clone()).collect()
+    };
+    let key: Vec<i16> = row.get::<_, Option<Vec<i16>>>(6).unwrap_or_default();
+    // A key with a column that the role can't select identifies no row for us.
+    if names(&key, &columns).len() == key.len() {
+        columns.iter_mut().for_each(|c| c.primary_key = key.contains(&c.attnum));
+    }
+    let replica_identity = match (row.get::<_, i8>(5) as u8, row.get::<_, Option<Vec<i16>>>(7)) {
+        (b'f', _) => ReplicaIdentity::Full,
+        (_, Some(numbers)) => ReplicaIdentity::Columns(names(&numbers, &columns)),
+        (_, None) => ReplicaIdentity::None,
+    };
+    let estimate: i64 = row.get(4);
+    let row_estimate =
+        if kind == TableKind::Partitioned && estimate <= 0 { partitions.rows.get(&oid).copied().unwrap_or(-1) } else { estimate };
+    Ok(Table {
+        oid,
+        schema: row.get(1),
+        name: row.get(2),
+        kind,
+        row_estimate,
+        columns,
+        replica_identity,
+        partition_root: partitions.root(oid),
+    })
+}
+
+async fn columns(client: &Client, relations: &[u32]) -> Result<HashMap<u32, Vec<Column>>> {
+    let generated = if client.server_version() >= 120_000 { "a.attgenerated" } else { "''::\"char\"" };
+    let sql = include_str!("columns.sql").replace("{generated}", generated);
+    let rows = client.query(&sql, &[&relations]).await.map_err(|e| query_error("cannot list the columns", e))?;
+    let mut type_oids: Vec<u32> = rows.iter().map(|row| row.get(3)).collect();
+    type_oids.sort_unstable();
+    type_oids.dedup();
+    let types = types(client, &type_oids).await?;
+    let mut columns: HashMap<u32, Vec<Column>> = HashMap::with_capacity(relations.len());
+    for row in &rows {
+        let type_oid: u32 = row.get(3);
+        // The type of a column that was dropped between the two queries.
+        let Some((ty, sql_name)) = types.get(&type_oid) else { continue };
+        columns.entry(row.get(0)).or_default().push(Column {
+            name: row.get(2),
+            attnum: row.get(1),
+            ty: Arc::clone(ty),
+            typmod: row.get(4),
+            data_type: sql_name.clone(),
+            primary_key: false,
+            generated: match row.get::<_, i8>(5) as u8 {
+                b's' => Generated::Stored,
+                b'v' => Generated::Virtual,
+                _ => Generated::No,
+            },
+        });
+    }
+    Ok(columns)
+}
+
+/// The types with these oids, by oid, each with its SQL name (`format_type`).
+async fn types(client: &Client, oids: &[u32]) -> Result<HashMap<u32, (Arc<PgType>, String)>> {
+    let rows =
+        client.query(include_str!("types.sql"), &[&oids]).await.map_err(|e| query_error("cannot list the types", e))?;
+    let by_oid: HashMap<u32, &Row> = rows.iter().map(|row| (row.get(0), row)).collect();
+    let mut known = HashMap::with_capacity(rows.len());
+    for &oid in by_oid.keys() {
+        build(oid, &by_oid, &mut known);
+    }
+    Ok(known)
+}
+
+fn build(oid: u32, rows: &HashMap<u32, &Row>, known: &mut HashMap<u32, (Arc<PgType>, String)>) -> Option<Arc<PgType>> {
+    if let Some((ty, _)) = known.get(&oid) {
+        return Some(Arc::clone(ty));
+    }
+    let row = rows.get(&oid)?;
+    let kind = match row.get::<_, i8>(3) as u8 {
+        b'd' => build(row.get(7), rows, known).map(|base| TypeKind::Domain { base, typmod: row.get(8) }),
+        _ if row.get(4) => build(row.get(5), rows, known)
+            .map(|element| TypeKind::Array { element, delimiter: row.get::<_, i8>(6) as u8 }),
+        b'e' => Some(TypeKind::Enum),
+        b'c' => Some(TypeKind::Composite),
+        b'r' | b'm' => Some(TypeKind::Range),
+        _ => None,
+    };
+    let ty = Arc::new(PgType { oid, name: row.get(1), schema: row.get(2), kind: kind.unwrap_or(TypeKind::Base) });
+    known.insert(oid, (Arc::clone(&ty), row.get(9)));
+    Some(ty)
+}
+
+/// The partition trees of the database.
+#[derive(Default)]
+struct Partitions {
+    parent: HashMap<u32, u32>,
+    /// Row estimates summed over the analyzed leaves, by topmost table.
+    rows: HashMap<u32, i64>,
+}
+
+impl Partitions {
+    async fn read(client: &Client) -> Result<Self> {
+        let rows = client
+            .query(include_str!("partitions.sql"), &[])
+            .await
+            .map_err(|e| query_error("cannot list the partitions", e))?;
+        let mut partitions = Partitions {
+            parent: rows.iter().map(|row| (row.get(0), row.get(1))).collect(),
+            rows: HashMap::new(),
+        };
+        for row in rows.iter().filter(|row| row.get::<_, i8>(2) as u8 != b'p' && row.get::<_, i64>(3) >= 0) {
+            if let Some(root) = partitions.root(row.get(0)) {
+                *partitions.rows.entry(root).or_default() += row.get::<_, i64>(3);
+            }
+        }
+        Ok(partitions)
+    }
+
+    fn root(&self, oid: u32) -> Option<u32> {
+        let mut root = *self.parent.get(&oid)?;
+        while let Some(&parent) = self.parent.get(&root) {
+            root = parent;
+        }
+        Some(root)
+    }
+}

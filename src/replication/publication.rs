@@ -1,0 +1,246 @@
+//! Publications, which tell pgoutput what to send: what they cover, and the two that the tap makes for itself.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::error::{Context, Error, Result};
+use crate::pg::connect::Client;
+use crate::pg::error::query_error;
+use crate::pg::quote;
+use crate::pg::table::{Generated, ReplicaIdentity, Table, TableKind};
+
+/// Publications that a slot is read with, and what they publish.
+#[derive(Debug)]
+pub struct Publications {
+    names: Vec<String>,
+    /// Published relations by oid. A root stands here with the operations that its leaves share.
+    tables: HashMap<u32, Published>,
+}
+
+/// What is published of a table.
+#[derive(Clone, Debug, Default)]
+struct Published {
+    insert: bool,
+    update: bool,
+    delete: bool,
+    /// Published under its root's name.
+    via_root: bool,
+    /// `None` for all columns.
+    columns: Option<HashSet<String>>,
+    row_filter: bool,
+    generated: bool,
+}
+
+impl Publications {
+    /// Reads `<name>` and, if it exists, `<name>_inserts`; no name is listed that does not exist.
+    pub async fn read(client: &Client, name: &str) -> Result<Publications> {
+        let wanted = vec![name.to_owned(), inserts_name(name)];
+        // Settings that only newer servers have are read through jsonb, so that one query serves all versions.
+        let sql = "SELECT p.pubname::text, c.oid, t.relkind, p.pubinsert, p.pubupdate, p.pubdelete, \
+                   coalesce((pg_catalog.to_jsonb(p) ->> 'pubviaroot')::bool, false), \
+                   ARRAY(SELECT pg_catalog.jsonb_array_elements_text(j -> 'attnames')), \
+                   j ->> 'rowfilter' IS NOT NULL, \
+                   coalesce(pg_catalog.to_jsonb(p) ->> 'pubgencols', 'n') IN ('s', 'true'), \
+                   j ? 'attnames', \
+                   (SELECT count(*) FROM pg_catalog.pg_attribute a \
+                     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) \
+                   FROM pg_catalog.pg_publication p \
+                   LEFT JOIN (pg_catalog.pg_publication_tables pt CROSS JOIN LATERAL pg_catalog.to_jsonb(pt) j \
+                              JOIN pg_catalog.pg_namespace n ON n.nspname = pt.schemaname \
+                              JOIN pg_catalog.pg_class t ON t.relnamespace = n.oid AND t.relname = pt.tablename \
+                              CROSS JOIN LATERAL (SELECT t.oid) c) ON pt.pubname = p.pubname \
+                   WHERE p.pubname::text = ANY ($1)";
+        let rows = client.query(sql, &[&wanted]).await.map_err(|e| query_error("cannot read the publications", e))?;
+        let mut publications = Publications { names: Vec::new(), tables: HashMap::new() };
+        for row in &rows {
+            let name: String = row.get(0);
+            if !publications.names.contains(&name) {
+                publications.names.push(name);
+            }
+            let Some(oid) = row.get::<_, Option<u32>>(1) else { continue };
+            let listed: Vec<String> = row.get(7);
+            // attnames holds every column where the publication has no list of its own.
+            let all_columns = !row.get::<_, bool>(10) || listed.len() as i64 >= row.get::<_, i64>(11);
+            let one = Published {
+                insert: row.get(3),
+                update: row.get(4),
+                delete: row.get(5),
+                via_root: row.get(6),
+                columns: (!all_columns).then(|| listed.into_iter().collect()),
+                row_filter: row.get(8),
+                generated: row.get(9),
+            };
+            publications.tables.entry(oid).and_modify(|known| known.join(&one)).or_insert(one);
+        }
+        publications.names.sort();
+        Ok(publications)
+    }
+
+    /// The names to read with.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// Whether changes of this table come at all. A partitioned table's may come under the names of its leaves.
+    pub async fn covers(&self, client: &Client, table: &Table) -> Result<bool> {
+        if self.tables.contains_key(&table.oid) || table.partition_root.is_some_and(|root| self.published_via(root)) {
+            return Ok(true);
+        }
+        if table.kind != TableKind::Partitioned {
+            return Ok(false);
+        }
+        let leaves = leaves(client, table.oid).await?;
+        Ok(!leaves.is_empty() && leaves.iter().all(|leaf| self.tables.contains_key(leaf)))
+    }
+
+    fn published_via(&self, root: u32) -> bool {
+        self.tables.get(&root).is_some_and(|published| published.via_root)
+    }
+
+    /// Whether a partition's changes come under its root's name, so that they can't be told from its siblings'.
+    pub fn hides_partition(&self, table: &Table) -> bool {
+        table.partition_root.is_some_and(|root| self.published_via(root))
+    }
+
+    /// Columns of the table that are not in what is sent: left out by the publication's column list, or generated.
+    pub fn unpublished_columns(&self, table: &Table) -> Vec<String> {
+        let published = self.tables.get(&table.oid);
+        let sends = |name: &str, generated: Generated| {
+            let listed = published.and_then(|p| p.columns.as_ref());
+            match generated {
+                Generated::No => listed.is_none_or(|columns| columns.contains(name)),
+                // 18+: generated columns are sent when a list names them, or publish_generated_columns says so.
+                Generated::Stored => {
+                    published.is_some_and(|p| p.generated) || listed.is_some_and(|columns| columns.contains(name))
+                }
+                Generated::Virtual => false,
+            }
+        };
+        table.columns.iter().filter(|c| !sends(&c.name, c.generated)).map(|c| c.name.clone()).collect()
+    }
+
+    /// What a user should know of how this table is published: operations and rows that never come.
+    pub fn warnings(&self, table: &Table) -> Vec<String> {
+        let Some(published) = self.tables.get(&table.oid) else { return Vec::new() };
+        let mut warnings = Vec::new();
+        let identified = table.replica_identity != ReplicaIdentity::None;
+        let missing: Vec<&str> =
+            [("insert", published.insert), ("update", published.update), ("delete", published.delete)]
+                .into_iter()
+                .filter(|(name, sent)| !sent && (identified || *name == "insert"))
+                .map(|(name, _)| name)
+                .collect();
+        if !missing.is_empty() {
+            warnings.push(format!(
+                "the publication does not publish {} of this table: such changes never come",
+                missing.join(" and ")
+            ));
+        }
+        if published.row_filter {
+            warnings.push("the publication has a row filter for this table: rows outside of it never come".to_owned());
+        }
+        warnings
+    }
+}
+
+impl Published {
+    /// Two publications of one table add up: what either sends is sent.
+    fn join(&mut self, other: &Published) {
+        self.insert |= other.insert;
+        self.update |= other.update;
+        self.delete |= other.delete;
+        self.via_root |= other.via_root;
+        self.generated |= other.generated;
+        self.row_filter &= other.row_filter;
+        self.columns = match (self.columns.take(), &other.columns) {
+            (Some(mine), Some(theirs)) => Some(mine.union(theirs).cloned().collect()),
+            _ => None,
+        };
+    }
+}
+
+/// The publication for tables without a replica identity: publishing their updates would make them fail in the
+/// application.
+fn inserts_name(name: &str) -> String {
+    format!("{name}_inserts")
+}
+
+/// The SQL that publishes these tables: creates the publications that `existing` lacks and adds to the others.
+///
+/// Tables without a replica identity go into `<name>_inserts`. Before PostgreSQL 13, which publishes no partitioned table,
+/// its leaves are named instead.
+pub async fn publish_sql(
+    client: &Client,
+    name: &str,
+    existing: &Publications,
+    tables: &[&Table],
+) -> Result<Vec<String>> {
+    let version = client.server_version();
+    let mut statements = Vec::new();
+    for (publication, identified) in [(name.to_owned(), true), (inserts_name(name), false)] {
+        let mut targets = Vec::new();
+        for table in tables.iter().filter(|t| (t.replica_identity != ReplicaIdentity::None) == identified) {
+            if table.kind == TableKind::Partitioned && version < 130_000 {
+                targets.extend(leaf_names(client, table.oid).await?);
+            } else {
+                targets.push(quote::qualified(&table.schema, &table.name));
+            }
+        }
+        let exists = existing.names.contains(&publication);
+        let mut settings = Vec::new();
+        if !identified {
+            settings.push(if version >= 110_000 { "publish = 'insert, truncate'" } else { "publish = 'insert'" });
+        }
+        if version >= 130_000 {
+            settings.push("publish_via_partition_root = true");
+        }
+        let ident = quote::ident(&publication);
+        let with = if settings.is_empty() { String::new() } else { format!(" WITH ({})", settings.join(", ")) };
+        match (exists, targets.is_empty()) {
+            (true, true) => {}
+            (true, false) => statements.push(format!("ALTER PUBLICATION {ident} ADD TABLE {}", targets.join(", "))),
+            (false, false) => statements.push(format!("CREATE PUBLICATION {ident} FOR TABLE {}{with}", targets.join(", "))),
+            // The main publication is always named to the slot, so it has to exist.
+            (false, true) if identified => statements.push(format!("CREATE PUBLICATION {ident}{with}")),
+            (false, true) => {}
+        }
+    }
+    Ok(statements)
+}
+
+/// Runs the statements of [`publish_sql`].
+pub async fn publish(client: &Client, statements: &[String]) -> Result<()> {
+    for sql in statements {
+        client.batch_execute(sql).await.map_err(|e| {
+            query_error("cannot set up the publication", e).hint(format!("run it as the owner of the tables: {sql};"))
+        })?;
+        tracing::info!("{sql}");
+    }
+    Ok(())
+}
+
+/// The error for tables that nothing publishes, with the SQL that does.
+pub fn unpublished(name: &str, tables: &[&Table], statements: &[String]) -> Error {
+    let names: Vec<String> = tables.iter().map(|t| t.stream_id()).collect();
+    Error::run(format!("the publication \"{name}\" does not publish the selected streams {}", names.join(", "))).hint(
+        format!(
+            "run as the owner of the tables: {}; or set create_replication_slot to true; then have these streams copied again",
+            statements.join("; ")
+        ),
+    )
+}
+
+const LEAVES: &str = "WITH RECURSIVE tree(oid) AS (SELECT $1::oid UNION ALL SELECT i.inhrelid FROM tree \
+                      JOIN pg_catalog.pg_inherits i ON i.inhparent = tree.oid) \
+                      SELECT c.oid, n.nspname::text, c.relname::text FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid \
+                      JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind <> 'p'";
+
+/// The oids of the leaves of a partitioned table.
+pub async fn leaves(client: &Client, root: u32) -> Result<Vec<u32>> {
+    let rows = client.query(LEAVES, &[&root]).await.context(|| "cannot list the partitions".to_owned())?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+async fn leaf_names(client: &Client, root: u32) -> Result<Vec<String>> {
+    let rows = client.query(LEAVES, &[&root]).await.context(|| "cannot list the partitions".to_owned())?;
+    Ok(rows.iter().map(|row| quote::qualified(row.get(1), row.get(2))).collect())
+}

@@ -1,0 +1,166 @@
+//! Replication slots: finding them, what is wrong with them, and the temporary one that exports a snapshot.
+
+use crate::error::{Error, Result};
+use crate::pg::connect::{Client, Server};
+use crate::pg::error::{query_error, sqlstate};
+use crate::pg::wire::Session;
+use crate::pg::{Lsn, quote};
+
+/// A logical replication slot, as `pg_replication_slots` shows it.
+#[derive(Clone, Debug)]
+pub struct Slot {
+    /// Its name.
+    pub name: String,
+    /// Its output plugin.
+    pub plugin: String,
+    /// Changes up to here were acknowledged; the server sends nothing before it.
+    pub confirmed_flush: Lsn,
+    /// From here on WAL is kept for it; a logical slot without it is of no use any more.
+    pub restart_lsn: Option<Lsn>,
+    /// The server process that uses it now.
+    pub active_pid: Option<i32>,
+    /// Why the server gave it up, in the server's words.
+    pub invalid: Option<String>,
+    /// `pg_replication_slots.wal_status` (13+): reserved, extended, unreserved or lost.
+    pub wal_status: Option<String>,
+}
+
+impl Slot {
+    /// The first of `names` that exists as a logical slot of this database.
+    ///
+    /// # Errors
+    /// A slot of that name that is physical, or belongs to another database.
+    pub async fn find(client: &Client, names: &[String]) -> Result<Option<Slot>> {
+        // The columns that only newer servers have are read through jsonb, so that one query serves all versions.
+        let sql = "SELECT s.slot_name::text, s.plugin::text, s.database::text, pg_catalog.current_database()::text, \
+                   s.confirmed_flush_lsn::text, s.restart_lsn::text, s.active_pid, \
+                   j ->> 'wal_status', j ->> 'invalidation_reason', j ->> 'conflicting' \
+                   FROM pg_catalog.pg_replication_slots s, pg_catalog.to_jsonb(s) j WHERE s.slot_name::text = ANY ($1)";
+        let rows =
+            client.query(sql, &[&names]).await.map_err(|e| query_error("cannot read pg_replication_slots", e))?;
+        let Some(row) = names.iter().find_map(|name| rows.iter().find(|row| row.get::<_, &str>(0) == name)) else {
+            return Ok(None);
+        };
+        let name: String = row.get(0);
+        let (Some(plugin), Some(database)) = (row.get::<_, Option<String>>(1), row.get::<_, Option<String>>(2)) else {
+            return Err(Error::run(format!("replication slot \"{name}\" is a physical slot"))
+                .hint("name a logical slot with replication_slot_name"));
+        };
+        let here: String = row.get(3);
+        if database != here {
+            return Err(Error::run(format!(
+                "replication slot \"{name}\" belongs to the database \"{database}\", not to \"{here}\""
+            ))
+            .hint("a logical slot reads one database: name another slot with replication_slot_name, or set tap_id"));
+        }
+        let lsn = |column: usize| row.get::<_, Option<&str>>(column).and_then(|text| text.parse::<Lsn>().ok());
+        let wal_status: Option<String> = row.get(7);
+        let reason: Option<String> = row.get(8);
+        let conflicting = row.get::<_, Option<&str>>(9) == Some("true");
+        let invalid = match (reason, wal_status.as_deref()) {
+            (Some(reason), _) => Some(reason),
+            (None, Some("lost")) => Some("the WAL it needs was removed".to_owned()),
+            (None, _) if conflicting => Some("it conflicted with recovery".to_owned()),
+            (None, _) if lsn(5).is_none() => Some("it holds no WAL position".to_owned()),
+            _ => None,
+        };
+        Ok(Some(Slot {
+            name,
+            plugin,
+            confirmed_flush: lsn(4).unwrap_or(Lsn::INVALID),
+            restart_lsn: lsn(5),
+            active_pid: row.get(6),
+            invalid,
+            wal_status,
+        }))
+    }
+
+    /// The error for a slot that does not exist, with the SQL that makes it.
+    pub fn missing(name: &str, plugin: &str) -> Error {
+        Error::run(format!("replication slot \"{name}\" does not exist")).hint(format!(
+            "create it: SELECT pg_create_logical_replication_slot({}, '{plugin}'); or set create_replication_slot to true",
+            quote::literal(name).trim_start(),
+        ))
+    }
+
+    /// The error for a slot that the server gave up, if it did.
+    pub fn check_usable(&self) -> Result<()> {
+        match &self.invalid {
+            None => Ok(()),
+            Some(reason) => Err(Error::run(format!(
+                "replication slot \"{}\" can't be read any more ({reason}): changes since {} are lost",
+                self.name, self.confirmed_flush
+            ))
+            .hint(format!(
+                "drop it: SELECT pg_drop_replication_slot({}); and start with an empty state, or set on_slot_lost to \
+                 copy_again to have it made anew and its streams copied again; raise max_slot_wal_keep_size",
+                quote::literal(&self.name).trim_start(),
+            ))),
+        }
+    }
+}
+
+/// A slot just made, whose snapshot other sessions can take as long as this lives.
+pub struct ExportedSnapshot {
+    session: Session,
+    /// For `SET TRANSACTION SNAPSHOT`.
+    pub snapshot: String,
+    /// The snapshot sees exactly the transactions committed before this; the slot sends exactly the others.
+    pub consistent_point: Lsn,
+}
+
+impl ExportedSnapshot {
+    /// Makes a slot and exports its snapshot. A temporary slot goes with this value.
+    ///
+    /// The server waits for every transaction that is writing now, anywhere in the cluster; for 10 s at most.
+    pub async fn create(server: &Server, name: &str, plugin: &str, temporary: bool) -> Result<ExportedSnapshot> {
+        let mut session = server.replication_session().await?;
+        session.query("SET lock_timeout = '10s'").await?;
+        let sql = format!(
+            "CREATE_REPLICATION_SLOT {}{} LOGICAL {} EXPORT_SNAPSHOT",
+            quote::ident(name),
+            if temporary { " TEMPORARY" } else { "" },
+            quote::ident(plugin),
+        );
+        let rows = session.query(&sql).await.map_err(|e| explain_refusal(e, plugin))?;
+        let row = rows.into_iter().next().unwrap_or_default();
+        let text = |i: usize| row.get(i).cloned().flatten();
+        match (text(1).and_then(|lsn| lsn.parse().ok()), text(2)) {
+            (Some(consistent_point), Some(snapshot)) => Ok(ExportedSnapshot { session, snapshot, consistent_point }),
+            _ => Err(Error::run("the server's answer to CREATE_REPLICATION_SLOT holds no position and snapshot")),
+        }
+    }
+
+    /// Ends the export; a temporary slot is dropped with it.
+    pub async fn close(self) {
+        self.session.close().await;
+    }
+}
+
+/// Whether a slot could not be made for want of a free slot or sender, or because writers did not finish in time: a
+/// condition that another way of copying gets around.
+pub fn is_no_slot_now(error: &Error) -> bool {
+    // configuration_limit_exceeded, too_many_connections, lock_not_available
+    matches!(sqlstate(error), Some("53400" | "53300" | "55P03"))
+}
+
+/// Adds what to do to a server's refusal to make or read a slot.
+pub fn explain_refusal(error: Error, plugin: &str) -> Error {
+    let text = error.to_string();
+    let hint = match sqlstate(&error) {
+        _ if text.contains("output_plugin_libraries") => Some(format!(
+            "allow the plugin in postgresql.conf and reload: output_plugin_libraries = 'pgoutput, test_decoding, {plugin}'"
+        )),
+        Some("58P01") => Some(format!(
+            "install the output plugin {plugin} on the server, or make a slot with output_plugin pgoutput, which every server has"
+        )),
+        Some("53400") => Some("raise max_replication_slots, or drop a slot that nobody reads".to_owned()),
+        Some("42501") => Some("give the role the right: ALTER ROLE … REPLICATION".to_owned()),
+        _ if text.contains("wal_level") => Some("set wal_level = logical in postgresql.conf and restart".to_owned()),
+        _ => None,
+    };
+    match hint {
+        Some(hint) => Error::new(error.kind(), "the server refuses logical replication").source(error).hint(hint),
+        None => error,
+    }
+}

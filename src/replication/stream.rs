@@ -1,0 +1,241 @@
+//! A walsender's stream: START_REPLICATION, what comes, and the status that goes back.
+//!
+//! A status goes out by time from a task of its own, also while nobody takes the changes. It says what was received
+//! (`write`), so that a server that shuts down need not wait, and acknowledges (`flush`) only what
+//! [`Feedback::acknowledge`] was told; everywhere else `flush` is 0, which the server ignores.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::OutputPlugin;
+use super::slot::explain_refusal;
+use crate::error::{Error, Result};
+use crate::pg::connect::Server;
+use crate::pg::error::sqlstate;
+use crate::pg::wire::{ReplicationReader, ReplicationWriter};
+use crate::pg::{Lsn, quote};
+
+/// How often a status goes out; the server's default patience is 60 s.
+const STATUS_INTERVAL: Duration = Duration::from_secs(10);
+/// How long to wait for a slot that another process still reads: the last run may just be ending.
+const SLOT_IN_USE: Duration = Duration::from_secs(10);
+/// Microseconds from 1970 to 2000, where PostgreSQL's clock starts.
+const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;
+
+/// One message of the walsender.
+#[derive(Debug, PartialEq)]
+pub enum Event<'a> {
+    /// An output plugin's message.
+    Data {
+        /// The WAL position it stands for (`XLogData` start).
+        start: Lsn,
+        /// For [`OutputPlugin::decode`].
+        payload: &'a [u8],
+    },
+    /// How far the server has decoded, sent also when nothing matched.
+    Keepalive {
+        /// Every transaction that committed before this was sent, if none is open.
+        wal_end: Lsn,
+    },
+}
+
+/// The receiving side of a replication stream.
+pub struct WalStream {
+    reader: ReplicationReader,
+    received: Arc<AtomicU64>,
+    feedback: Feedback,
+}
+
+/// Tells the server things; every copy talks to the same stream.
+#[derive(Clone)]
+pub struct Feedback {
+    commands: mpsc::UnboundedSender<Command>,
+}
+
+enum Command {
+    Status { flush: Lsn, reply: bool },
+    Finish,
+}
+
+impl Feedback {
+    /// Tells the server that it may forget everything before this. It believes it: never say more than is stored.
+    pub fn acknowledge(&self, flush: Lsn) {
+        self.send(Command::Status { flush, reply: false });
+    }
+
+    /// Asks for a keepalive.
+    pub fn request_reply(&self) {
+        self.send(Command::Status { flush: Lsn::INVALID, reply: true });
+    }
+
+    fn send(&self, command: Command) {
+        // The task ends only when the connection does, which the reading side reports.
+        let _ = self.commands.send(command);
+    }
+}
+
+impl WalStream {
+    /// Starts to read `slot` at `start`, or where it stands if that is later.
+    pub async fn start(server: &Server, slot: &str, plugin: &dyn OutputPlugin, start: Lsn) -> Result<WalStream> {
+        let options: Vec<String> = plugin
+            .options()
+            .iter()
+            .map(|(name, value)| format!("{} {}", quote::ident(name), replication_literal(value)))
+            .collect();
+        let sql = format!("START_REPLICATION SLOT {} LOGICAL {start} ({})", quote::ident(slot), options.join(", "));
+        let give_up = Instant::now() + SLOT_IN_USE;
+        let (reader, writer) = loop {
+            match server.replication_session().await?.start_replication(&sql).await {
+                Ok(halves) => break halves,
+                // object_in_use: the server's message names the process
+                Err(error) if sqlstate(&error) == Some("55006") => {
+                    if Instant::now() >= give_up {
+                        return Err(Error::run("cannot read the replication slot").source(error).hint(
+                            "another process reads it: wait for it to end, or give each tap a slot of its own with tap_id",
+                        ));
+                    }
+                    tokio::time::sleep(Duration::from_millis(250)).await;
+                }
+                Err(error) => return Err(explain_refusal(error, plugin.name())),
+            }
+        };
+        let received = Arc::new(AtomicU64::new(start.0));
+        let (commands, waiting) = mpsc::unbounded_channel();
+        tokio::spawn(send_status(writer, waiting, Arc::clone(&received)));
+        Ok(WalStream { reader, received, feedback: Feedback { commands } })
+    }
+
+    /// A handle to talk back with.
+    pub fn feedback(&self) -> Feedback {
+        self.feedback.clone()
+    }
+
+    /// The next message; `None` when the server ended the stream. Cancel safe.
+    pub async fn next(&mut self) -> Result<Option<Event<'_>>> {
+        let Some(frame) = self.reader.next().await? else { return Ok(None) };
+        let event = parse(frame)?;
+        match &event {
+            Event::Data { start, .. } => {
+                self.received.fetch_max(start.0, Ordering::Relaxed);
+            }
+            Event::Keepalive { wal_end } => {
+                self.received.fetch_max(wal_end.0, Ordering::Relaxed);
+                // Any status is an answer; most keepalives do not ask for one.
+                if frame.last() == Some(&1) {
+                    self.feedback.send(Command::Status { flush: Lsn::INVALID, reply: false });
+                }
+            }
+        }
+        Ok(Some(event))
+    }
+
+    /// Ends the stream politely.
+    pub fn finish(self) {
+        self.feedback.send(Command::Finish);
+    }
+}
+
+async fn send_status(
+    mut writer: ReplicationWriter,
+    mut waiting: mpsc::UnboundedReceiver<Command>,
+    received: Arc<AtomicU64>,
+) {
+    let mut tick = tokio::time::interval(STATUS_INTERVAL);
+    loop {
+        let (flush, reply) = tokio::select! {
+            command = waiting.recv() => match command {
+                Some(Command::Status { flush, reply }) => (flush, reply),
+                Some(Command::Finish) | None => {
+                    if let Err(error) = writer.finish().await {
+                        tracing::debug!("cannot end the replication stream: {error}");
+                    }
+                    return;
+                }
+            },
+            _ = tick.tick() => (Lsn::INVALID, false),
+        };
+        let write = Lsn(received.load(Ordering::Relaxed));
+        if let Err(error) = writer.send(&status(write, flush, reply)).await {
+            tracing::debug!("cannot send a status to the server: {error}");
+            return;
+        }
+    }
+}
+
+/// A standby status update.
+fn status(write: Lsn, flush: Lsn, reply: bool) -> [u8; 34] {
+    let mut message = [0; 34];
+    message[0] = b'r';
+    message[1..9].copy_from_slice(&write.0.to_be_bytes());
+    message[9..17].copy_from_slice(&flush.0.to_be_bytes());
+    message[17..25].copy_from_slice(&flush.0.to_be_bytes());
+    let clock = chrono::Utc::now().timestamp_micros() - POSTGRES_EPOCH_MICROS;
+    message[25..33].copy_from_slice(&clock.to_be_bytes());
+    message[33] = reply.into();
+    message
+}
+
+fn parse(frame: &[u8]) -> Result<Event<'_>> {
+    let position = |at: usize| {
+        let bytes = frame.get(at..at + 8).and_then(|b| b.try_into().ok());
+        bytes
+            .map(|b| Lsn(u64::from_be_bytes(b)))
+            .ok_or_else(|| Error::run("the server sent a replication message that is too short"))
+    };
+    match frame.first() {
+        // start, end, clock
+        Some(b'w') if frame.len() >= 25 => Ok(Event::Data { start: position(1)?, payload: &frame[25..] }),
+        // end, clock, whether a reply is asked for
+        Some(b'k') if frame.len() == 18 => Ok(Event::Keepalive { wal_end: position(1)? }),
+        Some(b'w' | b'k') => Err(Error::run("the server sent a replication message of a wrong length")),
+        _ => Err(Error::run("the server sent a replication message of an unknown kind")),
+    }
+}
+
+/// A string literal of the replication grammar, which knows no `E'…'`: backslashes stand for themselves.
+fn replication_literal(value: &str) -> String {
+    format!("'{}'", value.replace('\'', "''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_told_apart_and_truncations_refused() {
+        let mut data = vec![b'w'];
+        data.extend_from_slice(&7u64.to_be_bytes());
+        data.extend_from_slice(&[0; 16]);
+        data.extend_from_slice(b"body");
+        assert_eq!(parse(&data).unwrap(), Event::Data { start: Lsn(7), payload: b"body" });
+        for len in 0..25 {
+            assert!(parse(&data[..len]).is_err(), "{len}");
+        }
+        let mut keepalive = vec![b'k'];
+        keepalive.extend_from_slice(&9u64.to_be_bytes());
+        keepalive.extend_from_slice(&[0; 9]);
+        assert_eq!(parse(&keepalive).unwrap(), Event::Keepalive { wal_end: Lsn(9) });
+        for len in 0..keepalive.len() {
+            assert!(parse(&keepalive[..len]).is_err(), "{len}");
+        }
+        assert!(parse(b"x").is_err());
+    }
+
+    #[test]
+    fn a_status_acknowledges_only_what_it_is_told() {
+        let message = status(Lsn(5), Lsn::INVALID, true);
+        assert_eq!(message[0], b'r');
+        assert_eq!(message[1..9], 5u64.to_be_bytes());
+        assert_eq!(message[9..25], [0; 16]);
+        assert_eq!(message[33], 1);
+    }
+
+    #[test]
+    fn replication_literals_keep_backslashes() {
+        assert_eq!(replication_literal(r"public.Foo\ b'r"), r"'public.Foo\ b''r'");
+    }
+}

@@ -1,0 +1,160 @@
+//! The way to stdout: whole lines gathered into large chunks that a thread of its own writes, so that a reader that stops
+//! reading stops only that thread. The run waits for room in a short queue, and meanwhile goes on answering the server.
+
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::JsonBuf;
+use crate::error::{Error, ErrorKind, Result};
+
+/// From this size on the buffered lines are handed to the writing thread.
+const CHUNK: usize = 256 * 1024;
+/// How many chunks may wait for the reader.
+const QUEUE: usize = 4;
+/// A buffer that grew beyond this for one huge value is not kept.
+const KEEP: usize = 4 * CHUNK;
+
+/// Buffers lines and hands them to the thread that writes them.
+pub struct MessageWriter {
+    /// The lines that were not handed over yet. Whole lines only whenever [`drain`](Self::drain) is called.
+    pub buf: JsonBuf,
+    chunks: Option<mpsc::Sender<Vec<u8>>>,
+    empty: mpsc::UnboundedReceiver<Vec<u8>>,
+    failure: Arc<Mutex<Option<io::Error>>>,
+    done: Option<oneshot::Receiver<()>>,
+}
+
+impl MessageWriter {
+    /// A writer to `sink`, on a thread of its own.
+    pub fn new(sink: impl Write + Send + 'static) -> Self {
+        let (chunks, waiting) = mpsc::channel(QUEUE);
+        let (give_back, empty) = mpsc::unbounded_channel();
+        let (finished, done) = oneshot::channel();
+        let failure = Arc::new(Mutex::new(None));
+        let report = Arc::clone(&failure);
+        std::thread::spawn(move || {
+            if let Err(error) = write_chunks(sink, waiting, give_back) {
+                *report.lock().unwrap_or_else(|e| e.into_inner()) = Some(error);
+            }
+            // The receiver is gone only if the run is.
+            let _ = finished.send(());
+        });
+        MessageWriter { buf: JsonBuf::new(), chunks: Some(chunks), empty, failure, done: Some(done) }
+    }
+
+    /// Whether so much is buffered that it should be [drained](Self::drain).
+    pub fn is_full(&self) -> bool {
+        self.buf.len() >= CHUNK
+    }
+
+    /// Hands the buffered lines to the writing thread; waits while the reader is too slow for it.
+    pub async fn drain(&mut self) -> Result<()> {
+        if self.buf.is_empty() {
+            return Ok(());
+        }
+        let fresh = self.empty.try_recv().unwrap_or_default();
+        let chunk = self.buf.replace(fresh);
+        let sent = match &self.chunks {
+            Some(chunks) => chunks.send(chunk).await.is_ok(),
+            None => false,
+        };
+        if sent { Ok(()) } else { Err(self.failure()) }
+    }
+
+    /// Hands over what is buffered and waits until the reader has taken everything.
+    pub async fn finish(&mut self) -> Result<()> {
+        self.drain().await?;
+        self.chunks = None;
+        if let Some(done) = self.done.take() {
+            // An error means that the thread panicked; its failure is then unknown, but there is one.
+            if done.await.is_err() || self.failure.lock().unwrap_or_else(|e| e.into_inner()).is_some() {
+                return Err(self.failure());
+            }
+        }
+        Ok(())
+    }
+
+    fn failure(&self) -> Error {
+        let error = self.failure.lock().unwrap_or_else(|e| e.into_inner()).take();
+        match error {
+            Some(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                Error::new(ErrorKind::Output, "the reader of stdout went away before everything was written")
+                    .hint("look at the target's own log for the reason")
+            }
+            Some(error) => Error::new(ErrorKind::Output, "cannot write to stdout").source(error),
+            None => Error::new(ErrorKind::Output, "cannot write to stdout: it failed before"),
+        }
+    }
+}
+
+fn write_chunks(
+    mut sink: impl Write,
+    mut waiting: mpsc::Receiver<Vec<u8>>,
+    give_back: mpsc::UnboundedSender<Vec<u8>>,
+) -> io::Result<()> {
+    while let Some(chunk) = waiting.blocking_recv() {
+        sink.write_all(&chunk)?;
+        sink.flush()?;
+        if chunk.capacity() <= KEEP {
+            // Nobody to take it back means that the run ends.
+            let _ = give_back.send(chunk);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Shared(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Shared {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    struct Closed;
+
+    impl Write for Closed {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn everything_arrives_in_order() {
+        let out = Arc::new(Mutex::new(Vec::new()));
+        let mut writer = MessageWriter::new(Shared(Arc::clone(&out)));
+        let mut expected = Vec::new();
+        for n in 0..50_000 {
+            let line = format!("{{\"n\":{n}}}\n");
+            writer.buf.raw(line.as_bytes());
+            expected.extend_from_slice(line.as_bytes());
+            if writer.is_full() {
+                writer.drain().await.unwrap();
+            }
+        }
+        writer.finish().await.unwrap();
+        assert_eq!(*out.lock().unwrap(), expected);
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_left_is_an_error_that_says_so() {
+        let mut writer = MessageWriter::new(Closed);
+        writer.buf.raw(b"{}\n");
+        let error = writer.finish().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Output);
+        assert!(error.to_string().contains("went away"), "{error}");
+    }
+}
