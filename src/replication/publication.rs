@@ -235,9 +235,15 @@ const LEAVES: &str = "WITH RECURSIVE tree(oid) AS (SELECT $1::oid UNION ALL SELE
                       JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind <> 'p'";
 
 /// The oids of the leaves of a partitioned table.
-pub async fn leaves(client: &Client, root: u32) -> Result<Vec<u32>> {
+async fn leaves(client: &Client, root: u32) -> Result<Vec<u32>> {
     let rows = client.query(LEAVES, &[&root]).await.context(|| "cannot list the partitions".to_owned())?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// The schemas that the leaves of a partitioned table lie in.
+pub async fn leaf_schemas(client: &Client, root: u32) -> Result<Vec<String>> {
+    let rows = client.query(LEAVES, &[&root]).await.context(|| "cannot list the partitions".to_owned())?;
+    Ok(rows.iter().map(|row| row.get(1)).collect())
 }
 
 async fn leaf_names(client: &Client, root: u32) -> Result<Vec<String>> {

@@ -1,0 +1,127 @@
+//! What a run has in its hands from start to end: the way out and the state. It outlives the work, so that a run that is
+//! interrupted can still write a last valid STATE.
+
+use serde_json::Value;
+
+use crate::error::Result;
+use crate::singer::{JsonBuf, MessageWriter};
+use crate::state::State;
+
+/// The way out and the state.
+pub struct Context {
+    /// Where messages go.
+    pub out: MessageWriter,
+    /// How far each stream is. Never ahead of the lines handed to `out`: whoever moves a bookmark has put the records
+    /// before it into `out` first.
+    pub state: State,
+    /// Whether a STATE stands before the first RECORD already.
+    opened: bool,
+    /// The value of the last STATE, and whether anything else was written since.
+    last_state: Vec<u8>,
+    changed: bool,
+    /// Length of the buffered lines up to the last place where the run may be cut.
+    mark: usize,
+}
+
+impl Context {
+    /// The start of a run.
+    pub fn new(out: MessageWriter, state: State) -> Self {
+        Context { out, state, opened: false, last_state: Vec::new(), changed: true, mark: 0 }
+    }
+
+    /// Appends a SCHEMA message.
+    pub fn schema(&mut self, stream: &str, schema: &Value, keys: &[String], bookmark: &[&str]) {
+        let out = &mut self.out.buf;
+        out.raw(br#"{"type":"SCHEMA","stream":"#);
+        out.string(stream.as_bytes());
+        out.raw(br#","schema":"#);
+        value(out, schema);
+        out.raw(br#","key_properties":"#);
+        strings(out, keys);
+        out.raw(br#","bookmark_properties":"#);
+        strings(out, bookmark);
+        out.raw(b"}\n");
+        self.changed = true;
+    }
+
+    /// Appends an ACTIVATE_VERSION message.
+    pub fn activate_version(&mut self, stream: &str, version: i64) {
+        let out = &mut self.out.buf;
+        out.raw(br#"{"type":"ACTIVATE_VERSION","stream":"#);
+        out.string(stream.as_bytes());
+        out.raw(br#","version":"#);
+        out.raw(itoa::Buffer::new().format(version).as_bytes());
+        out.raw(b"}\n");
+        self.changed = true;
+    }
+
+    /// To be called before a RECORD is appended: the first one has a STATE before it, which claims nothing.
+    pub fn before_record(&mut self) {
+        if !self.opened {
+            self.opened = true;
+            self.append_state();
+        }
+        self.changed = true;
+    }
+
+    /// Appends a STATE message and hands everything over; does nothing before the first RECORD.
+    pub async fn write_state(&mut self) -> Result<()> {
+        if self.opened {
+            self.append_state();
+            self.hand_over().await?;
+        }
+        Ok(())
+    }
+
+    /// Hands the buffered lines over.
+    pub async fn hand_over(&mut self) -> Result<()> {
+        self.mark = 0;
+        self.out.drain().await
+    }
+
+    /// Says that the buffered lines are complete here: a run that is cut short keeps them.
+    pub fn mark(&mut self) {
+        self.mark = self.out.buf.len();
+    }
+
+    /// Forgets the lines after the last [`mark`](Self::mark), as far as they were not handed over.
+    pub fn cut(&mut self) {
+        self.out.buf.truncate(self.mark);
+    }
+
+    /// Writes the last STATE, if nothing but it was written since the one before, and waits until all is taken.
+    pub async fn finish(&mut self) -> Result<()> {
+        self.append_state();
+        self.out.finish().await
+    }
+
+    fn append_state(&mut self) {
+        let mut text = Vec::with_capacity(self.last_state.len() + 64);
+        self.state.write_state_value(&mut text);
+        if self.changed || text != self.last_state {
+            let out = &mut self.out.buf;
+            out.raw(br#"{"type":"STATE","value":"#);
+            out.raw(&text);
+            out.raw(b"}\n");
+            self.last_state = text;
+            self.changed = false;
+        }
+    }
+}
+
+/// Appends a JSON value.
+pub(super) fn value(out: &mut JsonBuf, value: &Value) {
+    // A Value always has text: its keys are strings.
+    out.raw(value.to_string().as_bytes());
+}
+
+fn strings(out: &mut JsonBuf, items: &[impl AsRef<str>]) {
+    out.byte(b'[');
+    for (index, item) in items.iter().enumerate() {
+        if index > 0 {
+            out.byte(b',');
+        }
+        out.string(item.as_ref().as_bytes());
+    }
+    out.byte(b']');
+}

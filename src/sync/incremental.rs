@@ -1,0 +1,103 @@
+//! INCREMENTAL: the rows whose replication key is at or past the bookmark, in the order of the key.
+
+use serde_json::Value;
+
+use super::context::Context;
+use super::copy::{copy_rows, select};
+use super::plan::StreamPlan;
+use super::version_now;
+use crate::error::{Error, Result};
+use crate::pg::quote;
+use crate::pg::wire::Session;
+use crate::singer::JsonBuf;
+use crate::state::State;
+use crate::types::Codec;
+
+/// A STATE follows every so many rows.
+const STATE_EVERY: u64 = 10_000;
+
+/// Sends the rows since the last run.
+pub(super) async fn sync(
+    ctx: &mut Context,
+    session: &mut Session,
+    plan: &mut StreamPlan,
+    limit: Option<u64>,
+) -> Result<()> {
+    let key = plan.replication_key.clone().ok_or_else(|| {
+        Error::usage(format!("stream \"{}\" is INCREMENTAL but has no replication key", plan.id))
+            .hint("set replication-key in the table's metadata in the catalog")
+    })?;
+    let (Some(column), Some(position)) = (plan.table.column(&key), plan.position(&key)) else {
+        return Err(Error::usage(format!("stream \"{}\" has no selected column \"{key}\" to replicate by", plan.id))
+            .hint("select the replication key, or choose another"));
+    };
+    tracing::info!("{}: reading rows by {key}", plan.id);
+    let bookmark = ctx.state.bookmark(&plan.id);
+    let version = bookmark.version().unwrap_or_else(version_now);
+    let from = bookmark.replication_key_value().cloned();
+
+    let ident = quote::ident(&key);
+    let mut query = select(plan);
+    if let Some(value) = &from {
+        let text = match value {
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        query += &format!(" WHERE {ident} >= {}::{}", quote::literal(&text), column.data_type);
+    }
+    query += &format!(" ORDER BY {ident}");
+    if let Some(limit) = limit {
+        query += &format!(" LIMIT {limit}");
+    }
+
+    let mut tracker = KeyTracker::new(plan.id.clone(), key.clone(), position, version);
+    ctx.state.set_incremental(&plan.id, &key, from, version);
+    ctx.schema(&plan.id, &plan.schema, &plan.key_properties, &[&key]);
+    ctx.activate_version(&plan.id, version);
+    copy_rows(ctx, session, plan, &query, version, Some(&mut tracker)).await?;
+    tracker.store(&mut ctx.state);
+    Ok(())
+}
+
+/// Follows the replication key of the rows that are sent, and moves the bookmark now and then.
+pub(super) struct KeyTracker {
+    stream: String,
+    key: String,
+    column: usize,
+    version: i64,
+    /// The last value as JSON; empty before there was one.
+    last: JsonBuf,
+    rows: u64,
+}
+
+impl KeyTracker {
+    fn new(stream: String, key: String, column: usize, version: i64) -> Self {
+        KeyTracker { stream, key, column, version, last: JsonBuf::new(), rows: 0 }
+    }
+
+    /// Looks at a value. A NULL is not shown to it, and a value that JSON has no exact form for (infinity, a date before
+    /// year 1) is passed over: the bookmark stays at the key before.
+    pub(super) fn see(&mut self, column: usize, codec: &Codec, text: &[u8]) {
+        if column == self.column && !codec.is_fallback(text) {
+            self.last.clear();
+            codec.encode(text, &mut self.last);
+        }
+    }
+
+    /// A row was sent. Returns whether the bookmark was moved, so that a STATE should follow.
+    pub(super) fn row(&mut self, state: &mut State) -> bool {
+        self.rows += 1;
+        let due = self.rows.is_multiple_of(STATE_EVERY);
+        if due {
+            self.store(state);
+        }
+        due
+    }
+
+    /// Moves the bookmark to the last value.
+    fn store(&mut self, state: &mut State) {
+        if let Ok(value) = serde_json::from_slice::<Value>(self.last.as_bytes()) {
+            state.set_incremental(&self.stream, &self.key, Some(value), self.version);
+        }
+    }
+}

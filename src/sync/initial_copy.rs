@@ -1,0 +1,240 @@
+//! The copy that a LOG_BASED stream starts with: a snapshot whose place in the log is known exactly.
+//!
+//! A slot made for the purpose exports a snapshot that sees the transactions committed before its position C and no
+//! others, so the copy holds them, and the log from C on holds the rest. Reading a position and then selecting would lose
+//! a transaction that is in the log and not yet visible.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::context::Context;
+use super::copy::{copy_rows, select};
+use super::plan::StreamPlan;
+use super::{Env, version_now};
+use crate::error::{Error, Result};
+use crate::pg::Lsn;
+use crate::pg::connect::Server;
+use crate::pg::wire::Session;
+use crate::replication::slot::{ExportedSnapshot, is_no_slot_now};
+use crate::state::Copy;
+
+/// Streams whose copies start within this time of each other share a snapshot. An older one holds back vacuum for longer
+/// than it is worth.
+const SHARED_FOR: Duration = Duration::from_secs(60);
+/// How long to wait for a secondary to have replayed what a copy needs.
+const REPLAY_PATIENCE: Duration = Duration::from_secs(300);
+
+/// Copies streams, one after the other.
+pub(super) struct Copier<'a> {
+    env: &'a Env,
+    /// Of the slot that this run made, if it did: that one serves itself.
+    exported: Option<ExportedSnapshot>,
+    /// The slot's position, and not before what this run acknowledges.
+    floor: Lsn,
+    session: Option<Session>,
+    open: Option<OpenSnapshot>,
+    secondary: Option<Session>,
+}
+
+/// A transaction that holds a snapshot.
+#[derive(Clone)]
+struct OpenSnapshot {
+    taken: Instant,
+    place: Place,
+}
+
+/// Where a copy stands in the log.
+#[derive(Clone)]
+pub(super) enum Place {
+    /// It holds the transactions committed before this.
+    At(Lsn),
+    /// It holds the transactions that the snapshot sees, all of them committed before `until`.
+    Snapshot { snapshot: TransactionSnapshot, until: Lsn },
+}
+
+/// `pg_current_snapshot()`: which transactions were visible.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct TransactionSnapshot {
+    xmin: u64,
+    xmax: u64,
+    running: Vec<u64>,
+}
+
+impl TransactionSnapshot {
+    /// From `xmin:xmax:xid,xid,…`.
+    fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split(':');
+        let (xmin, xmax, running) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?, parts.next()?);
+        let running = running.split(',').filter(|xid| !xid.is_empty()).map(|xid| xid.parse().ok()).collect::<Option<_>>()?;
+        Some(TransactionSnapshot { xmin, xmax, running })
+    }
+
+    /// Whether it sees a committed transaction with this id; the log writes ids without their epoch.
+    pub(super) fn sees(&self, xid: u32) -> bool {
+        // A signed distance in the circle of 2^32 ids: no two ids in use are further apart than half of it.
+        let before = |limit: u64| (xid.wrapping_sub(limit as u32) as i32) < 0;
+        before(self.xmin) || (before(self.xmax) && !self.running.iter().any(|&running| running as u32 == xid))
+    }
+}
+
+impl<'a> Copier<'a> {
+    /// `floor`: the slot's position, or what this run acknowledges if that is later.
+    pub(super) fn new(env: &'a Env, exported: Option<ExportedSnapshot>, floor: Lsn) -> Self {
+        Copier { env, exported, floor, session: None, open: None, secondary: None }
+    }
+
+    /// Copies a stream. For a [`Place::Snapshot`] the bookmark stays unfinished: the caller has to stream the table in
+    /// this run, until it is past `until`.
+    pub(super) async fn copy(&mut self, ctx: &mut Context, plan: &mut StreamPlan) -> Result<Place> {
+        tracing::info!("{}: copying the table before its changes are streamed", plan.id);
+        let first_run = ctx.state.bookmark(&plan.id).version().is_none();
+        let version = version_now();
+        let (place, session) = match &self.env.secondary {
+            Some(secondary) if !plan.key_properties.is_empty() => {
+                let place = Place::At(self.floor);
+                (place, wait_for_replay(&mut self.secondary, secondary, self.floor).await?)
+            }
+            _ => self.snapshot().await?,
+        };
+        // Until its changes are streamed, a copy that no slot stands behind has the position of the main slot.
+        let lsn = match &place {
+            Place::At(lsn) => *lsn,
+            Place::Snapshot { .. } => self.floor,
+        };
+        let oid = Some(plan.table.oid);
+        ctx.state.set_log_based(&plan.id, lsn.0, version, Copy::Unfinished, oid);
+        ctx.schema(&plan.id, &plan.schema, &plan.key_properties, &[]);
+        if first_run {
+            ctx.activate_version(&plan.id, version);
+        }
+        let query = select(plan);
+        copy_rows(ctx, session, plan, &query, version, None).await?;
+        ctx.activate_version(&plan.id, version);
+        if let Place::At(_) = place {
+            ctx.state.set_log_based(&plan.id, lsn.0, version, Copy::Finished, oid);
+        }
+        Ok(place)
+    }
+
+    /// A session on the primary that is in a transaction with a fresh enough snapshot.
+    async fn snapshot(&mut self) -> Result<(Place, &mut Session)> {
+        let session = match &mut self.session {
+            Some(session) => session,
+            none => none.insert(self.env.primary.session().await?),
+        };
+        if let Some(open) = &self.open {
+            if open.taken.elapsed() < SHARED_FOR {
+                return Ok((open.place.clone(), session));
+            }
+            session.query("COMMIT").await?;
+            self.open = None;
+        }
+        let exported = match self.exported.take() {
+            Some(exported) => Some(exported),
+            None => {
+                let name = format!("tap_postgres_rs_copy_{}_{}", session.process_id(), version_now());
+                match ExportedSnapshot::create(&self.env.primary, &name, "pgoutput", true).await {
+                    Ok(exported) => Some(exported),
+                    Err(error) if is_no_slot_now(&error) => {
+                        tracing::info!(
+                            "no temporary slot for the copy ({error}); its changes are streamed in this run instead"
+                        );
+                        None
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        };
+        session.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+        let place = match exported {
+            Some(exported) => {
+                let sql = format!("SET TRANSACTION SNAPSHOT {}", crate::pg::quote::literal(&exported.snapshot));
+                session.query(&sql).await?;
+                let place = Place::At(exported.consistent_point);
+                exported.close().await;
+                place
+            }
+            None => current_snapshot(session).await?,
+        };
+        self.open = Some(OpenSnapshot { taken: Instant::now(), place: place.clone() });
+        Ok((place, session))
+    }
+
+    /// Ends the transactions.
+    pub(super) async fn close(self) {
+        for session in self.session.into_iter().chain(self.secondary) {
+            session.close().await;
+        }
+        if let Some(exported) = self.exported {
+            exported.close().await;
+        }
+    }
+}
+
+async fn current_snapshot(session: &mut Session) -> Result<Place> {
+    let function = if session.server_version() >= 130_000 { "pg_current_snapshot" } else { "txid_current_snapshot" };
+    // The position is read after the snapshot, in which everything visible was committed before it.
+    let sql = format!("SELECT pg_catalog.{function}()::text, pg_catalog.pg_current_wal_insert_lsn()::text");
+    let rows = session.query(&sql).await?;
+    let text = |column: usize| rows.first().and_then(|row| row.get(column)?.as_deref());
+    let snapshot = text(0).and_then(TransactionSnapshot::parse);
+    match (snapshot, text(1).and_then(|lsn| lsn.parse().ok())) {
+        (Some(snapshot), Some(until)) => Ok(Place::Snapshot { snapshot, until }),
+        _ => Err(Error::run("the server's snapshot can't be read")),
+    }
+}
+
+async fn wait_for_replay<'s>(
+    session: &'s mut Option<Session>,
+    secondary: &Server,
+    position: Lsn,
+) -> Result<&'s mut Session> {
+    let session = match session {
+        Some(session) => session,
+        none => none.insert(secondary.session().await?),
+    };
+    let sql = format!(
+        "SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn() \
+         ELSE pg_catalog.pg_current_wal_lsn() END >= '{position}'"
+    );
+    let give_up = Instant::now() + REPLAY_PATIENCE;
+    loop {
+        let rows = session.query(&sql).await?;
+        if rows.first().and_then(|row| row.first()?.as_deref()) == Some("t") {
+            return Ok(session);
+        }
+        if Instant::now() >= give_up {
+            return Err(Error::run(format!(
+                "the secondary has not replayed {position} after {} s",
+                REPLAY_PATIENCE.as_secs()
+            ))
+            .hint("look at its replication lag, or copy from the primary: set use_secondary to false"));
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_sees_what_was_committed_before_it() {
+        let snapshot = TransactionSnapshot::parse("10:15:10,12").unwrap();
+        for (xid, seen) in [(9, true), (10, false), (11, true), (12, false), (14, true), (15, false), (16, false)] {
+            assert_eq!(snapshot.sees(xid), seen, "{xid}");
+        }
+        assert_eq!(TransactionSnapshot::parse("10:10:").unwrap().running, Vec::<u64>::new());
+        assert_eq!(TransactionSnapshot::parse("10:x:"), None);
+    }
+
+    #[test]
+    fn ids_are_compared_across_the_wrap_of_their_epoch() {
+        let epoch = 1u64 << 32;
+        let snapshot = TransactionSnapshot { xmin: epoch + 3, xmax: epoch + 5, running: vec![epoch + 3] };
+        for (xid, seen) in [(u32::MAX, true), (3, false), (4, true), (5, false)] {
+            assert_eq!(snapshot.sees(xid), seen, "{xid}");
+        }
+    }
+}

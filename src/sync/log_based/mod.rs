@@ -1,0 +1,308 @@
+//! LOG_BASED: the slot and what it is read with, checked before anything is read; the stream phase is in [`run`].
+
+mod apply;
+mod route;
+pub(super) mod run;
+mod toast;
+
+use std::collections::HashSet;
+
+use super::Env;
+use super::plan::StreamPlan;
+use crate::config::{Config, OnSlotLost, OutputPluginName};
+use crate::error::{Context as _, Error, Result};
+use crate::pg::connect::Client;
+use crate::pg::error::query_error;
+use crate::pg::table::{Generated, ReplicaIdentity, Table, TableKind};
+use crate::pg::{Lsn, quote};
+use crate::replication::OutputPlugin;
+use crate::replication::pgoutput::Pgoutput;
+use crate::replication::publication::{self, Publications};
+use crate::replication::slot::{ExportedSnapshot, Slot};
+use crate::replication::wal2json::{self, Wal2json};
+use crate::state::State;
+
+/// The slot of a run, ready to be read.
+pub(super) struct Source {
+    /// Its name.
+    pub slot: String,
+    /// What reads its messages.
+    pub plugin: Box<dyn OutputPlugin>,
+    /// Where it stands.
+    pub confirmed_flush: Lsn,
+    /// The snapshot of a slot that this run made.
+    pub exported: Option<ExportedSnapshot>,
+    /// Streams whose bookmark no longer leads anywhere: they are copied again.
+    pub copy_again: HashSet<String>,
+}
+
+/// Finds or makes the slot and checks that it can serve the bookmarks of these streams. May leave columns out of the
+/// plans that a publication does not send.
+pub(super) async fn prepare(env: &Env, client: &Client, plans: &mut [StreamPlan], state: &State) -> Result<Source> {
+    let config = &env.config;
+    let candidates = config.slot_candidates();
+    let mut copy_again = HashSet::new();
+    let mut slot = Slot::find(client, &candidates).await?;
+    if let Some(lost) = slot.take_if(|slot| slot.invalid.is_some()) {
+        if config.on_slot_lost == OnSlotLost::Fail {
+            lost.check_usable()?;
+        }
+        tracing::warn!(
+            "replication slot \"{}\" is lost ({}); making it anew and copying its streams again",
+            lost.name,
+            lost.invalid.as_deref().unwrap_or_default()
+        );
+        drop_slot(client, &lost.name).await?;
+        slot = Some(Slot { restart_lsn: None, ..lost });
+    }
+    // A slot that was dropped above is made anew with its name and plugin.
+    let remade = slot.take_if(|slot| slot.restart_lsn.is_none());
+    let name = match (&slot, &remade) {
+        (Some(slot), _) | (None, Some(slot)) => slot.name.clone(),
+        (None, None) => candidates.last().cloned().unwrap_or_default(),
+    };
+    let plugin_name = match (&slot, &remade) {
+        (Some(slot), _) | (None, Some(slot)) => slot.plugin.clone(),
+        (None, None) => config.output_plugin.as_str().to_owned(),
+    };
+    if slot.is_none() && remade.is_none() && !config.create_replication_slot {
+        return Err(Slot::missing(&name, &plugin_name));
+    }
+
+    let plugin: Box<dyn OutputPlugin> = match plugin_name.as_str() {
+        // The publication comes before the slot: a slot can't see a younger one.
+        name_of if name_of == OutputPluginName::Pgoutput.as_str() => {
+            let publication = config.publication(&name).to_owned();
+            let (publications, added) =
+                publications(env, client, &publication, plans, slot.is_none()).await?;
+            copy_again.extend(added);
+            settle_columns(plans, &publications, env)?;
+            Box::new(Pgoutput::new(publications.names().to_vec()))
+        }
+        name_of if name_of == OutputPluginName::Wal2json.as_str() => {
+            leave_out_virtual(plans, env);
+            Box::new(wal2json(client, plans).await?)
+        }
+        other => {
+            return Err(Error::run(format!("replication slot \"{name}\" has the output plugin {other}"))
+                .hint("this tap reads pgoutput and wal2json: name another slot with replication_slot_name"));
+        }
+    };
+
+    let (confirmed_flush, exported) = match slot {
+        Some(slot) => {
+            warn_of_retention(&slot);
+            (slot.confirmed_flush, None)
+        }
+        None => {
+            let exported = ExportedSnapshot::create(&env.primary, &name, &plugin_name, false).await?;
+            tracing::info!("created the replication slot \"{name}\" ({plugin_name}) at {}", exported.consistent_point);
+            (exported.consistent_point, Some(exported))
+        }
+    };
+    check_bookmarks(client, config, &name, confirmed_flush, plans, state, &mut copy_again).await?;
+    warn_of_identities(plans);
+    Ok(Source { slot: name, plugin, confirmed_flush, exported, copy_again })
+}
+
+async fn drop_slot(client: &Client, name: &str) -> Result<()> {
+    let sql = "SELECT pg_catalog.pg_drop_replication_slot($1)";
+    client.execute(sql, &[&name]).await.map_err(|e| query_error("cannot drop the lost replication slot", e))?;
+    Ok(())
+}
+
+/// The publications to read with, and the streams that had to be added to them.
+async fn publications(
+    env: &Env,
+    client: &Client,
+    name: &str,
+    plans: &[StreamPlan],
+    slot_is_new: bool,
+) -> Result<(Publications, Vec<String>)> {
+    let publications = Publications::read(client, name).await?;
+    let mut missing: Vec<&StreamPlan> = Vec::new();
+    for plan in plans {
+        if publications.hides_partition(&plan.table) {
+            return Err(Error::usage(format!(
+                "stream \"{}\" is a partition, and the publication \"{name}\" sends its changes under the name of its root",
+                plan.id
+            ))
+            .hint("select the root instead"));
+        }
+        if !publications.covers(client, &plan.table).await? {
+            missing.push(plan);
+        }
+    }
+    let exists = publications.names().iter().any(|known| known == name);
+    if exists && missing.is_empty() {
+        return Ok((publications, Vec::new()));
+    }
+    let tables: Vec<&Table> = missing.iter().map(|plan| &plan.table).collect();
+    let statements = publication::publish_sql(client, name, &publications, &tables).await?;
+    if !env.config.create_replication_slot {
+        return Err(publication::unpublished(name, &tables, &statements));
+    }
+    if !exists && !slot_is_new {
+        return Err(Error::run(format!("the slot is older than the publication \"{name}\", which does not exist")).hint(
+            "a slot can't see a younger publication: drop the slot, so that both are made anew, or name the right \
+             publication with publication_name",
+        ));
+    }
+    publication::publish(client, &statements).await?;
+    let added = missing.iter().map(|plan| plan.id.clone()).collect();
+    Ok((Publications::read(client, name).await?, added))
+}
+
+/// Leaves out what the publications don't send, and says so.
+fn settle_columns(plans: &mut [StreamPlan], publications: &Publications, env: &Env) -> Result<()> {
+    for plan in plans.iter_mut() {
+        let unpublished = publications.unpublished_columns(&plan.table);
+        if let Some(key) = plan.key_properties.iter().find(|key| unpublished.contains(key)) {
+            return Err(Error::run(format!("the publication does not publish the key column \"{key}\" of \"{}\"", plan.id))
+                .hint("add it to the publication's column list"));
+        }
+        let selected: Vec<&str> =
+            unpublished.iter().map(String::as_str).filter(|name| plan.position(name).is_some()).collect();
+        if !selected.is_empty() {
+            tracing::warn!(
+                "{}: the publication does not publish {}; left out of the stream",
+                plan.id,
+                selected.join(", ")
+            );
+            plan.leave_out(unpublished, &env.types);
+        }
+        for warning in publications.warnings(&plan.table) {
+            tracing::warn!("{}: {warning}", plan.id);
+        }
+    }
+    Ok(())
+}
+
+/// Virtual generated columns are in no log.
+fn leave_out_virtual(plans: &mut [StreamPlan], env: &Env) {
+    for plan in plans {
+        let columns: Vec<String> =
+            plan.table.columns.iter().filter(|c| c.generated == Generated::Virtual).map(|c| c.name.clone()).collect();
+        if !columns.is_empty() {
+            tracing::warn!("{}: virtual generated columns are not in the log; left out: {}", plan.id, columns.join(", "));
+            plan.leave_out(columns, &env.types);
+        }
+    }
+}
+
+async fn wal2json(client: &Client, plans: &[StreamPlan]) -> Result<Wal2json> {
+    let encoding: String = client
+        .query_one("SELECT pg_catalog.current_setting('server_encoding')", &[])
+        .await
+        .context(|| "cannot read the server's encoding".to_owned())?
+        .get(0);
+    let mut tables: Vec<(String, Option<String>)> = Vec::new();
+    for plan in plans {
+        if plan.table.kind == TableKind::Partitioned {
+            // Changes come under the names of the leaves, and a leaf may be attached at any time.
+            for schema in publication::leaf_schemas(client, plan.table.oid).await? {
+                tables.push((schema, None));
+            }
+            tables.push((plan.table.schema.clone(), None));
+        } else {
+            tables.push((plan.table.schema.clone(), Some(plan.table.name.clone())));
+        }
+    }
+    tables.sort();
+    tables.dedup();
+    Ok(Wal2json::new(&tables, wal2json::encoding_for(&encoding)?))
+}
+
+/// Rule: nothing is read from a slot that can't bring everything since a bookmark.
+async fn check_bookmarks(
+    client: &Client,
+    config: &Config,
+    slot: &str,
+    confirmed_flush: Lsn,
+    plans: &[StreamPlan],
+    state: &State,
+    copy_again: &mut HashSet<String>,
+) -> Result<()> {
+    let end = wal_end(client).await?;
+    for plan in plans.iter().filter(|plan| is_streamed(plan, state)) {
+        let Some(lsn) = state.bookmark(&plan.id).lsn().filter(|&lsn| lsn != 1).map(Lsn) else { continue };
+        if copy_again.contains(&plan.id) {
+            continue;
+        }
+        let problem = if lsn > end {
+            Error::run(format!(
+                "the bookmark of \"{}\" is at {lsn}, but the server's log ends at {end}",
+                plan.id
+            ))
+            .hint("the server was restored from a backup or is another one: remove the stream's bookmark to copy it again")
+        } else if confirmed_flush > lsn {
+            Error::run(format!(
+                "replication slot \"{slot}\" stands at {confirmed_flush}, past the bookmark of \"{}\" at {lsn}: the \
+                 changes between are gone",
+                plan.id
+            ))
+            .hint(
+                "something else moved the slot, or made it anew: remove the stream's bookmark to copy it again, or set \
+                 on_slot_lost to copy_again; give each tap a slot of its own",
+            )
+        } else {
+            continue;
+        };
+        if config.on_slot_lost == OnSlotLost::Fail {
+            return Err(problem);
+        }
+        tracing::warn!("{problem}; copying the stream again");
+        copy_again.insert(plan.id.clone());
+    }
+    Ok(())
+}
+
+/// Whether a stream's bookmark says that its copy is done and its changes are to be streamed.
+pub(super) fn is_streamed(plan: &StreamPlan, state: &State) -> bool {
+    let bookmark = state.bookmark(&plan.id);
+    bookmark.lsn().is_some()
+        && !state.copy_unfinished(&plan.id)
+        && bookmark.table_oid().is_none_or(|oid| oid == plan.table.oid)
+}
+
+/// How far the server's log goes: flushed, or replayed on a standby.
+pub(super) async fn wal_end(client: &Client) -> Result<Lsn> {
+    let sql = "SELECT (CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn() \
+               ELSE pg_catalog.pg_current_wal_flush_lsn() END)::text";
+    let row = client.query_one(sql, &[]).await.map_err(|e| query_error("cannot read the WAL position", e))?;
+    row.get::<_, Option<&str>>(0)
+        .and_then(|lsn| lsn.parse().ok())
+        .ok_or_else(|| Error::run("the server does not say where its WAL ends"))
+}
+
+fn warn_of_retention(slot: &Slot) {
+    if slot.wal_status.as_deref() == Some("unreserved") {
+        tracing::warn!(
+            "replication slot \"{}\" is about to be lost: the WAL it needs may be removed at the next checkpoint; raise \
+             max_slot_wal_keep_size",
+            slot.name
+        );
+    }
+}
+
+/// What the log can't say of a table's old rows.
+fn warn_of_identities(plans: &[StreamPlan]) {
+    for plan in plans {
+        let table = quote::qualified(&plan.table.schema, &plan.table.name);
+        match &plan.table.replica_identity {
+            ReplicaIdentity::None => tracing::warn!(
+                "{}: the table has no replica identity, so its updates and deletes don't come; set one: ALTER TABLE \
+                 {table} REPLICA IDENTITY FULL",
+                plan.id
+            ),
+            ReplicaIdentity::Columns(columns) if !plan.key_properties.iter().all(|key| columns.contains(key)) => {
+                tracing::warn!(
+                    "{}: the replica identity holds not all of the key columns, so deletes can't be told apart and are \
+                     left out; ALTER TABLE {table} REPLICA IDENTITY DEFAULT",
+                    plan.id
+                );
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! What a stream needs while it is read, compiled once: its columns with their codecs, its schema, its key.
+
+use serde_json::{Map, Value, json};
+
+use crate::catalog::CatalogEntry;
+use crate::method::ReplicationMethod;
+use crate::pg::table::Table;
+use crate::singer::JsonBuf;
+use crate::types::{self, Codec};
+
+/// A stream as it is read in this run.
+pub struct StreamPlan {
+    /// `tap_stream_id`
+    pub id: String,
+    /// The table as the server has it now.
+    pub table: Table,
+    /// How it is read.
+    pub method: ReplicationMethod,
+    /// Column of an INCREMENTAL stream's bookmark.
+    pub replication_key: Option<String>,
+    /// The key that the target knows rows by; empty for none.
+    pub key_properties: Vec<String>,
+    /// The selected columns, in the table's order.
+    pub columns: Vec<PlanColumn>,
+    /// The JSON schema of a record, without the columns of the stream phase.
+    pub schema: Value,
+    entry: Option<CatalogEntry>,
+    left_out: Vec<String>,
+    record_start: Vec<u8>,
+}
+
+/// A selected column.
+pub struct PlanColumn {
+    /// Its name.
+    pub name: String,
+    /// Text to JSON.
+    pub codec: Codec,
+    /// `"name":`, escaped.
+    label: Vec<u8>,
+    /// Whether it was reported that it holds bytes that are not UTF-8.
+    reported: bool,
+}
+
+impl StreamPlan {
+    /// Compiles the plan of a table, as far as the catalog's entry selects it.
+    pub fn new(
+        table: Table,
+        entry: Option<CatalogEntry>,
+        method: ReplicationMethod,
+        replication_key: Option<String>,
+        options: &types::Options,
+    ) -> Self {
+        let mut record_start = JsonBuf::new();
+        record_start.raw(br#"{"type":"RECORD","stream":"#);
+        let id = entry.as_ref().map_or_else(|| table.stream_id(), |e| e.tap_stream_id.clone());
+        record_start.string(id.as_bytes());
+        record_start.raw(br#","record":{"#);
+        let mut plan = StreamPlan {
+            id,
+            table,
+            method,
+            replication_key,
+            key_properties: Vec::new(),
+            columns: Vec::new(),
+            schema: Value::Null,
+            entry,
+            left_out: Vec::new(),
+            record_start: record_start.replace(Vec::new()),
+        };
+        plan.compile(options);
+        plan
+    }
+
+    /// Takes the table as it was discovered anew.
+    pub fn refresh(&mut self, table: Table, options: &types::Options) {
+        self.table = table;
+        self.compile(options);
+    }
+
+    /// Leaves columns out of the schema and of every record.
+    pub fn leave_out(&mut self, columns: Vec<String>, options: &types::Options) {
+        self.left_out = columns;
+        self.compile(options);
+    }
+
+    fn compile(&mut self, options: &types::Options) {
+        let selection = self.entry.as_ref().map(CatalogEntry::selection);
+        let mut properties = Map::new();
+        let mut definitions = types::base_definitions();
+        self.columns.clear();
+        for column in self.table.columns.iter().filter(|c| !self.left_out.contains(&c.name)) {
+            let resolved = types::resolve(column, options);
+            let selected = column.primary_key
+                || selection.as_ref().and_then(|s| s.column(&column.name)).unwrap_or(resolved.supported);
+            if !resolved.supported {
+                // As the reference does, which knows the column but not its type.
+                properties.insert(column.name.clone(), resolved.schema);
+                continue;
+            }
+            if !selected {
+                continue;
+            }
+            definitions.extend(resolved.definition);
+            let edited = self.entry.as_ref().and_then(|e| edited_schema(e, &column.name, &resolved.sql_datatype, &resolved.schema));
+            properties.insert(column.name.clone(), edited.unwrap_or(resolved.schema));
+            self.columns.push(PlanColumn::new(&column.name, resolved.codec));
+        }
+        drop(selection);
+        let of_view = || self.entry.as_ref()?.key_properties();
+        let keys = if self.table.kind.is_view() {
+            of_view().unwrap_or_default().into_iter().map(str::to_owned).collect()
+        } else {
+            self.table.primary_key()
+        };
+        self.key_properties = keys;
+        self.schema = json!({"type": "object", "properties": properties, "definitions": definitions});
+    }
+
+    /// The schema of the stream phase, which has columns of its own.
+    pub fn stream_schema(&self, debug_lsn: bool) -> Value {
+        let mut schema = self.schema.clone();
+        if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
+            properties
+                .insert("_sdc_deleted_at".to_owned(), json!({"type": ["null", "string"], "format": "date-time"}));
+            if debug_lsn {
+                properties.insert("_sdc_lsn".to_owned(), json!({"type": ["null", "string"]}));
+            }
+        }
+        schema
+    }
+
+    /// Opens a RECORD message: everything before the first property.
+    pub fn start_record(&self, out: &mut JsonBuf) {
+        out.raw(&self.record_start);
+    }
+
+    /// The place of a column among the selected ones.
+    pub fn position(&self, name: &str) -> Option<usize> {
+        self.columns.iter().position(|c| c.name == name)
+    }
+}
+
+impl PlanColumn {
+    fn new(name: &str, codec: Codec) -> Self {
+        let mut label = JsonBuf::new();
+        label.string(name.as_bytes());
+        label.byte(b':');
+        PlanColumn { name: name.to_owned(), codec, label: label.replace(Vec::new()), reported: false }
+    }
+
+    /// Appends `"name":`.
+    pub fn label(&self, out: &mut JsonBuf) {
+        out.raw(&self.label);
+    }
+
+    /// Appends `"name":value`.
+    #[inline]
+    pub fn encode(&mut self, text: Option<&[u8]>, out: &mut JsonBuf) {
+        out.raw(&self.label);
+        match text {
+            None => out.raw(b"null"),
+            Some(text) => {
+                self.codec.encode(text, out);
+                if out.take_replaced() && !self.reported {
+                    self.reported = true;
+                    tracing::warn!(
+                        "column \"{}\" holds bytes that are not UTF-8; they are replaced by U+FFFD",
+                        self.name
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// What ends every RECORD of a stream: version and time of extraction.
+pub struct RecordEnd(Vec<u8>);
+
+impl RecordEnd {
+    /// For this version, extracted now.
+    pub fn new(version: i64) -> Self {
+        let now = chrono::Utc::now().format("%Y-%m-%dT%H:%M:%S%.6fZ");
+        RecordEnd(format!("}},\"version\":{version},\"time_extracted\":\"{now}\"}}\n").into_bytes())
+    }
+
+    /// Closes a RECORD message.
+    pub fn write(&self, out: &mut JsonBuf) {
+        out.raw(&self.0);
+    }
+}
+
+/// The schema of a column as the user wrote it into the catalog; `None` where it is but what some version of a tap
+/// discovered, or where the column's type has changed since.
+fn edited_schema(entry: &CatalogEntry, name: &str, sql_datatype: &str, fresh: &Value) -> Option<Value> {
+    let edited = entry.properties()?.get(name)?;
+    if edited.as_object().is_none_or(Map::is_empty) || entry.sql_datatype(name).is_some_and(|known| known != sql_datatype) {
+        return None;
+    }
+    (essence(edited) != essence(fresh)).then(|| edited.clone())
+}
+
+/// A schema without what differs between dialects, or follows from a length or a key that may have changed.
+fn essence(schema: &Value) -> Value {
+    const BOUNDS: [&str; 6] =
+        ["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "maxLength"];
+    let Some(schema) = schema.as_object() else { return schema.clone() };
+    let mut essence: Map<String, Value> =
+        schema.iter().filter(|(key, _)| !BOUNDS.contains(&key.as_str()) && *key != "items").map(|(k, v)| (k.clone(), v.clone())).collect();
+    if let Some(Value::Array(types)) = essence.get_mut("type") {
+        types.retain(|t| t != "null");
+    }
+    // Meltano marks what is selected inside the schema.
+    essence.remove("selected");
+    essence.remove("inclusion");
+    Value::Object(essence)
+}
