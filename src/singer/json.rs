@@ -115,7 +115,7 @@ const LOW_BITS: u64 = 0x0101_0101_0101_0101;
 ///
 /// Eight bytes at a time: each comparison leaves the top bit set in the bytes that match. A borrow can set it in a byte
 /// after a match, never before, so the lowest bit set is exact.
-fn plain_prefix(text: &[u8], stop_at: u64) -> usize {
+pub(crate) fn plain_prefix(text: &[u8], stop_at: u64) -> usize {
     let (words, rest) = text.as_chunks::<8>();
     for (i, word) in words.iter().enumerate() {
         let word = u64::from_le_bytes(*word);

@@ -210,6 +210,8 @@ mod tests {
             "{{{{{{{1}}}}}}}",
             "{a\\b}",
             "{{1}2}",
+            "{{1};{2}}",
+            "{\"a\";\"b\"}",
         ] {
             let json = encoded(&array_of(Codec::Text), text.as_bytes());
             assert_eq!(serde_json::from_str::<String>(&json).expect(text), text);

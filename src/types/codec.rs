@@ -157,7 +157,7 @@ pub(super) mod tests {
         );
     }
 
-    /// Exactly one JSON value on one line, nothing lost of what stood before, and the scratch memory given back.
+    /// Exactly one JSON value on one line, after what stood there before.
     fn assert_one_value(codec: &Codec, text: &[u8]) -> Result<(), TestCaseError> {
         let mut out = JsonBuf::new();
         out.raw(b"before");

@@ -2,6 +2,7 @@
 
 use super::numbers::number_len;
 use crate::singer::JsonBuf;
+use crate::singer::json::plain_prefix;
 
 /// Appends a JSON document as it is, but for whitespace between tokens, which is dropped where it is more than one space
 /// (`jsonb` prints single spaces, so its text is copied in one go). False if the text is no JSON.
@@ -108,9 +109,8 @@ impl Compactor<'_> {
     fn string(&mut self) -> Option<()> {
         self.at += 1;
         loop {
-            let rest = &self.text[self.at..];
-            self.at += rest.iter().position(|&byte| byte < 0x20 || byte == b'"' || byte == b'\\')?;
-            match self.text[self.at] {
+            self.at += plain_prefix(&self.text[self.at..], 0);
+            match *self.text.get(self.at)? {
                 b'"' => {
                     self.at += 1;
                     return Some(());
@@ -152,13 +152,19 @@ impl Compactor<'_> {
     }
 
     fn whitespace(&mut self) {
+        let space = |byte: &u8| matches!(byte, b' ' | b'\n' | b'\r' | b'\t');
         let rest = &self.text[self.at..];
-        let len = rest.iter().take_while(|byte| matches!(byte, b' ' | b'\n' | b'\r' | b'\t')).count();
-        if len > 1 || (len == 1 && rest[0] != b' ') {
-            self.copy();
-            self.copied += len;
-        }
+        let len = match rest {
+            [first, ..] if !space(first) => return,
+            [b' ', second, ..] if !space(second) => {
+                self.at += 1;
+                return;
+            }
+            _ => rest.iter().take_while(|byte| space(byte)).count(),
+        };
+        self.copy();
         self.at += len;
+        self.copied = self.at;
     }
 
     /// Writes what was read since the last copy.
@@ -229,7 +235,7 @@ mod tests {
             &[
                 ("{\n  \"a\" : [ 1,\r\n\t2 ],\n  \"b\\n\" : \"x  y\"\n}\n", r#"{"a" : [ 1,2 ],"b\n" : "x  y"}"#),
                 ("\n[\n]\n", "[]"),
-                (" 1 ", " 1 "),
+                (" 1 ", " 1"),
             ],
         );
     }

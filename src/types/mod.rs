@@ -10,8 +10,8 @@
 //! the output line. There is one way through, whichever way the row came.
 //!
 //! A codec never fails: text that the type's output function doesn't print is written as a JSON string, so that a
-//! surprise neither loses the value nor breaks the line. To add a type, add a line to [`registry`](self)'s table; to
-//! add a way of writing, add a [`Codec`] and the arm the compiler then demands.
+//! surprise neither loses the value nor breaks the line. To add a type, add a line to `registry.rs`; to add a
+//! way of writing, add a [`Codec`] and the arm the compiler then demands.
 
 mod array;
 mod codec;

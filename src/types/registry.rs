@@ -76,6 +76,8 @@ fn entry(ty: &PgType, typmod: i32, extended_types: bool) -> Entry {
         TypeKind::Base => base_entry(ty, typmod),
         TypeKind::Enum => native(Shape::STRING, Codec::Text),
         TypeKind::Composite | TypeKind::Range => extended(Codec::Text),
+        // Arrays to the catalogs, but printed as `1 2 3`.
+        TypeKind::Array { .. } if ty.is_builtin("int2vector") || ty.is_builtin("oidvector") => extended(Codec::Text),
         TypeKind::Array { element, delimiter } => {
             let element = entry(element, typmod, extended_types);
             // To the reference an array is an array of strings unless it knows better.
@@ -118,8 +120,8 @@ fn base_entry(ty: &PgType, typmod: i32) -> Entry {
         (true, "timetz") => native(Shape::Time, Codec::Timetz),
         (true, "json" | "jsonb") => native(Shape::Json, Codec::Json),
         (true, "bytea") => extended(Codec::Bytea),
-        (false, "citext") => native(Shape::STRING, Codec::Text),
-        (false, "hstore") => native(Shape::Map, Codec::Hstore),
+        (_, "citext") => native(Shape::STRING, Codec::Text),
+        (_, "hstore") => native(Shape::Map, Codec::Hstore),
         _ => extended(Codec::Text),
     }
 }

@@ -189,6 +189,7 @@ fn left_out() -> Vec<(Arc<PgType>, i32)> {
     types.extend([
         (base("bit"), 8),
         (base("bit"), -1),
+        (ty("int2vector", TypeKind::Array { element: base("int2"), delimiter: b',' }), -1),
         (ty("int4range", TypeKind::Range), -1),
         (ty("tstzrange", TypeKind::Range), -1),
         (ty("address", TypeKind::Composite), -1),
