@@ -1,0 +1,245 @@
+//! [`Codec`]: how the text of one type becomes JSON.
+
+use super::{array, datetime, hstore, json, numbers, time};
+use crate::singer::JsonBuf;
+
+/// How the text of one type becomes JSON. Domains have the codec of their base type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Codec {
+    /// The text as a string: character types, and every type without a better form.
+    Text,
+    /// `\x00ff`, as a string; the prefix is put back where wal2json leaves it out.
+    Bytea,
+    /// `boolean` and `bit(1)`: true, false.
+    Boolean,
+    /// `smallint`, `integer`, `bigint`: every digit.
+    Integer,
+    /// `real`, `double precision`, `numeric`: every digit; NaN and ±Infinity are null.
+    Number,
+    /// `json`, `jsonb`: the server's text on one line.
+    Json,
+    /// `hstore`: an object of strings and nulls.
+    Hstore,
+    /// `date`: midnight UTC; outside years 1–9999 `9999-12-31T00:00:00+00:00`.
+    Date,
+    /// `timestamp`: taken as UTC; outside years 1–9999 `9999-12-31T23:59:59.999+00:00`.
+    Timestamp,
+    /// `timestamptz`: UTC; outside years 1–9999 `9999-12-31T23:59:59.999+00:00`.
+    Timestamptz,
+    /// `time`: as printed; 24:00:00 is 00:00:00.
+    Time,
+    /// `timetz`: UTC, without the offset.
+    Timetz,
+    /// An array of any depth.
+    Array(Box<ArrayCodec>),
+}
+
+/// How the text of an array becomes JSON.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArrayCodec {
+    /// How an element becomes JSON.
+    pub element: Codec,
+    /// What stands between two elements (`pg_type.typdelim` of the element).
+    pub delimiter: u8,
+}
+
+impl Codec {
+    /// Appends the value as exactly one JSON value on one line, whatever the bytes are.
+    pub fn encode(&self, text: &[u8], out: &mut JsonBuf) {
+        let start = out.len();
+        let written = match self {
+            Codec::Text => false,
+            Codec::Bytea => bytea(text, out),
+            Codec::Boolean => numbers::boolean(text, out),
+            Codec::Integer => numbers::integer(text, out),
+            Codec::Number => numbers::number(text, out),
+            Codec::Json => json::compact(text, out),
+            Codec::Hstore => hstore::object(text, out),
+            Codec::Date => datetime::date(text, out),
+            Codec::Timestamp => datetime::timestamp(text, out),
+            Codec::Timestamptz => datetime::timestamptz(text, out),
+            Codec::Time => time::time(text, out),
+            Codec::Timetz => time::timetz(text, out),
+            Codec::Array(array) => array::array(array, text, out),
+        };
+        if !written {
+            out.truncate(start);
+            out.string(text);
+        }
+    }
+
+    /// Whether [`encode`](Self::encode) writes a substitute for what JSON or a target can't hold: infinity, NaN, years
+    /// outside 1–9999, 24:00, bytes that are not UTF-8. An INCREMENTAL bookmark must not take such a value.
+    pub fn is_fallback(&self, text: &[u8]) -> bool {
+        let substituted = match self {
+            Codec::Number => numbers::not_finite(text),
+            Codec::Date => datetime::date_is_out_of_range(text),
+            Codec::Timestamp => datetime::timestamp_is_out_of_range(text),
+            Codec::Timestamptz => datetime::timestamptz_is_out_of_range(text),
+            Codec::Time | Codec::Timetz => time::is_end_of_day(text),
+            Codec::Array(array) => array::has_fallback(array, text),
+            Codec::Text | Codec::Bytea | Codec::Boolean | Codec::Integer | Codec::Json | Codec::Hstore => false,
+        };
+        substituted || std::str::from_utf8(text).is_err()
+    }
+}
+
+/// `\x00ff`, with the prefix added to hex digits that have none. False if the text can be written as it is.
+fn bytea(text: &[u8], out: &mut JsonBuf) -> bool {
+    let bare_hex = text.len().is_multiple_of(2) && text.iter().all(u8::is_ascii_hexdigit);
+    if bare_hex {
+        out.raw(br#""\\x"#);
+        out.raw(text);
+        out.byte(b'"');
+    }
+    bare_hex
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What a codec writes for a text.
+    pub(in crate::types) fn encoded(codec: &Codec, text: &[u8]) -> String {
+        let mut out = JsonBuf::new();
+        codec.encode(text, &mut out);
+        String::from_utf8(out.as_bytes().to_vec()).unwrap()
+    }
+
+    /// Asserts what a codec writes for each of the texts.
+    #[track_caller]
+    pub(in crate::types) fn assert_encodes(codec: &Codec, cases: &[(&str, &str)]) {
+        for (text, json) in cases {
+            assert_eq!(encoded(codec, text.as_bytes()), *json, "{codec:?} of {text:?}");
+        }
+    }
+
+    pub(in crate::types) fn array_of(element: Codec) -> Codec {
+        Codec::Array(Box::new(ArrayCodec { element, delimiter: b',' }))
+    }
+
+    const SCALARS: [Codec; 12] = [
+        Codec::Text,
+        Codec::Bytea,
+        Codec::Boolean,
+        Codec::Integer,
+        Codec::Number,
+        Codec::Json,
+        Codec::Hstore,
+        Codec::Date,
+        Codec::Timestamp,
+        Codec::Timestamptz,
+        Codec::Time,
+        Codec::Timetz,
+    ];
+
+    #[test]
+    fn texts() {
+        assert_encodes(&Codec::Text, &[("", r#""""#), ("日本   ", "\"日本   \""), ("a\"b", r#""a\"b""#)]);
+        assert!(Codec::Text.is_fallback(b"\xff"));
+        assert!(!Codec::Text.is_fallback("é".as_bytes()));
+    }
+
+    #[test]
+    fn bytea_has_its_prefix_whoever_sends_it() {
+        assert_encodes(
+            &Codec::Bytea,
+            &[
+                (r"\x00ff10", r#""\\x00ff10""#),
+                ("00ff10", r#""\\x00ff10""#),
+                (r"\x", r#""\\x""#),
+                ("", r#""\\x""#),
+                ("abc", r#""abc""#),
+                (r"\000abc", r#""\\000abc""#),
+            ],
+        );
+    }
+
+    /// Exactly one JSON value on one line, after what stood there before.
+    fn assert_one_value(codec: &Codec, text: &[u8]) -> Result<(), TestCaseError> {
+        let mut out = JsonBuf::new();
+        out.raw(b"before");
+        codec.encode(text, &mut out);
+        let json = out.as_bytes().strip_prefix(b"before");
+        prop_assert!(json.is_some());
+        let json = json.unwrap();
+        prop_assert!(!json.contains(&b'\n') && !json.contains(&b'\r'), "{:?}", json);
+        let parsed = serde_json::from_slice::<serde_json::Value>(json);
+        prop_assert!(parsed.is_ok(), "{:?} of {:?}: {:?}", codec, text, String::from_utf8_lossy(json));
+        codec.is_fallback(text);
+        Ok(())
+    }
+
+    /// Bytes that bring a parser further than any bytes do: the alphabet of the text forms, and valid values cut and
+    /// glued.
+    fn near_misses() -> impl Strategy<Value = Vec<u8>> {
+        let pieces = prop::sample::select(vec![
+            "{",
+            "}",
+            "[",
+            "]",
+            ",",
+            ";",
+            ":",
+            "\"",
+            "\\",
+            "\\u",
+            "\\ud83d",
+            "\\ude00",
+            "=>",
+            "=",
+            ", ",
+            "NULL",
+            "null",
+            "true",
+            "t",
+            "-",
+            "+",
+            ".",
+            "e",
+            "0",
+            "1",
+            "25",
+            "2020",
+            "-02-29",
+            " 10:20:30",
+            "10:20:30",
+            ".5",
+            "+05:30",
+            "+00",
+            " BC",
+            "infinity",
+            "NaN",
+            "\\x",
+            "ff",
+            "a",
+            "é",
+            "\n",
+            "\t",
+            " ",
+            "\u{1}",
+            "[1:2]=",
+            "\"a\"",
+            "24:00:00",
+        ]);
+        prop_oneof![
+            prop::collection::vec(pieces, 0..12).prop_map(|pieces| pieces.concat().into_bytes()),
+            prop::collection::vec(any::<u8>(), 0..40),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn any_bytes_make_one_json_value(text in near_misses()) {
+            for codec in SCALARS {
+                assert_one_value(&codec, &text)?;
+                assert_one_value(&array_of(codec.clone()), &text)?;
+                assert_one_value(&array_of(array_of(codec)), &text)?;
+            }
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Numbers and booleans: PostgreSQL's text of them is JSON already, or one of a few words.
+
+use crate::singer::JsonBuf;
+
+/// `smallint`, `integer`, `bigint`: `-42`. False if the text is no integer.
+pub(super) fn integer(text: &[u8], out: &mut JsonBuf) -> bool {
+    let is_integer = integer_len(text) == Some(text.len());
+    if is_integer {
+        out.raw(text);
+    }
+    is_integer
+}
+
+/// `real`, `double precision`, `numeric`: every digit as printed, null for what JSON has no number for. False if the
+/// text is no number.
+pub(super) fn number(text: &[u8], out: &mut JsonBuf) -> bool {
+    if not_finite(text) {
+        out.raw(b"null");
+        return true;
+    }
+    let is_number = number_len(text) == Some(text.len());
+    if is_number {
+        out.raw(text);
+    }
+    is_number
+}
+
+/// `boolean` (`t` from the output function, `true` from a cast) and `bit(1)`. False if the text is neither truth value.
+pub(super) fn boolean(text: &[u8], out: &mut JsonBuf) -> bool {
+    match text {
+        b"t" | b"1" | b"true" => out.raw(b"true"),
+        b"f" | b"0" | b"false" => out.raw(b"false"),
+        _ => return false,
+    }
+    true
+}
+
+/// Whether this is one of the values that `numeric` and the floats have and JSON has not.
+pub(super) fn not_finite(text: &[u8]) -> bool {
+    matches!(text, b"NaN" | b"Infinity" | b"-Infinity")
+}
+
+/// Length of the JSON number that the text starts with, if it does (RFC 8259, section 6).
+pub(super) fn number_len(text: &[u8]) -> Option<usize> {
+    let mut len = integer_len(text)?;
+    if text.get(len) == Some(&b'.') {
+        len += 1 + some_digits(&text[len + 1..])?;
+    }
+    if matches!(text.get(len), Some(b'e' | b'E')) {
+        let sign = matches!(text.get(len + 1), Some(b'+' | b'-')) as usize;
+        len += 1 + sign + some_digits(&text[len + 1 + sign..])?;
+    }
+    Some(len)
+}
+
+/// Length of the integer that the text starts with: no plus sign, no leading zeros.
+fn integer_len(text: &[u8]) -> Option<usize> {
+    let sign = (text.first() == Some(&b'-')) as usize;
+    let digits = some_digits(&text[sign..])?;
+    (text[sign] != b'0' || digits == 1).then_some(sign + digits)
+}
+
+fn some_digits(text: &[u8]) -> Option<usize> {
+    let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    (digits > 0).then_some(digits)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::types::codec::tests::assert_encodes;
+    use crate::types::{Codec, codec::tests::encoded};
+
+    #[test]
+    fn integers() {
+        assert_encodes(
+            &Codec::Integer,
+            &[
+                ("0", "0"),
+                ("-32768", "-32768"),
+                ("-9223372036854775808", "-9223372036854775808"),
+                ("9223372036854775807", "9223372036854775807"),
+                ("abc", r#""abc""#),
+                ("", r#""""#),
+                ("-", r#""-""#),
+                ("+1", r#""+1""#),
+                ("007", r#""007""#),
+                ("1.5", r#""1.5""#),
+                ("1 ", r#""1 ""#),
+            ],
+        );
+    }
+
+    #[test]
+    fn numbers_keep_every_digit() {
+        for text in [
+            "0",
+            "-0",
+            "1.50",
+            "0.00000000000000000000000000000000000001",
+            "-9999999999.99",
+            "123456789012345678901234567890.123456789012345678901234567890",
+            "1e-30",
+            "1e+30",
+            "5e-324",
+            "-3.4028235e+38",
+            "1.7976931348623157e+308",
+        ] {
+            assert_eq!(encoded(&Codec::Number, text.as_bytes()), text);
+            assert!(!Codec::Number.is_fallback(text.as_bytes()));
+        }
+    }
+
+    #[test]
+    fn what_json_has_no_number_for_is_null() {
+        for text in ["NaN", "Infinity", "-Infinity"] {
+            assert_eq!(encoded(&Codec::Number, text.as_bytes()), "null");
+            assert!(Codec::Number.is_fallback(text.as_bytes()));
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_is_a_string() {
+        for text in ["", "-", ".5", "+1", "1.", "1e", "1e+", "1.e5", "00", "01.5", "0x10", "1_000", "nan", "1 2"] {
+            assert_eq!(encoded(&Codec::Number, text.as_bytes()), format!("\"{text}\""));
+        }
+    }
+
+    #[test]
+    fn booleans() {
+        assert_encodes(
+            &Codec::Boolean,
+            &[
+                ("t", "true"),
+                ("f", "false"),
+                ("true", "true"),
+                ("false", "false"),
+                ("1", "true"),
+                ("0", "false"),
+                ("", r#""""#),
+                ("101", r#""101""#),
+            ],
+        );
+    }
+}

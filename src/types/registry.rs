@@ -1,0 +1,135 @@
+//! The registry: which type has which shape and codec.
+
+use serde_json::{Value, json};
+
+use super::schema::{Dialect, Shape};
+use super::{ArrayCodec, Codec};
+use crate::pg::table::{Column, PgType, TypeKind};
+
+/// What the config says about types.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Whether types that the reference calls unsupported are sent too.
+    pub extended_types: bool,
+    /// How numbers are described.
+    pub dialect: Dialect,
+}
+
+/// What a column's type means for the stream.
+#[derive(Clone, Debug)]
+pub struct ColumnType {
+    /// How its values become JSON.
+    pub codec: Codec,
+    /// Its JSON schema; `{}` if unsupported.
+    pub schema: Value,
+    /// The definition (name, schema) that the schema refers to beyond [`base_definitions`](super::base_definitions).
+    pub definition: Option<(String, Value)>,
+    /// Whether the column can be selected: false is `"inclusion": "unsupported"`.
+    pub supported: bool,
+    /// The catalog's `sql-datatype`: `character varying`, `bit(8)`.
+    pub sql_datatype: String,
+}
+
+/// What a column of this type looks like in the catalog and how its values are written.
+pub fn resolve(column: &Column, options: &Options) -> ColumnType {
+    let entry = entry(&column.ty, column.typmod, options.extended_types);
+    let supported = entry.native || options.extended_types;
+    ColumnType {
+        schema: if supported { entry.shape.schema(!column.primary_key, options.dialect) } else { json!({}) },
+        definition: entry.shape.definition(options.dialect),
+        codec: entry.codec,
+        supported,
+        sql_datatype: sql_datatype(column),
+    }
+}
+
+fn sql_datatype(column: &Column) -> String {
+    match column.typmod {
+        length if length > 1 && column.ty.is_builtin("bit") => format!("bit({length})"),
+        _ => column.data_type.clone(),
+    }
+}
+
+/// What the registry knows of a type.
+struct Entry {
+    shape: Shape,
+    codec: Codec,
+    /// Whether the reference supports it.
+    native: bool,
+}
+
+fn native(shape: Shape, codec: Codec) -> Entry {
+    Entry { shape, codec, native: true }
+}
+
+fn extended(codec: Codec) -> Entry {
+    Entry { shape: Shape::STRING, codec, native: false }
+}
+
+fn array_of(shape: Shape, element: Codec, delimiter: u8) -> Entry {
+    native(Shape::Array(Box::new(shape)), Codec::Array(Box::new(ArrayCodec { element, delimiter })))
+}
+
+/// The entry of a type, through arrays and domains to what they are made of.
+fn entry(ty: &PgType, typmod: i32, extended_types: bool) -> Entry {
+    match &ty.kind {
+        TypeKind::Base => base_entry(ty, typmod),
+        TypeKind::Enum => native(Shape::STRING, Codec::Text),
+        TypeKind::Composite | TypeKind::Range => extended(Codec::Text),
+        // Arrays to the catalogs, but printed as `1 2 3`.
+        TypeKind::Array { .. } if ty.is_builtin("int2vector") || ty.is_builtin("oidvector") => extended(Codec::Text),
+        TypeKind::Array { element, delimiter } => {
+            let element = entry(element, typmod, extended_types);
+            // To the reference an array is an array of strings unless it knows better.
+            let known = element.native || extended_types;
+            let (shape, codec) = if known { (element.shape, element.codec) } else { (Shape::STRING, Codec::Text) };
+            array_of(shape, codec, *delimiter)
+        }
+        TypeKind::Domain { base, typmod: own } => {
+            let typmod = if *own == -1 { typmod } else { *own };
+            let base = entry(base, typmod, extended_types);
+            match base.codec {
+                _ if extended_types => base,
+                // The reference looks at pg_type.typcategory, which a domain has from its base type.
+                Codec::Array(array) => array_of(Shape::STRING, Codec::Text, array.delimiter),
+                _ => Entry { native: false, ..base },
+            }
+        }
+    }
+}
+
+/// The entry of a base type. A type of an extension goes by its name alone: it lives in whatever schema it was put.
+fn base_entry(ty: &PgType, typmod: i32) -> Entry {
+    // Lengths, precisions and scales are stored with 4 (VARHDRSZ) added; -1 is none.
+    let stored = (typmod >= 4).then(|| typmod - 4);
+    match (ty.schema == "pg_catalog", ty.name.as_str()) {
+        (true, "int2") => native(Shape::Integer { bits: 16 }, Codec::Integer),
+        (true, "int4") => native(Shape::Integer { bits: 32 }, Codec::Integer),
+        (true, "int8") => native(Shape::Integer { bits: 64 }, Codec::Integer),
+        (true, "float4" | "float8") => native(Shape::Float, Codec::Number),
+        (true, "numeric") => native(Shape::Numeric(stored.map(precision_and_scale)), Codec::Number),
+        (true, "bool") => native(Shape::Boolean, Codec::Boolean),
+        // Without a length a bit string can have any.
+        (true, "bit") if typmod == 1 => native(Shape::Boolean, Codec::Boolean),
+        (true, "bpchar" | "varchar") => native(Shape::String { max_length: stored }, Codec::Text),
+        (true, "text" | "uuid" | "money" | "inet" | "cidr" | "macaddr") => native(Shape::STRING, Codec::Text),
+        (true, "date") => native(Shape::DateTime, Codec::Date),
+        (true, "timestamp") => native(Shape::DateTime, Codec::Timestamp),
+        (true, "timestamptz") => native(Shape::DateTime, Codec::Timestamptz),
+        (true, "time") => native(Shape::Time, Codec::Time),
+        (true, "timetz") => native(Shape::Time, Codec::Timetz),
+        (true, "json" | "jsonb") => native(Shape::Json, Codec::Json),
+        (true, "bytea") => extended(Codec::Bytea),
+        (_, "citext") => native(Shape::STRING, Codec::Text),
+        (_, "hstore") => native(Shape::Map, Codec::Hstore),
+        _ => extended(Codec::Text),
+    }
+}
+
+/// `numeric`'s typmod less 4: precision in the upper half, scale in the lower 11 bits, signed since PostgreSQL 15.
+fn precision_and_scale(stored: i32) -> (i32, i32) {
+    (stored >> 16 & 0xffff, ((stored & 0x7ff) ^ 1024) - 1024)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,259 @@
+//! JSON schemas: what each shape of value looks like in the catalog and in SCHEMA messages.
+
+use serde_json::{Map, Number, Value, json};
+
+/// How numbers are described (config key `schema_dialect`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Dialect {
+    /// Valid in every draft of JSON Schema.
+    #[default]
+    Portable,
+    /// As pipelinewise-tap-postgres writes them: bounds of draft 4, and `multipleOf`.
+    Reference,
+}
+
+/// What the JSON of a type looks like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// Signed, of so many bits.
+    Integer {
+        bits: u32,
+    },
+    /// Any number.
+    Float,
+    /// Precision and scale, if the type has them.
+    Numeric(Option<(i32, i32)>),
+    Boolean,
+    String {
+        max_length: Option<i32>,
+    },
+    DateTime,
+    Time,
+    /// Any JSON that is an object or an array, says the reference; scalars in json columns were never told apart.
+    Json,
+    /// An object of strings.
+    Map,
+    Array(Box<Shape>),
+}
+
+/// The largest precision and scale that the reference's schemas know.
+const MAX_PRECISION: i32 = 100;
+const MAX_SCALE: i32 = 38;
+/// Beyond this power of ten a bound is left out: validators that compute in doubles read it as infinity or as zero.
+const MAX_EXPONENT: i32 = 100;
+
+impl Shape {
+    /// A string of any length.
+    pub(super) const STRING: Shape = Shape::String { max_length: None };
+
+    /// The schema of a column.
+    pub(super) fn schema(&self, nullable: bool, dialect: Dialect) -> Value {
+        let one = |name: &str| typed(nullable, &[name]);
+        let schema = match self {
+            Shape::Integer { bits } => {
+                let max = i64::MAX >> (64 - bits);
+                with(one("integer"), [("minimum", json!(-max - 1)), ("maximum", json!(max))])
+            }
+            Shape::Float => one("number"),
+            Shape::Numeric(size) => with(one("number"), numeric_bounds(*size, dialect)),
+            Shape::Boolean => one("boolean"),
+            Shape::String { max_length } => with(one("string"), max_length.map(|length| ("maxLength", json!(length)))),
+            Shape::DateTime => with(one("string"), [("format", json!("date-time"))]),
+            Shape::Time => with(one("string"), [("format", json!("time"))]),
+            Shape::Json => typed(nullable, &["object", "array"]),
+            Shape::Map => with(one("object"), [("properties", json!({}))]),
+            // Nullable even in a primary key, as in the reference.
+            Shape::Array(_) => with(typed(true, &["array"]), [("items", reference_to(&self.definition_name(dialect)))]),
+        };
+        Value::Object(schema)
+    }
+
+    /// The definition that the schema refers to, if it is not one of [`base_definitions`].
+    pub(super) fn definition(&self, dialect: Dialect) -> Option<(String, Value)> {
+        let mut element = match self {
+            Shape::Array(element) => element,
+            _ => return None,
+        };
+        while let Shape::Array(inner) = &**element {
+            element = inner;
+        }
+        let bounds = match &**element {
+            Shape::Numeric(size) => numeric_bounds(*size, dialect),
+            _ => return None,
+        };
+        let name = element.definition_name(dialect);
+        (name != NUMBER_ARRAY).then(|| {
+            let mut schema = with(typed(true, &["number", "array"]), bounds);
+            schema.insert("items".to_owned(), reference_to(&name));
+            (name, Value::Object(schema))
+        })
+    }
+
+    /// Name of the definition for arrays of this at any depth.
+    fn definition_name(&self, dialect: Dialect) -> String {
+        match self {
+            Shape::Array(element) => element.definition_name(dialect),
+            Shape::Integer { .. } => "sdc_recursive_integer_array".to_owned(),
+            Shape::Boolean => "sdc_recursive_boolean_array".to_owned(),
+            Shape::DateTime => "sdc_recursive_timestamp_array".to_owned(),
+            Shape::Json | Shape::Map => "sdc_recursive_object_array".to_owned(),
+            Shape::String { .. } | Shape::Time => "sdc_recursive_string_array".to_owned(),
+            Shape::Numeric(Some((precision, scale))) if dialect == Dialect::Portable && bounded(*precision, *scale) => {
+                format!("sdc_recursive_decimal_{precision}_{scale}_array")
+            }
+            Shape::Numeric(size) if dialect == Dialect::Reference => {
+                let (precision, scale) = capped(*size);
+                format!("sdc_recursive_decimal_{precision}_{scale}_array")
+            }
+            // Numbers without bounds are any numbers.
+            Shape::Float | Shape::Numeric(_) => NUMBER_ARRAY.to_owned(),
+        }
+    }
+}
+
+const NUMBER_ARRAY: &str = "sdc_recursive_number_array";
+
+/// The six definitions that every stream's schema carries.
+pub fn base_definitions() -> Map<String, Value> {
+    ["integer", "number", "string", "boolean", "timestamp", "object"]
+        .into_iter()
+        .map(|kind| {
+            let name = format!("sdc_recursive_{kind}_array");
+            let schema = match kind {
+                "timestamp" => with(typed(true, &["string", "array"]), [("format", json!("date-time"))]),
+                _ => typed(true, &[kind, "array"]),
+            };
+            let schema = with(schema, [("items", reference_to(&name))]);
+            (name, Value::Object(schema))
+        })
+        .collect()
+}
+
+/// `{"type": […]}`
+fn typed(nullable: bool, types: &[&str]) -> Map<String, Value> {
+    let types: Vec<&str> = nullable.then_some("null").into_iter().chain(types.iter().copied()).collect();
+    Map::from_iter([("type".to_owned(), json!(types))])
+}
+
+fn with(
+    mut schema: Map<String, Value>,
+    keywords: impl IntoIterator<Item = (&'static str, Value)>,
+) -> Map<String, Value> {
+    schema.extend(keywords.into_iter().map(|(keyword, value)| (keyword.to_owned(), value)));
+    schema
+}
+
+fn reference_to(definition: &str) -> Value {
+    json!({ "$ref": format!("#/definitions/{definition}") })
+}
+
+/// The keywords that bound a numeric of this precision and scale.
+fn numeric_bounds(size: Option<(i32, i32)>, dialect: Dialect) -> Vec<(&'static str, Value)> {
+    match (dialect, size) {
+        (Dialect::Reference, _) => {
+            let (precision, scale) = capped(size);
+            let limit = power_of_ten(precision - scale);
+            vec![
+                ("exclusiveMaximum", json!(true)),
+                ("maximum", number(limit.clone())),
+                ("multipleOf", number(power_of_ten(-scale))),
+                ("exclusiveMinimum", json!(true)),
+                ("minimum", number(format!("-{limit}"))),
+            ]
+        }
+        (Dialect::Portable, Some((precision, scale))) if bounded(precision, scale) => {
+            let limit = power_of_ten(precision - scale);
+            vec![("exclusiveMinimum", number(format!("-{limit}"))), ("exclusiveMaximum", number(limit))]
+        }
+        (Dialect::Portable, _) => Vec::new(),
+    }
+}
+
+fn capped(size: Option<(i32, i32)>) -> (i32, i32) {
+    let (precision, scale) = size.unwrap_or((MAX_PRECISION, MAX_SCALE));
+    (precision.min(MAX_PRECISION), scale.min(MAX_SCALE))
+}
+
+fn bounded(precision: i32, scale: i32) -> bool {
+    (precision - scale).abs() <= MAX_EXPONENT
+}
+
+/// 10^exponent, spelt as Python spells it.
+fn power_of_ten(exponent: i32) -> String {
+    let size = exponent.unsigned_abs() as usize;
+    match exponent {
+        0.. => format!("1{}", "0".repeat(size)),
+        -4..0 => format!("0.{}1", "0".repeat(size - 1)),
+        _ => format!("1e-{size:02}"),
+    }
+}
+
+/// A number of any size, exactly as spelt.
+fn number(text: String) -> Value {
+    text.parse::<Number>().map_or(Value::Null, Value::Number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numeric(precision: i32, scale: i32, dialect: Dialect) -> String {
+        Shape::Numeric(Some((precision, scale))).schema(true, dialect).to_string()
+    }
+
+    #[test]
+    fn portable_bounds_are_numbers() {
+        for (precision, scale, limit) in [
+            (12, 2, "10000000000"),
+            (38, 0, "100000000000000000000000000000000000000"),
+            (3, 3, "1"),
+            (3, 5, "0.01"),
+            (3, 9, "1e-06"),
+            (3, -2, "100000"),
+        ] {
+            let json = numeric(precision, scale, Dialect::Portable);
+            let bounds = format!(r#""exclusiveMinimum":-{limit},"exclusiveMaximum":{limit}"#);
+            assert_eq!(json, format!(r#"{{"type":["null","number"],{bounds}}}"#));
+        }
+    }
+
+    #[test]
+    fn portable_has_no_bounds_that_doubles_cannot_hold() {
+        let unbounded = r#"{"type":["null","number"]}"#;
+        assert_eq!(Shape::Numeric(None).schema(true, Dialect::Portable).to_string(), unbounded);
+        assert_eq!(numeric(1000, 0, Dialect::Portable), unbounded);
+        assert_eq!(numeric(3, 500, Dialect::Portable), unbounded);
+        assert!(numeric(1000, 900, Dialect::Portable).contains(&format!(r#""exclusiveMaximum":1{}"#, "0".repeat(100))));
+    }
+
+    #[test]
+    fn reference_bounds_are_exact_and_capped() {
+        let bounds = |limit: &str, multiple: &str| {
+            format!(
+                r#"{{"type":["null","number"],"exclusiveMaximum":true,"maximum":{limit},"multipleOf":{multiple},"exclusiveMinimum":true,"minimum":-{limit}}}"#
+            )
+        };
+        assert_eq!(numeric(1000, 0, Dialect::Reference), bounds(&format!("1{}", "0".repeat(100)), "1"));
+        assert_eq!(numeric(50, 40, Dialect::Reference), bounds("1000000000000", "1e-38"));
+        assert_eq!(numeric(3, 5, Dialect::Reference), bounds("0.01", "1e-05"));
+        assert_eq!(numeric(3, -2, Dialect::Reference), bounds("100000", "100"));
+    }
+
+    #[test]
+    fn arrays_of_numeric_refer_to_their_own_definition() {
+        let array = |size| Shape::Array(Box::new(Shape::Array(Box::new(Shape::Numeric(size)))));
+        let (name, schema) = array(Some((10, 3))).definition(Dialect::Portable).unwrap();
+        assert_eq!(name, "sdc_recursive_decimal_10_3_array");
+        assert_eq!(
+            schema.to_string(),
+            r##"{"type":["null","number","array"],"exclusiveMinimum":-10000000,"exclusiveMaximum":10000000,"items":{"$ref":"#/definitions/sdc_recursive_decimal_10_3_array"}}"##
+        );
+        let (name, _) = array(None).definition(Dialect::Reference).unwrap();
+        assert_eq!(name, "sdc_recursive_decimal_100_38_array");
+        assert_eq!(array(None).definition(Dialect::Portable), None);
+        assert_eq!(
+            array(None).schema(true, Dialect::Portable)["items"]["$ref"],
+            "#/definitions/sdc_recursive_number_array"
+        );
+    }
+}
