@@ -144,6 +144,9 @@ mod tests {
         assert_eq!(settings["properties"]["password"]["writeOnly"], true);
         assert_eq!(settings["properties"]["logical_poll_total_seconds"]["default"], 10800);
         assert_eq!(settings["properties"]["output_plugin"]["default"], "pgoutput");
+        assert_eq!(settings["properties"]["port"]["type"], json!(["integer", "string"]));
+        assert_eq!(settings["properties"]["limit"]["type"], json!(["integer", "string", "null"]));
+        assert_eq!(settings["properties"]["host"]["type"], "string");
         jsonschema::meta::validate(settings).unwrap();
         jsonschema::validate(settings, &serde_json::from_str(include_str!("../config.sample.json")).unwrap()).unwrap();
     }
@@ -159,7 +162,7 @@ mod tests {
     #[test]
     fn text_and_markdown_list_the_settings() {
         let plain = text(AboutFormat::Text);
-        assert!(plain.contains("  port (required)\n      Port of the server; a number or a string.\n"), "{plain}");
+        assert!(plain.contains("  port (required)\n      Port of the server.\n"), "{plain}");
         assert!(plain.contains("  break_at_end_lsn (default: true)\n"), "{plain}");
         assert!(plain.contains("      - wal2json: The reference's.\n"), "{plain}");
         let markdown = text(AboutFormat::Markdown);

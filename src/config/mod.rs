@@ -12,8 +12,9 @@ mod tests;
 use std::path::Path;
 use std::time::Duration;
 
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema};
 use serde::Deserialize;
+use serde_json::{Value, json};
 
 pub use choices::{OnSlotLost, OutputPluginName, SchemaDialect, SlotName, SslMode, UnchangedToast, WalReader};
 pub use secret::{PemSource, Secret};
@@ -25,12 +26,14 @@ use read::{Entries, setting};
 
 /// The settings of a run.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[schemars(transform = or_string)]
 pub struct Config {
     /// Host name or address of the server, or the directory of its socket.
     #[serde(deserialize_with = "setting")]
     pub host: String,
-    /// Port of the server; a number or a string.
+    /// Port of the server.
     #[serde(deserialize_with = "setting")]
+    #[schemars(range(min = 1))]
     pub port: u16,
     /// User to connect as.
     #[serde(deserialize_with = "setting")]
@@ -140,6 +143,19 @@ pub struct Config {
     pub schema_dialect: SchemaDialect,
 }
 
+/// Says in the schema that numbers, booleans and lists may be strings as well.
+fn or_string(schema: &mut Schema) {
+    let properties = schema.get_mut("properties").and_then(Value::as_object_mut);
+    for (_, property) in properties.into_iter().flatten() {
+        let Some(kind) = property.get_mut("type") else { continue };
+        let mut kinds = kind.as_array().cloned().unwrap_or_else(|| vec![kind.take()]);
+        if !kinds.contains(&json!("string")) {
+            kinds.insert(1, json!("string"));
+        }
+        *kind = if kinds.len() == 1 { kinds.remove(0) } else { Value::Array(kinds) };
+    }
+}
+
 fn yes() -> bool {
     true
 }
@@ -193,13 +209,13 @@ impl Config {
     }
 
     /// The JSON schema of the settings.
-    pub fn schema() -> schemars::Schema {
+    pub fn schema() -> Schema {
         schemars::schema_for!(Config)
     }
 
     fn keys() -> Vec<String> {
         let schema = Config::schema();
-        let properties = schema.get("properties").and_then(|p| p.as_object());
+        let properties = schema.get("properties").and_then(Value::as_object);
         properties.map(|p| p.keys().cloned().collect()).unwrap_or_default()
     }
 
