@@ -14,8 +14,17 @@
 //! column bytes and knows no Singer; `types` knows only the output buffer and column descriptions; config, catalog and
 //! state import nothing of the project but errors.
 
+pub mod about;
+pub mod catalog;
+pub mod cli;
+pub mod config;
 pub mod error;
+mod json_file;
+pub mod logging;
+pub mod method;
 pub mod pg;
 pub mod replication;
+pub mod run;
 pub mod singer;
+pub mod state;
 pub mod types;

@@ -1,1 +1,30 @@
-fn main() {}
+//! The `tap-postgres-rs` executable: arguments, logging, exit code.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tap_postgres_rs::cli::Cli;
+use tap_postgres_rs::error::{Error, Result};
+use tap_postgres_rs::{logging, run};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    logging::init();
+    match std::panic::catch_unwind(|| start(cli)) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => {
+            tracing::error!("{error}");
+            ExitCode::from(error.kind().exit_code())
+        }
+        // The panic hook has logged it.
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn start(cli: Cli) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Error::run("cannot start the runtime").source(error))?;
+    runtime.block_on(run::run(cli))
+}

@@ -1,0 +1,244 @@
+//! One stream of a catalog.
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::Selection;
+use super::selection::is_true;
+use crate::json_file::shown;
+use crate::method::ReplicationMethod;
+
+/// What is known of a table (empty breadcrumb) or of a column (`["properties", name]`).
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Metadata {
+    /// Whom it is about.
+    pub breadcrumb: Vec<String>,
+    /// What is known.
+    pub metadata: Map<String, Value>,
+}
+
+impl Metadata {
+    /// Metadata of the table.
+    pub fn of_table(metadata: Map<String, Value>) -> Self {
+        Metadata { breadcrumb: Vec::new(), metadata }
+    }
+
+    /// Metadata of a column.
+    pub fn of_column(name: &str, metadata: Map<String, Value>) -> Self {
+        Metadata { breadcrumb: vec!["properties".to_owned(), name.to_owned()], metadata }
+    }
+
+    /// The column it is about.
+    pub fn column(&self) -> Option<&str> {
+        match self.breadcrumb.as_slice() {
+            [kind, name] if kind == "properties" => Some(name),
+            _ => None,
+        }
+    }
+}
+
+/// One stream. Serialized in the reference's order of keys.
+#[derive(Clone, Debug, Serialize)]
+pub struct CatalogEntry {
+    /// The table.
+    pub table_name: String,
+    /// The table once more: Singer's name of the stream.
+    pub stream: String,
+    /// What is known of the table and its columns.
+    pub metadata: Vec<Metadata>,
+    /// `schema-table`.
+    pub tap_stream_id: String,
+    /// The JSON schema of a record.
+    pub schema: Value,
+    /// What a catalog file has on the entry beside these; Meltano writes `selected` and `replication_method` here.
+    #[serde(skip)]
+    on_entry: Map<String, Value>,
+}
+
+/// A problem, and the stream's name as far as it was found.
+type Problem = (Option<String>, String);
+
+impl CatalogEntry {
+    /// A stream as discovery finds it.
+    pub fn new(schema_name: &str, table_name: &str, metadata: Vec<Metadata>, schema: Value) -> Self {
+        CatalogEntry {
+            table_name: table_name.to_owned(),
+            stream: table_name.to_owned(),
+            metadata,
+            tap_stream_id: format!("{schema_name}-{table_name}"),
+            schema,
+            on_entry: Map::new(),
+        }
+    }
+
+    pub(super) fn parse(value: Value) -> Result<Self, Problem> {
+        let Value::Object(mut object) = value else {
+            return Err((None, format!("expected an object, found {}", shown(&value))));
+        };
+        let name = ["tap_stream_id", "stream", "table_name"].iter().find_map(|key| object.get(*key)?.as_str());
+        let name = name.map(str::to_owned);
+        Self::from_object(&mut object).map_err(|problem| (name, problem))
+    }
+
+    fn from_object(object: &mut Map<String, Value>) -> Result<Self, String> {
+        let tap_stream_id = take_text(object, "tap_stream_id")?;
+        let stream = take_text(object, "stream")?;
+        let table_name = take_text(object, "table_name")?;
+        let schema = match object.remove("schema") {
+            None | Some(Value::Null) => Value::Object(Map::new()),
+            Some(schema @ Value::Object(_)) => schema,
+            Some(other) => return Err(format!("key \"schema\": expected an object, found {}", shown(&other))),
+        };
+        let metadata = match object.remove("metadata") {
+            None | Some(Value::Null) => Vec::new(),
+            Some(Value::Array(items)) => items.into_iter().map(parse_metadata).collect::<Result<_, _>>()?,
+            Some(other) => return Err(format!("key \"metadata\": expected a list, found {}", shown(&other))),
+        };
+        let mut entry = CatalogEntry {
+            table_name: String::new(),
+            stream: String::new(),
+            metadata,
+            tap_stream_id: String::new(),
+            schema,
+            on_entry: std::mem::take(object),
+        };
+        entry.name(tap_stream_id, stream, table_name)?;
+        if entry.is_selected() {
+            entry.check_selected()?;
+        }
+        Ok(entry)
+    }
+
+    /// Fills in the names, one from another where some are missing.
+    fn name(&mut self, id: Option<String>, stream: Option<String>, table: Option<String>) -> Result<(), String> {
+        let schema_name = self.table_text(&["schema-name"]).map(str::to_owned);
+        let from_id = || {
+            let rest = match &schema_name {
+                Some(schema) => id.as_deref()?.strip_prefix(schema.as_str())?.strip_prefix('-')?,
+                None => id.as_deref()?.split_once('-')?.1,
+            };
+            Some(rest.to_owned())
+        };
+        let table = table.or_else(from_id).or_else(|| stream.clone());
+        let table = table.ok_or("key \"table_name\" is missing, and so are \"tap_stream_id\" and \"stream\"")?;
+        self.tap_stream_id = match (id, &schema_name) {
+            (Some(id), _) => id,
+            (None, Some(schema)) => format!("{schema}-{table}"),
+            (None, None) => return Err("key \"tap_stream_id\" is missing".to_owned()),
+        };
+        self.stream = stream.unwrap_or_else(|| table.clone());
+        self.table_name = table;
+        Ok(())
+    }
+
+    /// What only matters for a stream that is to be read.
+    fn check_selected(&self) -> Result<(), String> {
+        if let Some(name) = self.method_name() {
+            name.parse::<ReplicationMethod>().map_err(|error| format!("key \"replication-method\": {error}"))?;
+        }
+        match self.schema_name() {
+            Some(_) => Ok(()),
+            None => Err("key \"schema-name\" is missing in the table's metadata".to_owned()),
+        }
+    }
+
+    /// The metadata of the table.
+    pub fn table_metadata(&self) -> Option<&Map<String, Value>> {
+        self.metadata.iter().find(|m| m.breadcrumb.is_empty()).map(|m| &m.metadata)
+    }
+
+    fn table_value(&self, key: &str) -> Option<&Value> {
+        self.table_metadata()?.get(key).filter(|value| !value.is_null())
+    }
+
+    fn table_text(&self, keys: &[&str]) -> Option<&str> {
+        keys.iter().find_map(|key| self.table_value(key)?.as_str()).filter(|text| !text.is_empty())
+    }
+
+    fn entry_text(&self, keys: &[&str]) -> Option<&str> {
+        keys.iter().find_map(|key| self.on_entry.get(*key)?.as_str()).filter(|text| !text.is_empty())
+    }
+
+    /// Whether the stream is wanted: `selected` in the metadata, on the entry or in the schema, else
+    /// `selected-by-default`.
+    pub fn is_selected(&self) -> bool {
+        self.table_value("selected")
+            .or_else(|| self.on_entry.get("selected").filter(|value| !value.is_null()))
+            .or_else(|| self.schema.get("selected").filter(|value| !value.is_null()))
+            .or_else(|| self.table_value("selected-by-default"))
+            .is_some_and(is_true)
+    }
+
+    /// What the catalog says of the columns.
+    pub fn selection(&self) -> Selection<'_> {
+        Selection::new(&self.metadata)
+    }
+
+    fn method_name(&self) -> Option<&str> {
+        const KEYS: [&str; 2] = ["replication-method", "replication_method"];
+        self.table_text(&KEYS)
+            .or_else(|| self.entry_text(&KEYS))
+            .or_else(|| self.table_text(&["forced-replication-method"]))
+    }
+
+    /// The replication method, where the catalog names one.
+    pub fn replication_method(&self) -> Option<ReplicationMethod> {
+        self.method_name()?.parse().ok()
+    }
+
+    /// The replication key, where the catalog names one.
+    pub fn replication_key(&self) -> Option<&str> {
+        const KEYS: [&str; 2] = ["replication-key", "replication_key"];
+        self.table_text(&KEYS).or_else(|| self.entry_text(&KEYS))
+    }
+
+    /// The table's schema; there is always one for a selected stream of a catalog file.
+    pub fn schema_name(&self) -> Option<&str> {
+        let from_id = || self.tap_stream_id.strip_suffix(self.table_name.as_str())?.strip_suffix('-');
+        self.table_text(&["schema-name"]).or_else(from_id).filter(|name| !name.is_empty())
+    }
+
+    /// Whether the table is a view.
+    pub fn is_view(&self) -> bool {
+        self.table_value("is-view").is_some_and(is_true)
+    }
+
+    /// The key columns: the user's for a view, else the table's, else what stands on the entry.
+    pub fn key_properties(&self) -> Option<Vec<&str>> {
+        let key = if self.is_view() { "view-key-properties" } else { "table-key-properties" };
+        let columns = self.table_value(key).or_else(|| self.on_entry.get("key_properties"))?.as_array()?;
+        columns.iter().map(Value::as_str).collect()
+    }
+
+    /// The columns in the catalog's schema, with the schema of each as the user may have edited it.
+    pub fn properties(&self) -> Option<&Map<String, Value>> {
+        self.schema.get("properties")?.as_object()
+    }
+}
+
+/// Takes a text out of an object; null and the empty text count as absent.
+fn take_text(object: &mut Map<String, Value>, key: &str) -> Result<Option<String>, String> {
+    match object.remove(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text).filter(|text| !text.is_empty())),
+        Some(other) => Err(format!("key {key:?}: expected a text, found {}", shown(&other))),
+    }
+}
+
+fn parse_metadata(value: Value) -> Result<Metadata, String> {
+    let wrong = || "key \"metadata\": expected items of the form {\"breadcrumb\": […], \"metadata\": {…}}".to_owned();
+    let Value::Object(mut object) = value else { return Err(wrong()) };
+    let (breadcrumb, metadata) = (object.remove("breadcrumb"), object.remove("metadata"));
+    let breadcrumb = match breadcrumb {
+        None | Some(Value::Null) => Vec::new(),
+        Some(Value::Array(steps)) => {
+            steps.iter().map(|step| step.as_str().map(str::to_owned)).collect::<Option<_>>().ok_or_else(wrong)?
+        }
+        Some(_) => return Err(wrong()),
+    };
+    match metadata {
+        None | Some(Value::Null) => Ok(Metadata { breadcrumb, metadata: Map::new() }),
+        Some(Value::Object(metadata)) => Ok(Metadata { breadcrumb, metadata }),
+        Some(_) => Err(wrong()),
+    }
+}

@@ -1,0 +1,131 @@
+//! Settings that are one of a few words, and the name of a slot.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::LONGEST_NAME;
+use super::read::{Setting, text};
+
+/// An enum whose variants are the words of a setting.
+macro_rules! choices {
+    ($(#[$meta:meta])* pub enum $name:ident { $($(#[$note:meta])* $variant:ident = $word:literal,)* }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+        #[schemars(inline)]
+        pub enum $name { $($(#[$note])* #[serde(rename = $word)] $variant,)* }
+
+        impl $name {
+            /// The word in the config file.
+            pub fn as_str(self) -> &'static str {
+                match self { $($name::$variant => $word,)* }
+            }
+        }
+
+        impl Setting for $name {
+            fn read(value: Value) -> Result<Self, String> {
+                match text(&value)?.as_str() {
+                    $($word => Ok($name::$variant),)*
+                    other => Err(format!("{other:?} is not one of {}", [$($word),*].join(", "))),
+                }
+            }
+        }
+    };
+}
+
+choices! {
+    /// How the connection is secured, as libpq's sslmode.
+    pub enum SslMode {
+        /// No TLS.
+        Disable = "disable",
+        /// TLS if the server has it.
+        #[default]
+        Prefer = "prefer",
+        /// TLS, the certificate unchecked (unless there is a root certificate).
+        Require = "require",
+        /// TLS with a certificate that a trusted authority signed.
+        VerifyCa = "verify-ca",
+        /// As verify-ca, and the certificate is the host's.
+        VerifyFull = "verify-full",
+    }
+}
+
+choices! {
+    /// An output plugin by name.
+    pub enum OutputPluginName {
+        /// PostgreSQL's own.
+        #[default]
+        Pgoutput = "pgoutput",
+        /// The reference's.
+        Wal2json = "wal2json",
+    }
+}
+
+choices! {
+    /// How the write-ahead log is read.
+    pub enum WalReader {
+        /// In bulk where that is safe, else as a stream.
+        #[default]
+        Auto = "auto",
+        /// From a walsender.
+        Stream = "stream",
+        /// By SQL.
+        Bulk = "bulk",
+    }
+}
+
+choices! {
+    /// What becomes of a large value that an update left alone.
+    pub enum UnchangedToast {
+        /// It is read from the table by key.
+        #[default]
+        Fetch = "fetch",
+        /// The property is left out, as by the reference.
+        Omit = "omit",
+    }
+}
+
+choices! {
+    /// What to do where the slot is lost or can no longer serve a bookmark.
+    pub enum OnSlotLost {
+        /// End the run.
+        #[default]
+        Fail = "fail",
+        /// Make a lost slot anew and copy the streams concerned again.
+        CopyAgain = "copy_again",
+    }
+}
+
+choices! {
+    /// How schemas of numbers are written.
+    pub enum SchemaDialect {
+        /// Valid in every JSON Schema draft.
+        #[default]
+        Portable = "portable",
+        /// Exactly as the reference writes them.
+        Reference = "reference",
+    }
+}
+
+/// A name that PostgreSQL takes for a replication slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlotName(String);
+
+impl SlotName {
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Setting for SlotName {
+    fn read(value: Value) -> Result<Self, String> {
+        let name = text(&value)?;
+        let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+        if (1..=LONGEST_NAME).contains(&name.len()) && name.bytes().all(allowed) {
+            Ok(SlotName(name))
+        } else {
+            Err(format!("{name:?} is not a slot name (1 to {LONGEST_NAME} of a-z, 0-9 and _)"))
+        }
+    }
+}

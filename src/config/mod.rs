@@ -1,0 +1,273 @@
+//! Settings: the reference's keys with its defaults, some of the MeltanoLabs tap's, and our own.
+//!
+//! To add a key: one field here, with the doc comment that becomes its description in `--about`. What a value may look
+//! like is said by the field's type (see [`read`]).
+
+mod choices;
+mod read;
+mod secret;
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+use std::time::Duration;
+
+use schemars::{JsonSchema, Schema};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+pub use choices::{OnSlotLost, OutputPluginName, SchemaDialect, SlotName, SslMode, UnchangedToast, WalReader};
+pub use secret::{PemSource, Secret};
+
+use crate::error::{Error, Result};
+use crate::json_file;
+use crate::method::ReplicationMethod;
+use read::{Entries, setting};
+
+/// The settings of a run.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[schemars(transform = or_string)]
+pub struct Config {
+    /// Host name or address of the server, or the directory of its socket.
+    #[serde(deserialize_with = "setting")]
+    pub host: String,
+    /// Port of the server.
+    #[serde(deserialize_with = "setting")]
+    #[schemars(range(min = 1))]
+    pub port: u16,
+    /// User to connect as.
+    #[serde(deserialize_with = "setting")]
+    pub user: String,
+    /// Password of the user; without it PGPASSWORD or the password file is used, as by libpq.
+    #[serde(default, deserialize_with = "setting")]
+    pub password: Option<Secret>,
+    /// Database to read; `database` is accepted too.
+    #[serde(deserialize_with = "setting")]
+    pub dbname: String,
+    /// Schemas to discover: a comma-separated string or a list; all schemas without it.
+    #[serde(default, deserialize_with = "setting")]
+    pub filter_schemas: Vec<String>,
+
+    /// How the connection is secured, as libpq's sslmode (prefer if nothing is set). Beats `ssl_mode`, which beats `ssl`.
+    #[serde(default, deserialize_with = "setting")]
+    sslmode: Option<SslMode>,
+    /// The MeltanoLabs tap's name of `sslmode`.
+    #[serde(default, deserialize_with = "setting")]
+    ssl_mode: Option<SslMode>,
+    /// The MeltanoLabs tap's switch: true is verify-full unless a mode is set, false makes its other `ssl_` keys count
+    /// for nothing.
+    #[serde(default, deserialize_with = "setting")]
+    ssl_enable: Option<bool>,
+    /// True is sslmode require.
+    #[serde(default, deserialize_with = "setting")]
+    ssl: bool,
+    /// Certificates that the server's has to be signed by: path or PEM text; `ssl_certificate_authority` is accepted too.
+    #[serde(default, deserialize_with = "setting")]
+    pub sslrootcert: Option<PemSource>,
+    /// Client certificate: path or PEM text; `ssl_client_certificate` is accepted too.
+    #[serde(default, deserialize_with = "setting")]
+    pub sslcert: Option<PemSource>,
+    /// Key of the client certificate: path or PEM text; `ssl_client_private_key` is accepted too.
+    #[serde(default, deserialize_with = "setting")]
+    #[schemars(extend("secret" = true, "writeOnly" = true))]
+    pub sslkey: Option<PemSource>,
+
+    /// Read tables from another server than the write-ahead log: `secondary_host` and `secondary_port`.
+    #[serde(default, deserialize_with = "setting")]
+    pub use_secondary: bool,
+    /// Host of the secondary.
+    #[serde(default, deserialize_with = "setting")]
+    secondary_host: Option<String>,
+    /// Port of the secondary.
+    #[serde(default, deserialize_with = "setting")]
+    secondary_port: Option<u16>,
+
+    /// Replication method of streams whose catalog entry names none.
+    #[serde(default, deserialize_with = "setting")]
+    pub default_replication_method: Option<ReplicationMethod>,
+    /// INCREMENTAL: at most so many rows of a stream in one run.
+    #[serde(default, deserialize_with = "setting")]
+    limit: Option<u64>,
+    /// Accepted and unused: rows are streamed.
+    #[serde(default, deserialize_with = "setting")]
+    pub itersize: Option<u64>,
+
+    /// LOG_BASED: end the run after so many seconds without a message.
+    #[serde(default = "logical_poll_total_seconds", deserialize_with = "setting")]
+    logical_poll_total_seconds: u64,
+    /// LOG_BASED: end the run where the write-ahead log ended when the run started; false goes on until
+    /// `logical_poll_total_seconds` or `max_run_seconds`.
+    #[serde(default = "yes", deserialize_with = "setting")]
+    pub break_at_end_lsn: bool,
+    /// LOG_BASED: end the run after so many seconds.
+    #[serde(default = "max_run_seconds", deserialize_with = "setting")]
+    max_run_seconds: u64,
+    /// LOG_BASED: add `_sdc_lsn` to the records.
+    #[serde(default, deserialize_with = "setting")]
+    pub debug_lsn: bool,
+    /// Becomes part of the name of the replication slot.
+    #[serde(default, deserialize_with = "setting")]
+    pub tap_id: Option<String>,
+
+    /// The slot to read; without it `pipelinewise_<dbname>` if that exists, else `pipelinewise_<dbname>_<tap_id>`.
+    #[serde(default, deserialize_with = "setting")]
+    #[schemars(with = "Option<String>")]
+    replication_slot_name: Option<SlotName>,
+    /// The publication to read with pgoutput; without it the slot's name.
+    #[serde(default, deserialize_with = "setting")]
+    publication_name: Option<String>,
+    /// Create slot and publication where they are missing.
+    #[serde(default, deserialize_with = "setting")]
+    pub create_replication_slot: bool,
+    /// Plugin of a slot that the tap creates; an existing slot's plugin is read from the server.
+    #[serde(default, deserialize_with = "setting")]
+    pub output_plugin: OutputPluginName,
+    /// How the write-ahead log is read.
+    #[serde(default, deserialize_with = "setting")]
+    pub wal_reader: WalReader,
+    /// Up to how many MB of write-ahead log `wal_reader: auto` reads in bulk.
+    #[serde(default = "bulk_max_wal_mb", deserialize_with = "setting")]
+    pub bulk_max_wal_mb: u64,
+    /// What becomes of a large value that an update left alone and the log therefore leaves out.
+    #[serde(default, deserialize_with = "setting")]
+    pub unchanged_toast: UnchangedToast,
+    /// What to do where the slot is lost or can no longer serve a bookmark.
+    #[serde(default, deserialize_with = "setting")]
+    pub on_slot_lost: OnSlotLost,
+
+    /// False leaves out the types that the reference calls unsupported.
+    #[serde(default = "yes", deserialize_with = "setting")]
+    pub extended_types: bool,
+    /// How schemas of numbers are written.
+    #[serde(default, deserialize_with = "setting")]
+    pub schema_dialect: SchemaDialect,
+}
+
+/// Says in the schema that numbers, booleans and lists may be strings as well.
+fn or_string(schema: &mut Schema) {
+    let properties = schema.get_mut("properties").and_then(Value::as_object_mut);
+    for (_, property) in properties.into_iter().flatten() {
+        let Some(kind) = property.get_mut("type") else { continue };
+        let mut kinds = kind.as_array().cloned().unwrap_or_else(|| vec![kind.take()]);
+        if !kinds.contains(&json!("string")) {
+            kinds.insert(1, json!("string"));
+        }
+        *kind = if kinds.len() == 1 { kinds.remove(0) } else { Value::Array(kinds) };
+    }
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn logical_poll_total_seconds() -> u64 {
+    10_800
+}
+
+fn max_run_seconds() -> u64 {
+    43_200
+}
+
+fn bulk_max_wal_mb() -> u64 {
+    256
+}
+
+/// The longest name that PostgreSQL keeps (NAMEDATALEN - 1).
+const LONGEST_NAME: usize = 63;
+
+impl Config {
+    /// Reads the files; later ones win key by key.
+    pub fn load<P: AsRef<Path>>(paths: &[P]) -> Result<Config> {
+        let mut files = Vec::with_capacity(paths.len());
+        for path in paths {
+            let path = path.as_ref();
+            files.push((path.display().to_string(), json_file::read(path)?));
+        }
+        Config::parse(&files)
+    }
+
+    /// Reads files that are loaded already, each a name and its text.
+    pub fn parse(files: &[(String, String)]) -> Result<Config> {
+        let mut entries = Entries::default();
+        for (file, text) in files {
+            entries.merge(file, text)?;
+        }
+        let entries = entries.settled();
+        entries.check_required(&["host", "port", "user", "dbname"])?;
+        let unknown = entries.unknown_keys(&Config::keys());
+        if !unknown.is_empty() {
+            tracing::debug!("config keys without a meaning here: {}", unknown.join(", "));
+        }
+        let secondary = entries.place("use_secondary");
+        let config = entries.into_settings::<Config>()?;
+        if config.use_secondary && config.secondary().is_none() {
+            return Err(Error::usage(format!(
+                "{secondary}: when 'use_secondary' enabled 'secondary_host' and 'secondary_port' must be defined"
+            )));
+        }
+        Ok(config)
+    }
+
+    /// The JSON schema of the settings.
+    pub fn schema() -> Schema {
+        schemars::schema_for!(Config)
+    }
+
+    fn keys() -> Vec<String> {
+        let schema = Config::schema();
+        let properties = schema.get("properties").and_then(Value::as_object);
+        properties.map(|p| p.keys().cloned().collect()).unwrap_or_default()
+    }
+
+    /// How the connection is secured.
+    pub fn sslmode(&self) -> SslMode {
+        let switched_on = (self.ssl_enable == Some(true)).then_some(SslMode::VerifyFull);
+        let required = self.ssl.then_some(SslMode::Require);
+        self.sslmode.or(self.ssl_mode).or(switched_on).or(required).unwrap_or_default()
+    }
+
+    /// Host and port of the server that tables are read from, where that is another one.
+    pub fn secondary(&self) -> Option<(&str, u16)> {
+        self.secondary_host.as_deref().zip(self.secondary_port).filter(|_| self.use_secondary)
+    }
+
+    /// At most so many rows of an INCREMENTAL stream in one run.
+    pub fn limit(&self) -> Option<u64> {
+        self.limit.filter(|&rows| rows > 0)
+    }
+
+    /// How long the stream of changes may be silent before the run ends. 0 is the default, as in the reference.
+    pub fn logical_poll(&self) -> Duration {
+        let seconds = self.logical_poll_total_seconds;
+        Duration::from_secs(if seconds == 0 { logical_poll_total_seconds() } else { seconds })
+    }
+
+    /// How long the stream phase may last.
+    pub fn max_run(&self) -> Duration {
+        Duration::from_secs(self.max_run_seconds)
+    }
+
+    /// The slots to look for, in this order; the last is the one to create.
+    pub fn slot_candidates(&self) -> Vec<String> {
+        if let Some(name) = &self.replication_slot_name {
+            return vec![name.as_str().to_owned()];
+        }
+        let mut candidates = vec![slot_name(&self.dbname)];
+        if let Some(tap_id) = &self.tap_id {
+            candidates.push(slot_name(&format!("{}_{tap_id}", self.dbname)));
+        }
+        candidates
+    }
+
+    /// The publication to read from a slot.
+    pub fn publication<'a>(&'a self, slot: &'a str) -> &'a str {
+        self.publication_name.as_deref().unwrap_or(slot)
+    }
+}
+
+fn slot_name(suffix: &str) -> String {
+    let name = format!("pipelinewise_{suffix}").to_lowercase();
+    let allowed = |c: char| matches!(c, 'a'..='z' | '0'..='9' | '_');
+    // Every character is a byte from here on, so that cutting characters cuts bytes.
+    name.chars().map(|c| if allowed(c) { c } else { '_' }).take(LONGEST_NAME).collect()
+}

@@ -1,0 +1,228 @@
+//! From the files' JSON to settings: merging, other taps' names, and what a value may look like.
+//!
+//! Everything goes through [`Value`]: pipelines write booleans and numbers as strings as often as not, and an error has
+//! to name the file and the key as the user wrote them.
+
+use serde::de::value::{Error as PlainError, MapAccessDeserializer};
+use serde::de::{DeserializeOwned, DeserializeSeed, Error as _, IntoDeserializer, MapAccess};
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+use crate::json_file::{self, shown};
+use crate::method::ReplicationMethod;
+
+/// Other names of our keys: the MeltanoLabs tap's.
+const OTHER_NAMES: [(&str, &str); 4] = [
+    ("database", "dbname"),
+    ("ssl_certificate_authority", "sslrootcert"),
+    ("ssl_client_certificate", "sslcert"),
+    ("ssl_client_private_key", "sslkey"),
+];
+
+/// Keys that count for nothing under `ssl_enable: false`, as in the MeltanoLabs tap: its defaults name files that need
+/// not exist.
+const SWITCHED_BY_SSL_ENABLE: [&str; 4] =
+    ["ssl_mode", "ssl_certificate_authority", "ssl_client_certificate", "ssl_client_private_key"];
+
+/// A key with where it comes from.
+struct Entry {
+    /// Our name of the key.
+    key: String,
+    /// The name in the file.
+    written: String,
+    file: String,
+    value: Value,
+}
+
+/// The keys of all files, each once.
+#[derive(Default)]
+pub(super) struct Entries {
+    entries: Vec<Entry>,
+    files: Vec<String>,
+}
+
+impl Entries {
+    /// Adds a file, which wins over those before it.
+    pub(super) fn merge(&mut self, file: &str, text: &str) -> Result<()> {
+        let Value::Object(object) = json_file::parse(file, text)? else {
+            return Err(Error::usage(format!("{file}: expected an object of settings, {{\"host\": …}}")));
+        };
+        self.files.push(file.to_owned());
+        for (written, value) in &object {
+            let key = our_name(written, &object);
+            let entry =
+                Entry { key: key.to_owned(), written: written.clone(), file: file.to_owned(), value: value.clone() };
+            match self.entries.iter_mut().find(|e| e.key == key) {
+                Some(earlier) => *earlier = entry,
+                None => self.entries.push(entry),
+            }
+        }
+        Ok(())
+    }
+
+    /// Drops what is not set: null and the empty string, which pipelines write for a setting left open.
+    pub(super) fn settled(mut self) -> Self {
+        self.entries.retain(|e| !is_unset(&e.value));
+        let switch = self.entries.iter().find(|e| e.key == "ssl_enable");
+        if switch.is_some_and(|e| bool::read(e.value.clone()) == Ok(false)) {
+            self.entries.retain(|e| !SWITCHED_BY_SSL_ENABLE.contains(&e.written.as_str()));
+        }
+        self
+    }
+
+    /// Fails with the names of all required keys that are missing.
+    pub(super) fn check_required(&self, required: &[&str]) -> Result<()> {
+        let missing: Vec<_> = required.iter().filter(|key| !self.entries.iter().any(|e| e.key == **key)).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<_> = missing.iter().map(|key| format!("{key:?}")).collect();
+        let (noun, verb) = if names.len() == 1 { ("key", "is") } else { ("keys", "are") };
+        let files = self.files.join(", ");
+        Err(Error::usage(format!("{files}: required {noun} {} {verb} missing", names.join(", "))))
+    }
+
+    /// The keys that are no settings.
+    pub(super) fn unknown_keys(&self, known: &[String]) -> Vec<&str> {
+        self.entries.iter().filter(|e| !known.contains(&e.key)).map(|e| e.written.as_str()).collect()
+    }
+
+    /// Where a key stands, for an error message.
+    pub(super) fn place(&self, key: &str) -> String {
+        self.entries.iter().find(|e| e.key == key).map(Entry::place).unwrap_or_else(|| self.files.join(", "))
+    }
+
+    /// The settings; unknown keys are passed over.
+    pub(super) fn into_settings<T: DeserializeOwned>(self) -> Result<T> {
+        let access = PlacedMap { entries: self.entries.into_iter(), current: None };
+        T::deserialize(MapAccessDeserializer::new(access)).map_err(|error| Error::usage(error.to_string()))
+    }
+}
+
+impl Entry {
+    fn place(&self) -> String {
+        format!("{}: key {:?}", self.file, self.written)
+    }
+}
+
+/// Our name of a key. Where a file has a key under both names, ours counts.
+fn our_name<'a>(written: &'a str, object: &Map<String, Value>) -> &'a str {
+    match OTHER_NAMES.iter().find(|(other, _)| *other == written) {
+        Some((_, ours)) if object.get(*ours).is_none_or(is_unset) => ours,
+        _ => written,
+    }
+}
+
+fn is_unset(value: &Value) -> bool {
+    value.is_null() || value == ""
+}
+
+/// The entries as a map whose errors say where the value stands.
+struct PlacedMap {
+    entries: std::vec::IntoIter<Entry>,
+    current: Option<Entry>,
+}
+
+impl<'de> MapAccess<'de> for PlacedMap {
+    type Error = PlainError;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, PlainError> {
+        self.current = self.entries.next();
+        self.current.as_ref().map(|entry| seed.deserialize(entry.key.as_str().into_deserializer())).transpose()
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, PlainError> {
+        let entry = self.current.take().ok_or_else(|| PlainError::custom("value without a key"))?;
+        let place = entry.place();
+        seed.deserialize(entry.value).map_err(|error| PlainError::custom(format!("{place}: {error}")))
+    }
+}
+
+/// A setting by its type, for `#[serde(deserialize_with)]`.
+pub(super) fn setting<'de, D: Deserializer<'de>, T: Setting>(deserializer: D) -> Result<T, D::Error> {
+    T::read(Value::deserialize(deserializer)?).map_err(D::Error::custom)
+}
+
+/// What the values of a setting may look like. The error says what is wrong with the value.
+pub(super) trait Setting: Sized {
+    fn read(value: Value) -> Result<Self, String>;
+}
+
+/// A text; a number counts as its digits.
+pub(super) fn text(value: &Value) -> Result<String, String> {
+    match value {
+        Value::String(text) => Ok(text.clone()),
+        Value::Number(number) => Ok(number.to_string()),
+        _ => Err(format!("expected a text, found {}", shown(value))),
+    }
+}
+
+impl<T: Setting> Setting for Option<T> {
+    fn read(value: Value) -> Result<Self, String> {
+        T::read(value).map(Some)
+    }
+}
+
+impl Setting for String {
+    fn read(value: Value) -> Result<Self, String> {
+        text(&value)
+    }
+}
+
+impl Setting for bool {
+    fn read(value: Value) -> Result<Self, String> {
+        let word = match &value {
+            Value::Bool(value) => return Ok(*value),
+            Value::String(text) => text.trim().to_ascii_lowercase(),
+            Value::Number(number) => number.to_string(),
+            _ => String::new(),
+        };
+        match word.as_str() {
+            "true" | "1" => Ok(true),
+            "false" | "0" => Ok(false),
+            _ => Err(format!("{} is neither true nor false", shown(&value))),
+        }
+    }
+}
+
+/// A port.
+impl Setting for u16 {
+    fn read(value: Value) -> Result<Self, String> {
+        let port = text(&value).ok().and_then(|text| text.trim().parse().ok()).filter(|&port| port > 0);
+        port.ok_or_else(|| format!("{} is not a port number (1–65535)", shown(&value)))
+    }
+}
+
+/// A count or a number of seconds; a fraction, which Python's `float` takes, is cut off.
+impl Setting for u64 {
+    fn read(value: Value) -> Result<Self, String> {
+        let whole = text(&value).ok().and_then(|text| {
+            let text = text.trim();
+            let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+            if fraction.bytes().all(|b| b.is_ascii_digit()) { whole.parse().ok() } else { None }
+        });
+        whole.ok_or_else(|| format!("{} is not a whole number of 0 or more", shown(&value)))
+    }
+}
+
+/// A comma-separated string or a list; spaces around the names and empty names are dropped.
+impl Setting for Vec<String> {
+    fn read(value: Value) -> Result<Self, String> {
+        let wrong = || format!("expected a comma-separated text or a list of texts, found {}", shown(&value));
+        let names: Vec<&str> = match &value {
+            Value::String(text) => text.split(',').collect(),
+            Value::Array(items) => {
+                items.iter().map(|item| item.as_str().ok_or_else(wrong)).collect::<Result<_, _>>()?
+            }
+            _ => return Err(wrong()),
+        };
+        Ok(names.into_iter().map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect())
+    }
+}
+
+impl Setting for ReplicationMethod {
+    fn read(value: Value) -> Result<Self, String> {
+        text(&value)?.parse().map_err(|error: crate::method::UnknownMethod| error.to_string())
+    }
+}

@@ -1,0 +1,276 @@
+use super::*;
+
+/// The least that a config must have.
+fn minimal() -> Value {
+    json!({"host": "db", "port": 5432, "user": "tap", "dbname": "Shop-1"})
+}
+
+fn parse(text: &str) -> Result<Config> {
+    Config::parse(&[("config.json".to_owned(), text.to_owned())])
+}
+
+/// The minimal config with these keys on top.
+fn with(extra: Value) -> Result<Config> {
+    let mut config = minimal();
+    config.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+    parse(&config.to_string())
+}
+
+fn error_of(extra: Value) -> String {
+    let error = with(extra).unwrap_err();
+    assert_eq!(error.kind().exit_code(), 2);
+    error.to_string()
+}
+
+#[test]
+fn defaults_are_the_reference_s() {
+    let config = with(json!({})).unwrap();
+    assert_eq!((config.host.as_str(), config.port, config.dbname.as_str()), ("db", 5432, "Shop-1"));
+    assert_eq!(config.password, None);
+    assert!(config.filter_schemas.is_empty());
+    assert_eq!(config.sslmode(), SslMode::Prefer);
+    assert_eq!(config.secondary(), None);
+    assert_eq!(config.default_replication_method, None);
+    assert_eq!(config.limit(), None);
+    assert_eq!(config.logical_poll(), Duration::from_secs(10_800));
+    assert_eq!(config.max_run(), Duration::from_secs(43_200));
+    assert!(config.break_at_end_lsn && !config.debug_lsn && !config.create_replication_slot && config.extended_types);
+    assert_eq!(config.output_plugin, OutputPluginName::Pgoutput);
+    assert_eq!(config.wal_reader, WalReader::Auto);
+    assert_eq!(config.bulk_max_wal_mb, 256);
+    assert_eq!(config.unchanged_toast, UnchangedToast::Fetch);
+    assert_eq!(config.on_slot_lost, OnSlotLost::Fail);
+    assert_eq!(config.schema_dialect, SchemaDialect::Portable);
+}
+
+#[test]
+fn strings_stand_for_numbers_and_booleans() {
+    let config = with(json!({
+        "port": "6432", "use_secondary": "True", "secondary_host": "replica", "secondary_port": "5433",
+        "break_at_end_lsn": "false", "debug_lsn": "true", "limit": "10", "itersize": "20000",
+        "logical_poll_total_seconds": "2.5", "max_run_seconds": 7.0, "password": 1234, "tap_id": 5
+    }))
+    .unwrap();
+    assert_eq!(config.port, 6432);
+    assert_eq!(config.secondary(), Some(("replica", 5433)));
+    assert!(!config.break_at_end_lsn && config.debug_lsn);
+    assert_eq!(config.limit(), Some(10));
+    assert_eq!(config.itersize, Some(20_000));
+    assert_eq!(config.logical_poll(), Duration::from_secs(2));
+    assert_eq!(config.max_run(), Duration::from_secs(7));
+    assert_eq!(config.password.unwrap().expose(), "1234");
+    assert_eq!(config.tap_id.as_deref(), Some("5"));
+}
+
+#[test]
+fn zero_null_and_empty_are_not_set() {
+    let config = with(json!({
+        "limit": 0, "logical_poll_total_seconds": 0, "max_run_seconds": null, "filter_schemas": "", "tap_id": "",
+        "ssl": "", "use_secondary": "", "default_replication_method": null, "password": ""
+    }))
+    .unwrap();
+    assert_eq!(config.limit(), None);
+    assert_eq!(config.logical_poll(), Duration::from_secs(10_800));
+    assert_eq!(config.max_run(), Duration::from_secs(43_200));
+    assert_eq!(config.tap_id, None);
+    assert_eq!(config.password, None);
+    assert_eq!(config.sslmode(), SslMode::Prefer);
+}
+
+#[test]
+fn filter_schemas_is_a_text_or_a_list() {
+    assert_eq!(with(json!({"filter_schemas": " a, b,,"})).unwrap().filter_schemas, ["a", "b"]);
+    assert_eq!(with(json!({"filter_schemas": ["a ", "", "B,c"]})).unwrap().filter_schemas, ["a", "B,c"]);
+    assert_eq!(
+        error_of(json!({"filter_schemas": [1]})),
+        r#"config.json: key "filter_schemas": expected a comma-separated text or a list of texts, found a list"#
+    );
+}
+
+#[test]
+fn later_files_win_key_by_key() {
+    let files = [
+        ("a.json".to_owned(), json!({"host": "a", "port": 1, "user": "u", "database": "x"}).to_string()),
+        ("b.json".to_owned(), json!({"host": "b", "dbname": "y", "tap_id": "t"}).to_string()),
+    ];
+    let config = Config::parse(&files).unwrap();
+    assert_eq!((config.host.as_str(), config.port, config.dbname.as_str()), ("b", 1, "y"));
+
+    let files = [files[0].clone(), ("c.json".to_owned(), json!({"port": "abc"}).to_string())];
+    assert_eq!(
+        Config::parse(&files).unwrap_err().to_string(),
+        r#"c.json: key "port": "abc" is not a port number (1–65535)"#
+    );
+}
+
+#[test]
+fn other_taps_names_are_taken() {
+    let mut config = minimal();
+    config.as_object_mut().unwrap().shift_remove("dbname");
+    config["database"] = json!("other");
+    config["ssl_mode"] = json!("verify-ca");
+    config["ssl_certificate_authority"] = json!("/ca.pem");
+    config["ssl_client_certificate"] = json!("-----BEGIN CERTIFICATE-----\\nAAAA");
+    config["ssl_client_private_key"] = json!("/key.pem");
+    let config = parse(&config.to_string()).unwrap();
+    assert_eq!(config.dbname, "other");
+    assert_eq!(config.sslmode(), SslMode::VerifyCa);
+    assert_eq!(config.sslrootcert, Some(PemSource::Path("/ca.pem".into())));
+    assert_eq!(config.sslcert, Some(PemSource::Text(Secret::new("-----BEGIN CERTIFICATE-----\nAAAA"))));
+    assert_eq!(config.sslkey, Some(PemSource::Path("/key.pem".into())));
+
+    // Ours wins, unless it is not set.
+    assert_eq!(with(json!({"database": "other"})).unwrap().dbname, "Shop-1");
+    assert_eq!(with(json!({"database": "other", "dbname": ""})).unwrap().dbname, "other");
+}
+
+#[test]
+fn sslmode_beats_ssl_mode_beats_ssl() {
+    let mode = |extra| with(extra).unwrap().sslmode();
+    assert_eq!(mode(json!({"ssl": "true"})), SslMode::Require);
+    assert_eq!(mode(json!({"ssl": true})), SslMode::Require);
+    assert_eq!(mode(json!({"ssl": "false"})), SslMode::Prefer);
+    assert_eq!(mode(json!({"ssl": "true", "ssl_mode": "verify-full"})), SslMode::VerifyFull);
+    assert_eq!(mode(json!({"ssl": "true", "ssl_mode": "prefer", "sslmode": "disable"})), SslMode::Disable);
+}
+
+#[test]
+fn ssl_enable_switches_the_meltanolabs_keys() {
+    let config = with(json!({
+        "ssl_enable": "false", "ssl_mode": "verify-full", "ssl_certificate_authority": "~/.postgresql/root.crl"
+    }))
+    .unwrap();
+    assert_eq!(config.sslmode(), SslMode::Prefer);
+    assert_eq!(config.sslrootcert, None);
+    assert_eq!(with(json!({"ssl_enable": false, "sslmode": "require"})).unwrap().sslmode(), SslMode::Require);
+    assert_eq!(with(json!({"ssl_enable": true})).unwrap().sslmode(), SslMode::VerifyFull);
+    assert_eq!(with(json!({"ssl_enable": true, "ssl_mode": "require"})).unwrap().sslmode(), SslMode::Require);
+}
+
+#[test]
+fn slots() {
+    let slots = |extra| with(extra).unwrap().slot_candidates();
+    assert_eq!(slots(json!({})), ["pipelinewise_shop_1"]);
+    assert_eq!(slots(json!({"tap_id": "My.Tap"})), ["pipelinewise_shop_1", "pipelinewise_shop_1_my_tap"]);
+    assert_eq!(slots(json!({"tap_id": "t", "replication_slot_name": "mine"})), ["mine"]);
+    let long = slots(json!({"dbname": "é".repeat(80)}));
+    assert_eq!(long, [format!("pipelinewise_{}", "_".repeat(50))]);
+
+    assert_eq!(with(json!({})).unwrap().publication("slot"), "slot");
+    assert_eq!(with(json!({"publication_name": "Pub"})).unwrap().publication("slot"), "Pub");
+    for name in ["Mine", "a-b", &"a".repeat(64)] {
+        assert_eq!(
+            error_of(json!({"replication_slot_name": name})),
+            format!(
+                r#"config.json: key "replication_slot_name": "{name}" is not a slot name (1 to 63 of a-z, 0-9 and _)"#
+            )
+        );
+    }
+}
+
+#[test]
+fn a_secondary_needs_host_and_port() {
+    let message = "config.json: key \"use_secondary\": when 'use_secondary' enabled 'secondary_host' and \
+                   'secondary_port' must be defined";
+    assert_eq!(error_of(json!({"use_secondary": true})), message);
+    assert_eq!(error_of(json!({"use_secondary": true, "secondary_host": "x"})), message);
+    assert_eq!(with(json!({"secondary_host": "x", "secondary_port": 1})).unwrap().secondary(), None);
+}
+
+#[test]
+fn missing_keys_are_listed_at_once() {
+    let message = |text: &str| parse(text).unwrap_err().to_string();
+    assert_eq!(message("{}"), r#"config.json: required keys "host", "port", "user", "dbname" are missing"#);
+    assert_eq!(
+        message(r#"{"host": "x", "port": 1, "database": "d", "user": null}"#),
+        r#"config.json: required key "user" is missing"#
+    );
+    assert_eq!(message("[]"), r#"config.json: expected an object of settings, {"host": …}"#);
+    assert_eq!(message("{\"host\": \"x\",\n}"), "config.json is not valid JSON: trailing comma at line 2 column 1");
+    assert!(message("").starts_with("config.json is not valid JSON: EOF"));
+}
+
+#[test]
+fn wrong_values_are_named() {
+    let cases = [
+        (json!({"port": "abc"}), r#"key "port": "abc" is not a port number (1–65535)"#),
+        (json!({"port": 0}), r#"key "port": 0 is not a port number (1–65535)"#),
+        (json!({"port": 70000}), r#"key "port": 70000 is not a port number (1–65535)"#),
+        (json!({"host": {}}), r#"key "host": expected a text, found an object"#),
+        (json!({"limit": -1}), r#"key "limit": -1 is not a whole number of 0 or more"#),
+        (json!({"max_run_seconds": "1h"}), r#"key "max_run_seconds": "1h" is not a whole number of 0 or more"#),
+        (json!({"break_at_end_lsn": "maybe"}), r#"key "break_at_end_lsn": "maybe" is neither true nor false"#),
+        (
+            json!({"ssl_mode": "on"}),
+            r#"key "ssl_mode": "on" is not one of disable, prefer, require, verify-ca, verify-full"#,
+        ),
+        (
+            json!({"output_plugin": "decoderbufs"}),
+            r#"key "output_plugin": "decoderbufs" is not one of pgoutput, wal2json"#,
+        ),
+        (json!({"wal_reader": 1}), r#"key "wal_reader": "1" is not one of auto, stream, bulk"#),
+        (json!({"unchanged_toast": "x"}), r#"key "unchanged_toast": "x" is not one of fetch, omit"#),
+        (json!({"on_slot_lost": "x"}), r#"key "on_slot_lost": "x" is not one of fail, copy_again"#),
+        (json!({"schema_dialect": "x"}), r#"key "schema_dialect": "x" is not one of portable, reference"#),
+        (
+            json!({"default_replication_method": "LOG"}),
+            r#"key "default_replication_method": "LOG" is not a replication method (use FULL_TABLE, INCREMENTAL or LOG_BASED)"#,
+        ),
+    ];
+    for (extra, expected) in cases {
+        assert_eq!(error_of(extra), format!("config.json: {expected}"));
+    }
+}
+
+#[test]
+fn every_choice_is_read_back() {
+    for word in ["disable", "prefer", "require", "verify-ca", "verify-full"] {
+        assert_eq!(with(json!({"sslmode": word})).unwrap().sslmode().as_str(), word);
+    }
+    let config = with(json!({
+        "output_plugin": "wal2json", "wal_reader": "bulk", "unchanged_toast": "omit", "on_slot_lost": "copy_again",
+        "schema_dialect": "reference", "default_replication_method": "LOG_BASED", "extended_types": "false"
+    }))
+    .unwrap();
+    assert_eq!(config.output_plugin, OutputPluginName::Wal2json);
+    assert_eq!(config.wal_reader, WalReader::Bulk);
+    assert_eq!(config.unchanged_toast, UnchangedToast::Omit);
+    assert_eq!(config.on_slot_lost, OnSlotLost::CopyAgain);
+    assert_eq!(config.schema_dialect, SchemaDialect::Reference);
+    assert_eq!(config.default_replication_method, Some(ReplicationMethod::LogBased));
+    assert!(!config.extended_types);
+}
+
+#[test]
+fn secrets_are_never_shown() {
+    let pem = "-----BEGIN PRIVATE KEY-----hunter2";
+    let config = with(json!({"password": "hunter2", "sslkey": pem, "sslcert": pem})).unwrap();
+    let debug = format!("{config:?} {}", config.password.as_ref().unwrap());
+    assert!(!debug.contains("hunter2"), "{debug}");
+    assert!(debug.contains("********"));
+
+    for (key, expected) in [("password", "a text"), ("sslkey", "a path or PEM text")] {
+        let message = error_of(json!({ key: ["hunter2"] }));
+        assert_eq!(message, format!("config.json: key {key:?}: expected {expected}"));
+    }
+}
+
+#[test]
+fn unknown_keys_are_told_apart() {
+    let mut entries = Entries::default();
+    entries
+        .merge("a.json", r#"{"dbname": "x", "database": "y", "ssl_mode": "prefer", "ssh_tunnel": 1, "ssl_key": 2}"#)
+        .unwrap();
+    assert_eq!(entries.unknown_keys(&Config::keys()), ["database", "ssh_tunnel", "ssl_key"]);
+    assert!(with(json!({"ssh_tunnel": {"a": 1.50}})).is_ok());
+}
+
+#[test]
+fn the_sample_is_a_config() {
+    let config = parse(include_str!("../../config.sample.json")).unwrap();
+    assert_eq!(config.slot_candidates(), ["pipelinewise_shop"]);
+    assert_eq!(config.default_replication_method, Some(ReplicationMethod::LogBased));
+    let mut entries = Entries::default();
+    entries.merge("sample", include_str!("../../config.sample.json")).unwrap();
+    assert!(entries.unknown_keys(&Config::keys()).is_empty());
+}

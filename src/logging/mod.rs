@@ -1,0 +1,120 @@
+//! Logs: one line an event on stderr, in the reference's form or, for Meltano's structured logging, as JSON.
+//!
+//! Other programs read these lines. PipelineWise alerts on the words ERROR and CRITICAL and takes a line that is a JSON
+//! object with "bookmarks" for state; Meltano parses structured lines. So a line is formatted here, in one place, and
+//! written with one call, newline included.
+
+mod counter;
+mod format;
+
+use std::io::Write;
+
+use tracing::level_filters::LevelFilter;
+use tracing::{Event, Level, Metadata, Subscriber};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
+
+pub use counter::{RecordCounter, metric};
+use format::{Fields, Form};
+
+/// What the reference calls itself in its logs.
+const LOGGER: &str = "tap_postgres";
+
+/// Our own events; of those of other crates only warnings and errors are shown.
+const OWN: &str = env!("CARGO_CRATE_NAME");
+
+/// Starts logging, as the environment asks for it: LOG_LEVEL or TAP_POSTGRES_LOG_LEVEL, and SINGER_SDK_LOG_CONFIG.
+pub fn init() {
+    let level = ["TAP_POSTGRES_LOG_LEVEL", "LOG_LEVEL"].iter().find_map(|name| parse_level(&std::env::var(name).ok()?));
+    let structured = std::env::var("SINGER_SDK_LOG_CONFIG")
+        .ok()
+        .and_then(|path| std::fs::read_to_string(path).ok())
+        .is_some_and(|config| is_structured(&config));
+    let form = if structured { Form::Structured } else { Form::Plain };
+    let layer = LogLayer { level: level.unwrap_or(LevelFilter::INFO), form };
+    // Somebody who embeds the library may have a subscriber already; theirs stays.
+    let _ = tracing_subscriber::registry().with(layer).try_init();
+    // The default hook prints several lines; a scheduler wants one.
+    std::panic::set_hook(Box::new(|panic| tracing::error!("internal error: {panic}")));
+}
+
+fn parse_level(text: &str) -> Option<LevelFilter> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "debug" | "trace" => Some(LevelFilter::DEBUG),
+        "info" => Some(LevelFilter::INFO),
+        "warning" | "warn" => Some(LevelFilter::WARN),
+        "error" | "critical" => Some(LevelFilter::ERROR),
+        _ => None,
+    }
+}
+
+/// Whether a Python logging config names the Meltano SDK's structured formatter.
+fn is_structured(config: &str) -> bool {
+    config
+        .lines()
+        .map(|line| line.split('#').next().unwrap_or(line))
+        .any(|line| line.contains("StructuredFormatter") || line.contains("structured"))
+}
+
+struct LogLayer {
+    level: LevelFilter,
+    form: Form,
+}
+
+impl LogLayer {
+    fn wants(&self, target: &str, level: &Level) -> bool {
+        let own = target == OWN || target.starts_with(concat!(env!("CARGO_CRATE_NAME"), "::"));
+        *level <= if own { self.level } else { self.level.min(LevelFilter::WARN) }
+    }
+}
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for LogLayer {
+    fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
+        self.wants(metadata.target(), metadata.level())
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(self.level)
+    }
+
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        let line = self.form.line(event.metadata(), fields);
+        // Nobody can be told that stderr is gone, and a run need not end for it.
+        let _ = std::io::stderr().lock().write_all(line.as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels() {
+        assert_eq!(parse_level("DEBUG"), Some(LevelFilter::DEBUG));
+        assert_eq!(parse_level("Warning"), Some(LevelFilter::WARN));
+        assert_eq!(parse_level("error"), Some(LevelFilter::ERROR));
+        assert_eq!(parse_level("loud"), None);
+    }
+
+    #[test]
+    fn structured_logging_is_found_in_the_config() {
+        assert!(is_structured("formatters:\n  structured:\n    (): singer_sdk.logging.StructuredFormatter\n"));
+        assert!(!is_structured("formatters:\n  console:  # not structured\n    format: x\n"));
+    }
+
+    #[test]
+    fn other_crates_are_heard_from_warnings_on() {
+        let layer = LogLayer { level: LevelFilter::DEBUG, form: Form::Plain };
+        assert!(layer.wants("tap_postgres_rs::run", &Level::DEBUG));
+        assert!(!layer.wants("tap_postgres_rs::run", &Level::TRACE));
+        assert!(!layer.wants("rustls::client", &Level::INFO));
+        assert!(layer.wants("rustls::client", &Level::WARN));
+        assert!(!layer.wants("tap_postgres_rs_other", &Level::INFO));
+
+        let layer = LogLayer { level: LevelFilter::ERROR, form: Form::Plain };
+        assert!(!layer.wants("rustls::client", &Level::WARN));
+    }
+}

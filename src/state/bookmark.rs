@@ -1,0 +1,155 @@
+//! One stream's bookmark, in this tap's form and in others'.
+
+use serde_json::{Map, Value};
+
+use crate::json_file::shown;
+use crate::method::ReplicationMethod;
+
+/// The position of a LOG_BASED bookmark.
+pub(super) const LSN_KEY: &str = "lsn";
+
+/// The keys whose meaning is known here; every method's bookmark has some of them.
+pub(super) const KEYS: [&str; 7] =
+    ["last_replication_method", LSN_KEY, "version", "xmin", "table_oid", "replication_key", "replication_key_value"];
+
+/// The replication key that the MeltanoLabs tap gives to LOG_BASED streams.
+const MELTANO_LSN: &str = "_sdc_lsn";
+
+/// One stream's bookmark. The values were checked when the state was read.
+#[derive(Clone, Copy, Debug)]
+pub struct Bookmark<'a>(Option<&'a Map<String, Value>>);
+
+impl<'a> Bookmark<'a> {
+    pub(super) fn new(object: Option<&'a Map<String, Value>>) -> Self {
+        Bookmark(object)
+    }
+
+    /// The value of a key, null counting as absent.
+    fn get(self, key: &str) -> Option<&'a Value> {
+        self.0?.get(key).filter(|value| !value.is_null())
+    }
+
+    /// Whether the stream has no bookmark, or one without a key.
+    pub fn is_empty(self) -> bool {
+        self.0.is_none_or(Map::is_empty)
+    }
+
+    /// The method that the bookmark was written under, as it is named there.
+    pub(super) fn method_name(self) -> Option<&'a str> {
+        self.get("last_replication_method")?.as_str()
+    }
+
+    /// The method that the bookmark was written under.
+    pub fn method(self) -> Option<ReplicationMethod> {
+        self.method_name()?.parse().ok()
+    }
+
+    /// How far the log was read; 1 is PipelineWise's reset ("start where the slot stands"), 0 is no position.
+    pub fn lsn(self) -> Option<u64> {
+        let own = self.get(LSN_KEY).and_then(parse_lsn);
+        let meltano = || self.get("replication_key_value").filter(|_| self.is_meltano_log_based()).and_then(parse_lsn);
+        own.or_else(meltano).filter(|&lsn| lsn != 0)
+    }
+
+    /// The version of the table that the target holds.
+    pub fn version(self) -> Option<i64> {
+        self.get("version").and_then(parse_number)
+    }
+
+    /// The oid of the table that was copied.
+    pub fn table_oid(self) -> Option<u32> {
+        self.get("table_oid").and_then(parse_number)
+    }
+
+    /// Whether a copy was interrupted; `is_current`: `currently_syncing` is on this stream. The reference writes no
+    /// `xmin` before its first batch of rows is through.
+    pub fn copy_unfinished(self, is_current: bool) -> bool {
+        let marked = self.get("xmin").and_then(parse_number::<u64>).is_some_and(|xmin| xmin != 0);
+        let without_xmin = self.0.is_some_and(|object| !object.contains_key("xmin"));
+        marked || (is_current && without_xmin && self.get(LSN_KEY).is_some())
+    }
+
+    /// The column of an INCREMENTAL bookmark.
+    pub fn replication_key(self) -> Option<&'a str> {
+        self.get("replication_key")?.as_str()
+    }
+
+    /// The value up to which rows were read, exactly as it was written.
+    pub fn replication_key_value(self) -> Option<&'a Value> {
+        self.get("replication_key_value")
+    }
+
+    /// Whether the bookmark is one of LOG_BASED, also where it names no method.
+    pub(super) fn is_log_based(self) -> bool {
+        match self.method_name() {
+            Some(name) => name == ReplicationMethod::LogBased.as_str(),
+            None => self.get(LSN_KEY).is_some() || self.is_meltano_log_based(),
+        }
+    }
+
+    /// Whether there is anything that a changed replication key would make wrong.
+    pub(super) fn has_position(self) -> bool {
+        ["replication_key", "replication_key_value", LSN_KEY].iter().any(|key| self.get(key).is_some())
+    }
+
+    fn is_meltano_log_based(self) -> bool {
+        self.replication_key() == Some(MELTANO_LSN)
+    }
+}
+
+/// The bookmark as an object, its known keys checked; the error names the key.
+pub(super) fn checked(value: Value) -> Result<Map<String, Value>, String> {
+    let object = match value {
+        Value::Null => Map::new(),
+        Value::Object(object) => object,
+        other => return Err(format!("expected an object, found {}", shown(&other))),
+    };
+    for (key, value) in object.iter().filter(|(_, value)| !value.is_null()) {
+        if let Some(expected) = problem(key, value) {
+            return Err(format!("key {key:?}: expected {expected}, found {}", shown(value)));
+        }
+    }
+    let bookmark = Bookmark(Some(&object));
+    if bookmark.is_meltano_log_based() && bookmark.replication_key_value().is_some_and(|v| parse_lsn(v).is_none()) {
+        return Err(format!(
+            "key \"replication_key_value\": expected a WAL position, found {}",
+            shown(&object["replication_key_value"])
+        ));
+    }
+    Ok(object)
+}
+
+/// What a known key should hold, if it holds something else.
+fn problem(key: &str, value: &Value) -> Option<&'static str> {
+    let (fits, expected) = match key {
+        "last_replication_method" | "replication_key" => (value.is_string(), "a text"),
+        LSN_KEY => (parse_lsn(value).is_some(), "a WAL position (an integer, or a text like \"16/B374D848\")"),
+        "version" => (parse_number::<i64>(value).is_some(), "an integer"),
+        "xmin" => (parse_number::<u64>(value).is_some(), "an integer or null"),
+        "table_oid" => (parse_number::<u32>(value).is_some(), "an oid"),
+        "replication_key_value" => (!value.is_object() && !value.is_array(), "a number or a text"),
+        _ => (true, ""),
+    };
+    (!fits).then_some(expected)
+}
+
+/// An integer, or a text of its digits.
+fn parse_number<T: std::str::FromStr>(value: &Value) -> Option<T> {
+    match value {
+        Value::Number(number) => number.to_string().parse().ok(),
+        Value::String(text) => text.trim().parse().ok(),
+        _ => None,
+    }
+}
+
+/// A position as an integer, as its digits, or as PostgreSQL prints it.
+fn parse_lsn(value: &Value) -> Option<u64> {
+    let half = |part: &str| {
+        let hexadecimal = (1..=8).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_hexdigit());
+        if hexadecimal { u64::from_str_radix(part, 16).ok() } else { None }
+    };
+    match value.as_str().and_then(|text| text.trim().split_once('/')) {
+        Some((high, low)) => Some(half(high)? << 32 | half(low)?),
+        None => parse_number(value),
+    }
+}

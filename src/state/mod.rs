@@ -1,0 +1,225 @@
+//! State: how far each stream was read, `{"bookmarks": {id: {…}}, "currently_syncing": id or null}`.
+//!
+//! Bookmarks stay the JSON they were read as, unknown keys and order included, so that another tap can go on from what
+//! this one writes. The accessors see through the forms that other programs write:
+//!
+//! - PipelineWise FastSync's `{"lsn": n, "version": 1}`, and its reset, `lsn` 1;
+//! - the MeltanoLabs tap's LOG_BASED `{"replication_key": "_sdc_lsn", "replication_key_value": n}`;
+//! - the reference's unfinished copy: `xmin` set, or `lsn` without an `xmin` key while `currently_syncing` is on it.
+
+mod bookmark;
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+pub use bookmark::Bookmark;
+use bookmark::{KEYS, LSN_KEY};
+
+use crate::error::{Error, Result};
+use crate::json_file::{self, shown};
+use crate::method::ReplicationMethod;
+
+/// How far each stream was read.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct State {
+    /// Every value is an object: see [`State::parse`].
+    bookmarks: Map<String, Value>,
+    currently_syncing: Option<String>,
+}
+
+/// Whether every row of a copy has been sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Copy {
+    /// Not yet; the next run repeats the copy. Written as `xmin: 1`, on which the reference copies again too.
+    Unfinished,
+    /// Yes. Written as `xmin: null`.
+    Finished,
+}
+
+impl State {
+    /// Reads a state file. An empty file is an empty state.
+    pub fn load(path: &Path) -> Result<State> {
+        State::parse(&path.display().to_string(), &json_file::read(path)?)
+    }
+
+    /// Reads the text of a state file; `file` is its name in errors.
+    pub fn parse(file: &str, text: &str) -> Result<State> {
+        if text.trim().is_empty() {
+            return Ok(State::default());
+        }
+        let mut value = json_file::parse(file, text)?;
+        // A whole STATE message, as somebody may have saved it.
+        if value.get("type").is_some_and(|kind| kind == "STATE") {
+            value = value["value"].take();
+        }
+        let mut object = match value {
+            Value::Null => return Ok(State::default()),
+            Value::Object(object) => object,
+            other => return Err(Error::usage(format!("{file}: expected a state object, found {}", shown(&other)))),
+        };
+        let bookmarks = match object.remove("bookmarks") {
+            None | Some(Value::Null) => Map::new(),
+            Some(Value::Object(bookmarks)) => bookmarks,
+            Some(other) => {
+                return Err(Error::usage(format!(
+                    "{file}: key \"bookmarks\": expected an object, found {}",
+                    shown(&other)
+                )));
+            }
+        };
+        let currently_syncing = match object.remove("currently_syncing") {
+            None | Some(Value::Null) => None,
+            Some(Value::String(id)) => Some(id).filter(|id| !id.is_empty()),
+            Some(other) => {
+                return Err(Error::usage(format!(
+                    "{file}: key \"currently_syncing\": expected a stream or null, found {}",
+                    shown(&other)
+                )));
+            }
+        };
+        let bookmarks = bookmarks
+            .into_iter()
+            .map(|(id, bookmark)| {
+                let checked = bookmark::checked(bookmark)
+                    .map_err(|problem| Error::usage(format!("{file}: stream {id:?}: {problem}")))?;
+                Ok((id, Value::Object(checked)))
+            })
+            .collect::<Result<_>>()?;
+        Ok(State { bookmarks, currently_syncing })
+    }
+
+    /// Reads a state file that another program may be rewriting at this moment: `None` on any problem, and for a file
+    /// that is empty.
+    pub fn reread_lsns(path: &Path) -> Option<State> {
+        State::load(path).ok().filter(|state| !state.bookmarks.is_empty())
+    }
+
+    /// The stream that a run was interrupted in; it goes first.
+    pub fn currently_syncing(&self) -> Option<&str> {
+        self.currently_syncing.as_deref()
+    }
+
+    /// Says which stream is being read.
+    pub fn set_currently_syncing(&mut self, id: Option<&str>) {
+        self.currently_syncing = id.map(str::to_owned);
+    }
+
+    /// The streams that have a bookmark, in the order of the file.
+    pub fn streams(&self) -> impl Iterator<Item = &str> {
+        self.bookmarks.keys().map(String::as_str)
+    }
+
+    /// A stream's bookmark; an empty one where it has none.
+    pub fn bookmark(&self, id: &str) -> Bookmark<'_> {
+        Bookmark::new(self.bookmarks.get(id).and_then(Value::as_object))
+    }
+
+    /// Whether a stream's copy has to be repeated from the start.
+    pub fn copy_unfinished(&self, id: &str) -> bool {
+        self.bookmark(id).copy_unfinished(self.currently_syncing() == Some(id))
+    }
+
+    /// Clears a stream's bookmark if it was written under another replication method or replication key; says whether
+    /// it did. A bookmark that names no method is taken as the stream's own.
+    pub fn clear_on_change(&mut self, id: &str, method: ReplicationMethod, replication_key: Option<&str>) -> bool {
+        let bookmark = self.bookmark(id);
+        let other_method = bookmark.method_name().is_some_and(|last| last != method.as_str());
+        let other_key = method == ReplicationMethod::Incremental
+            && bookmark.has_position()
+            && bookmark.replication_key() != replication_key;
+        let changed = other_method || other_key;
+        if changed {
+            self.bookmarks.insert(id.to_owned(), json!({}));
+        }
+        changed
+    }
+
+    /// Drops the LOG_BASED bookmarks of streams that are not selected: their positions would hold the slot back.
+    pub fn drop_unselected_log_based(&mut self, is_selected: impl Fn(&str) -> bool) {
+        let keep = |id: &str, bookmark: &Value| {
+            let log_based = Bookmark::new(bookmark.as_object()).is_log_based();
+            !log_based || is_selected(id)
+        };
+        self.bookmarks = std::mem::take(&mut self.bookmarks).into_iter().filter(|(id, b)| keep(id, b)).collect();
+    }
+
+    /// Writes a FULL_TABLE bookmark.
+    pub fn set_full_table(&mut self, id: &str, version: i64, copy: Copy) {
+        self.set(id, ReplicationMethod::FullTable, [("version", json!(version)), ("xmin", copy.xmin())]);
+    }
+
+    /// Writes an INCREMENTAL bookmark; without a value no row has been read yet.
+    pub fn set_incremental(&mut self, id: &str, replication_key: &str, value: Option<Value>, version: i64) {
+        let entries = [("replication_key", json!(replication_key)), ("version", json!(version))];
+        let value = value.map(|value| ("replication_key_value", value));
+        self.set(id, ReplicationMethod::Incremental, entries.into_iter().chain(value));
+    }
+
+    /// Writes a LOG_BASED bookmark.
+    pub fn set_log_based(&mut self, id: &str, lsn: u64, version: i64, copy: Copy, table_oid: Option<u32>) {
+        let entries = [("lsn", json!(lsn)), ("version", json!(version)), ("xmin", copy.xmin())];
+        let oid = table_oid.map(|oid| ("table_oid", json!(oid)));
+        self.set(id, ReplicationMethod::LogBased, entries.into_iter().chain(oid));
+    }
+
+    /// Moves a LOG_BASED bookmark, leaving everything else in it; nothing happens to a stream without a bookmark.
+    pub fn set_lsn(&mut self, id: &str, lsn: u64) {
+        if let Some(bookmark) = self.bookmarks.get_mut(id).and_then(Value::as_object_mut) {
+            bookmark.insert(LSN_KEY.to_owned(), json!(lsn));
+        }
+    }
+
+    /// Marks a stream that is about to be copied, keeping what its bookmark holds. Without a position there is nothing
+    /// to mark: the reference refuses `xmin` without `lsn` in LOG_BASED, and copies such a stream anyway.
+    pub fn announce_copy(&mut self, id: &str, method: ReplicationMethod) {
+        let has_lsn = self.bookmark(id).lsn().is_some();
+        let bookmark = self.bookmark_mut(id);
+        bookmark.insert("last_replication_method".to_owned(), json!(method.as_str()));
+        if method == ReplicationMethod::FullTable || has_lsn {
+            bookmark.insert("xmin".to_owned(), Copy::Unfinished.xmin());
+        }
+    }
+
+    /// Appends the value of a STATE message.
+    pub fn write_state_value(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"{\"bookmarks\":");
+        write_json(&self.bookmarks, out);
+        out.extend_from_slice(b",\"currently_syncing\":");
+        write_json(&self.currently_syncing, out);
+        out.push(b'}');
+    }
+
+    /// Replaces what this tap knows of a bookmark; keys of others stay.
+    fn set(&mut self, id: &str, method: ReplicationMethod, entries: impl IntoIterator<Item = (&'static str, Value)>) {
+        let bookmark = self.bookmark_mut(id);
+        let foreign: Vec<_> =
+            std::mem::take(bookmark).into_iter().filter(|(k, _)| !KEYS.contains(&k.as_str())).collect();
+        bookmark.insert("last_replication_method".to_owned(), json!(method.as_str()));
+        bookmark.extend(entries.into_iter().map(|(key, value)| (key.to_owned(), value)));
+        bookmark.extend(foreign);
+    }
+
+    fn bookmark_mut(&mut self, id: &str) -> &mut Map<String, Value> {
+        let bookmark = self.bookmarks.entry(id).or_insert_with(|| json!({}));
+        if !bookmark.is_object() {
+            *bookmark = json!({});
+        }
+        bookmark.as_object_mut().expect("made an object above")
+    }
+}
+
+impl Copy {
+    fn xmin(self) -> Value {
+        match self {
+            Copy::Unfinished => json!(1),
+            Copy::Finished => Value::Null,
+        }
+    }
+}
+
+fn write_json<T: serde::Serialize>(value: &T, out: &mut Vec<u8>) {
+    serde_json::to_writer(out, value).expect("maps with string keys serialize, and a Vec takes every write");
+}
