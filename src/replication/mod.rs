@@ -1,5 +1,7 @@
 //! Logical replication: what the log says, in PostgreSQL's terms. Knows nothing of Singer or of JSON output.
 
+pub mod pgoutput;
+
 use crate::pg::Lsn;
 
 /// One message of an output plugin. Values borrow from the message.
