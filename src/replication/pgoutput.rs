@@ -1,4 +1,4 @@
-//! Messages of PostgreSQL's own output plugin, protocol version 1 ("Logical Replication Message Formats" in its manual).
+//! Messages of PostgreSQL's own output plugin, protocol version 1 (its manual: "Logical Replication Message Formats").
 //!
 //! Integers are big-endian and unaligned, strings end in a zero byte. The server sends text in the client's encoding.
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! {"action":"B","xid":767,"timestamp":"2026-11-22 07:04:19.287807+00","lsn":"0/19D5CC8","nextlsn":"0/19D5CF8"}
-//! {"action":"U",…,"schema":"public","table":"t","columns":[{"name":"id","value":2},…],"identity":[{"name":"id","value":1}]}
+//! {"action":"U",…,"schema":"s","table":"t","columns":[{"name":"id","value":2},…],"identity":[{"name":"id","value":1}]}
 //! {"action":"C",…,"lsn":"0/19D5CC8","nextlsn":"0/19D5CF8"}
 //! ```
 //!
