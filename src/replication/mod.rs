@@ -1,8 +1,10 @@
 //! Logical replication: what the log says, in PostgreSQL's terms. Knows nothing of Singer or of JSON output.
 
+pub mod pgoutput;
 pub mod publication;
 pub mod slot;
 pub mod stream;
+pub mod wal2json;
 
 use crate::pg::Lsn;
 

@@ -62,6 +62,14 @@ pub(super) struct TransactionSnapshot {
 }
 
 impl TransactionSnapshot {
+    /// What is visible to the session's transaction, or now where it has none.
+    pub(super) async fn read(session: &mut Session) -> Result<Self> {
+        let function = if session.server_version() >= 130_000 { "pg_current_snapshot" } else { "txid_current_snapshot" };
+        let rows = session.query(&format!("SELECT pg_catalog.{function}()")).await?;
+        let text = rows.first().and_then(|row| row.first()?.as_deref());
+        text.and_then(TransactionSnapshot::parse).ok_or_else(|| Error::run("the server's snapshot can't be read"))
+    }
+
     /// From `xmin:xmax:xid,xid,…`.
     fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split(':');
@@ -173,15 +181,13 @@ impl<'a> Copier<'a> {
 }
 
 async fn current_snapshot(session: &mut Session) -> Result<Place> {
-    let function = if session.server_version() >= 130_000 { "pg_current_snapshot" } else { "txid_current_snapshot" };
+    let snapshot = TransactionSnapshot::read(session).await?;
     // The position is read after the snapshot, in which everything visible was committed before it.
-    let sql = format!("SELECT pg_catalog.{function}()::text, pg_catalog.pg_current_wal_insert_lsn()::text");
-    let rows = session.query(&sql).await?;
-    let text = |column: usize| rows.first().and_then(|row| row.get(column)?.as_deref());
-    let snapshot = text(0).and_then(TransactionSnapshot::parse);
-    match (snapshot, text(1).and_then(|lsn| lsn.parse().ok())) {
-        (Some(snapshot), Some(until)) => Ok(Place::Snapshot { snapshot, until }),
-        _ => Err(Error::run("the server's snapshot can't be read")),
+    let rows = session.query("SELECT pg_catalog.pg_current_wal_insert_lsn()").await?;
+    let until = rows.first().and_then(|row| row.first()?.as_deref()?.parse().ok());
+    match until {
+        Some(until) => Ok(Place::Snapshot { snapshot, until }),
+        None => Err(Error::run("the server does not say where its WAL ends")),
     }
 }
 

@@ -1,0 +1,245 @@
+//! A JSON scanner for one message. It builds no values: strings and numbers stay where they lie, as [`Span`]s; only a
+//! string with escapes is copied, into scratch space that lives as long as the decoder.
+
+use crate::replication::{CellValue, Span};
+
+/// How deep values that nobody asked for may nest. wal2json itself never goes beyond an object in an array.
+const MAX_DEPTH: u32 = 16;
+
+/// What is wrong with a message, and where.
+#[derive(Debug, PartialEq)]
+pub(super) struct Malformed {
+    pub(super) at: usize,
+    pub(super) what: &'static str,
+}
+
+pub(super) struct Scanner<'p, 's> {
+    payload: &'p [u8],
+    at: usize,
+    scratch: &'s mut Vec<u8>,
+}
+
+impl<'p, 's> Scanner<'p, 's> {
+    /// Clears `scratch`; the spans of this message are good until the next one is scanned.
+    pub(super) fn new(payload: &'p [u8], scratch: &'s mut Vec<u8>) -> Result<Self, Malformed> {
+        // Spans count in u32. Unescaping only ever shortens, so what fits here fits the scratch space too.
+        if u32::try_from(payload.len()).is_err() {
+            return Err(Malformed { at: 0, what: "longer than 4 GiB" });
+        }
+        scratch.clear();
+        Ok(Scanner { payload, at: 0, scratch })
+    }
+
+    pub(super) fn malformed(&self, what: &'static str) -> Malformed {
+        Malformed { at: self.at, what }
+    }
+
+    pub(super) fn text(&self, span: Span) -> &[u8] {
+        let from = if span.scratch { self.scratch.as_slice() } else { self.payload };
+        &from[span.start as usize..span.end as usize]
+    }
+
+    /// An object. `member` gets each key and has to consume the value.
+    pub(super) fn object(
+        &mut self,
+        mut member: impl FnMut(&mut Self, Span) -> Result<(), Malformed>,
+    ) -> Result<(), Malformed> {
+        self.expect(b'{', "an object was expected")?;
+        if self.eat(b'}') {
+            return Ok(());
+        }
+        loop {
+            let key = self.string()?;
+            self.expect(b':', "a colon was expected")?;
+            member(self, key)?;
+            if !self.eat(b',') {
+                return self.expect(b'}', "a comma or the end of the object was expected");
+            }
+        }
+    }
+
+    /// An array. `item` has to consume each item.
+    pub(super) fn array(&mut self, mut item: impl FnMut(&mut Self) -> Result<(), Malformed>) -> Result<(), Malformed> {
+        self.expect(b'[', "an array was expected")?;
+        if self.eat(b']') {
+            return Ok(());
+        }
+        loop {
+            item(self)?;
+            if !self.eat(b',') {
+                return self.expect(b']', "a comma or the end of the array was expected");
+            }
+        }
+    }
+
+    /// A string, number, boolean or null, as PostgreSQL's text of it: booleans are `t` and `f`.
+    pub(super) fn scalar(&mut self) -> Result<CellValue, Malformed> {
+        match self.peek() {
+            Some(b'"') => self.string().map(CellValue::Text),
+            Some(b'-' | b'0'..=b'9') => self.number().map(CellValue::Text),
+            Some(b'n') => self.literal(b"null").map(|_| CellValue::Null),
+            Some(b't') => self.literal(b"true").map(CellValue::Text),
+            Some(b'f') => self.literal(b"false").map(CellValue::Text),
+            _ => Err(self.malformed("a string, a number, a boolean or null was expected")),
+        }
+    }
+
+    /// A string without its quotes, in the payload or unescaped in the scratch space. Any byte may stand in it: the
+    /// payload of a SQL_ASCII database need not be UTF-8.
+    pub(super) fn string(&mut self) -> Result<Span, Malformed> {
+        self.expect(b'"', "a string was expected")?;
+        let start = self.at;
+        if self.string_end()? == b'"' {
+            return Ok(span(false, start, self.at - 1));
+        }
+        let scratch_start = self.scratch.len();
+        let mut piece = start;
+        loop {
+            self.scratch.extend_from_slice(&self.payload[piece..self.at - 1]);
+            self.escape()?;
+            piece = self.at;
+            if self.string_end()? == b'"' {
+                self.scratch.extend_from_slice(&self.payload[piece..self.at - 1]);
+                return Ok(span(true, scratch_start, self.scratch.len()));
+            }
+        }
+    }
+
+    /// Any value, unread.
+    pub(super) fn skip(&mut self) -> Result<(), Malformed> {
+        self.skip_nested(MAX_DEPTH)
+    }
+
+    /// The end of the message.
+    pub(super) fn end(&mut self) -> Result<(), Malformed> {
+        match self.peek() {
+            None => Ok(()),
+            Some(_) => Err(self.malformed("text after its end")),
+        }
+    }
+
+    fn skip_nested(&mut self, depth: u32) -> Result<(), Malformed> {
+        let deeper = |scanner: &mut Self| match depth {
+            0 => Err(scanner.malformed("nested too deep")),
+            depth => scanner.skip_nested(depth - 1),
+        };
+        match self.peek() {
+            Some(b'{') => self.object(|scanner, _| deeper(scanner)),
+            Some(b'[') => self.array(deeper),
+            _ => self.scalar().map(drop),
+        }
+    }
+
+    /// The next byte that is no white space.
+    fn peek(&mut self) -> Option<u8> {
+        while let Some(&byte) = self.payload.get(self.at) {
+            if !matches!(byte, b' ' | b'\t' | b'\n' | b'\r') {
+                return Some(byte);
+            }
+            self.at += 1;
+        }
+        None
+    }
+
+    fn eat(&mut self, byte: u8) -> bool {
+        let there = self.peek() == Some(byte);
+        self.at += usize::from(there);
+        there
+    }
+
+    fn expect(&mut self, byte: u8, what: &'static str) -> Result<(), Malformed> {
+        if self.eat(byte) { Ok(()) } else { Err(self.malformed(what)) }
+    }
+
+    /// A word; its span is the first letter, which is what PostgreSQL prints for booleans.
+    fn literal(&mut self, word: &[u8]) -> Result<Span, Malformed> {
+        if !self.payload[self.at..].starts_with(word) {
+            return Err(self.malformed("unknown word"));
+        }
+        let start = self.at;
+        self.at += word.len();
+        Ok(span(false, start, start + 1))
+    }
+
+    fn number(&mut self) -> Result<Span, Malformed> {
+        let start = self.at;
+        self.at += usize::from(self.payload[start] == b'-');
+        self.digits()?;
+        if self.payload.get(self.at) == Some(&b'.') {
+            self.at += 1;
+            self.digits()?;
+        }
+        if let Some(b'e' | b'E') = self.payload.get(self.at) {
+            self.at += 1;
+            if let Some(b'+' | b'-') = self.payload.get(self.at) {
+                self.at += 1;
+            }
+            self.digits()?;
+        }
+        Ok(span(false, start, self.at))
+    }
+
+    fn digits(&mut self) -> Result<(), Malformed> {
+        let rest = &self.payload[self.at..];
+        let count = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        if count == 0 {
+            return Err(self.malformed("a digit was expected"));
+        }
+        self.at += count;
+        Ok(())
+    }
+
+    /// Goes past the next quote or backslash and says which it was.
+    fn string_end(&mut self) -> Result<u8, Malformed> {
+        let len = memchr::memchr2(b'"', b'\\', &self.payload[self.at..])
+            .ok_or_else(|| self.malformed("a string without an end"))?;
+        self.at += len + 1;
+        Ok(self.payload[self.at - 1])
+    }
+
+    /// What follows a backslash, unescaped into the scratch space.
+    fn escape(&mut self) -> Result<(), Malformed> {
+        let byte = match self.payload.get(self.at) {
+            Some(&byte @ (b'"' | b'\\' | b'/')) => byte,
+            Some(b'b') => 0x08,
+            Some(b'f') => 0x0c,
+            Some(b'n') => b'\n',
+            Some(b'r') => b'\r',
+            Some(b't') => b'\t',
+            Some(b'u') => return self.unicode_escape(),
+            _ => return Err(self.malformed("unknown escape in a string")),
+        };
+        self.at += 1;
+        self.scratch.push(byte);
+        Ok(())
+    }
+
+    /// `uXXXX`, or two of them that make a surrogate pair. A surrogate on its own becomes U+FFFD.
+    fn unicode_escape(&mut self) -> Result<(), Malformed> {
+        let mut code = self.code_unit(self.at + 1)?;
+        self.at += 5;
+        if (0xd800..0xdc00).contains(&code) && self.payload[self.at..].starts_with(b"\\u") {
+            let low = self.code_unit(self.at + 2)?;
+            if (0xdc00..0xe000).contains(&low) {
+                code = 0x10000 + ((code - 0xd800) << 10) + (low - 0xdc00);
+                self.at += 6;
+            }
+        }
+        let char = char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER);
+        self.scratch.extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes());
+        Ok(())
+    }
+
+    fn code_unit(&self, at: usize) -> Result<u32, Malformed> {
+        let hex = self.payload.get(at..at + 4).unwrap_or_default();
+        hex.iter()
+            .try_fold(0, |code, &byte| Some(code << 4 | char::from(byte).to_digit(16)?))
+            .filter(|_| !hex.is_empty())
+            .ok_or_else(|| self.malformed("four hexadecimal digits were expected"))
+    }
+}
+
+/// Both ends are within a payload that was checked, or within its unescaped copy.
+fn span(scratch: bool, start: usize, end: usize) -> Span {
+    Span { scratch, start: start as u32, end: end as u32 }
+}

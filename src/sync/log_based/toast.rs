@@ -1,0 +1,189 @@
+//! Values that an update left alone and the log therefore leaves out: read from the table by key, many at a time.
+//!
+//! A record that lacks a value has a hole in its line. The line waits in the buffer with everything after it; before the
+//! buffer is handed over the holes are filled. What the table holds by then may be newer than the change: then the newer
+//! change follows in the stream. A row that is gone by then keeps its hole: its delete follows.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use super::run::Live;
+use crate::config::UnchangedToast;
+use crate::error::{Error, Result};
+use crate::pg::connect::Server;
+use crate::pg::copy::{Field, fields, unescape};
+use crate::pg::quote;
+use crate::pg::wire::Session;
+use crate::singer::JsonBuf;
+use crate::sync::initial_copy::TransactionSnapshot;
+
+/// Rows in one query.
+const BATCH: usize = 500;
+/// How long a transaction that is in the log may stay invisible (a synchronous standby has not confirmed it).
+const VISIBLE_PATIENCE: Duration = Duration::from_secs(60);
+
+type Key = Vec<Vec<u8>>;
+
+/// The holes in the buffered lines.
+pub(super) struct Toast {
+    mode: UnchangedToast,
+    rows: Vec<IncompleteRow>,
+    transactions: HashSet<u32>,
+    session: Option<Session>,
+}
+
+/// The columns that a record lacks, with the places in the buffer where their properties belong.
+#[derive(Default)]
+pub(super) struct Missing(Vec<(usize, usize)>);
+
+struct IncompleteRow {
+    stream: usize,
+    key: Key,
+    missing: Missing,
+}
+
+impl Missing {
+    /// The property of this column of the plan belongs at this place of the buffer.
+    pub(super) fn push(&mut self, at: usize, column: usize) {
+        self.0.push((at, column));
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Toast {
+    pub(super) fn new(mode: UnchangedToast) -> Self {
+        Toast { mode, rows: Vec::new(), transactions: HashSet::new(), session: None }
+    }
+
+    /// Remembers what a record lacks. Without a whole key there is nothing to look it up by.
+    pub(super) fn add(&mut self, stream: usize, key: Option<Key>, xid: u32, missing: Missing) {
+        match key {
+            Some(key) if !key.is_empty() && self.mode == UnchangedToast::Fetch => {
+                self.rows.push(IncompleteRow { stream, key, missing });
+                self.transactions.insert(xid);
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether the buffer has holes.
+    pub(super) fn is_pending(&self) -> bool {
+        !self.rows.is_empty()
+    }
+
+    /// Fills the holes of the buffer.
+    pub(super) async fn fill(&mut self, server: &Server, streams: &mut [Live], buf: &mut JsonBuf) -> Result<()> {
+        if self.rows.is_empty() {
+            return Ok(());
+        }
+        let session = match &mut self.session {
+            Some(session) => session,
+            none => none.insert(server.session().await?),
+        };
+        wait_until_visible(session, &self.transactions).await?;
+        self.transactions.clear();
+        let rows = std::mem::take(&mut self.rows);
+        // Place in the buffer → the property as JSON.
+        let mut found: Vec<(usize, Vec<u8>)> = Vec::new();
+        for (stream, live) in streams.iter_mut().enumerate() {
+            let of_stream: Vec<&IncompleteRow> = rows.iter().filter(|row| row.stream == stream).collect();
+            for batch in of_stream.chunks(BATCH) {
+                fetch(session, live, batch, &mut found).await?;
+            }
+        }
+        found.sort_unstable_by_key(|(at, _)| *at);
+        let lines = buf.replace(Vec::new());
+        let mut done = 0;
+        for (at, property) in found {
+            buf.raw(&lines[done..at]);
+            buf.raw(&property);
+            done = at;
+        }
+        buf.raw(&lines[done..]);
+        Ok(())
+    }
+}
+
+/// Reads what a batch of rows lacks.
+async fn fetch(
+    session: &mut Session,
+    live: &mut Live,
+    batch: &[&IncompleteRow],
+    found: &mut Vec<(usize, Vec<u8>)>,
+) -> Result<()> {
+    let plan = &mut live.plan;
+    let mut columns: Vec<usize> = batch.iter().flat_map(|row| row.missing.0.iter().map(|(_, column)| *column)).collect();
+    columns.sort_unstable();
+    columns.dedup();
+    let mut by_key: HashMap<&Key, Vec<&IncompleteRow>> = HashMap::new();
+    for row in batch {
+        by_key.entry(&row.key).or_default().push(row);
+    }
+    let keys: Vec<String> = plan.key_properties.iter().map(|key| quote::ident(key)).collect();
+    let literals = |key: &&Key| {
+        let values: Vec<String> = key.iter().map(|value| quote::literal(&String::from_utf8_lossy(value))).collect();
+        format!("({})", values.join(", "))
+    };
+    let values: Vec<String> = by_key.keys().map(literals).collect();
+    let selected: Vec<String> =
+        keys.iter().cloned().chain(columns.iter().map(|column| quote::ident(&plan.columns[*column].name))).collect();
+    let query = format!(
+        "COPY (SELECT {} FROM {} WHERE ({}) IN ({})) TO STDOUT",
+        selected.join(", "),
+        quote::qualified(&plan.table.schema, &plan.table.name),
+        keys.join(", "),
+        values.join(", "),
+    );
+    let mut property = JsonBuf::new();
+    let mut copied = session.copy_out(&query).await?;
+    let mut scratch = Vec::new();
+    while let Some(line) = copied.next().await? {
+        let mut values = fields(line);
+        let key: Key = values
+            .by_ref()
+            .take(keys.len())
+            .map(|field| match field {
+                Field::Plain(text) => text.to_vec(),
+                Field::Escaped(text) => unescape(text, &mut scratch).to_vec(),
+                Field::Null => Vec::new(),
+            })
+            .collect();
+        let Some(rows) = by_key.get(&key) else { continue };
+        for (column, field) in columns.iter().zip(values) {
+            let text = match field {
+                Field::Null => None,
+                Field::Plain(text) => Some(text),
+                Field::Escaped(text) => Some(unescape(text, &mut scratch)),
+            };
+            property.clear();
+            plan.columns[*column].encode(text, &mut property);
+            property.byte(b',');
+            for (at, missing) in rows.iter().flat_map(|row| &row.missing.0) {
+                if missing == column {
+                    found.push((*at, property.as_bytes().to_vec()));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Waits until the transactions whose changes have holes are visible: one can be in the log and not visible yet, and a
+/// value read before it would be older than the change.
+async fn wait_until_visible(session: &mut Session, transactions: &HashSet<u32>) -> Result<()> {
+    let give_up = tokio::time::Instant::now() + VISIBLE_PATIENCE;
+    loop {
+        let snapshot = TransactionSnapshot::read(session).await?;
+        if transactions.iter().all(|xid| snapshot.sees(*xid)) {
+            return Ok(());
+        }
+        if tokio::time::Instant::now() >= give_up {
+            return Err(Error::transient("a transaction in the log has not become visible for a minute")
+                .hint("a synchronous standby may not be answering; or set unchanged_toast to omit"));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
