@@ -336,9 +336,21 @@ mod tests {
     }
 
     /// So that callers may put them into tasks.
-    #[allow(dead_code)]
-    fn futures_can_be_spawned(server: &Server) {
+    #[test]
+    fn futures_can_be_sent() {
         fn check(_: impl Send) {}
+        let params = Params {
+            host: "/nowhere".into(),
+            port: 5432,
+            user: "tap".into(),
+            password: Some("x".into()),
+            dbname: "shop".into(),
+            sslmode: SslMode::Prefer,
+            sslrootcert: None,
+            sslcert: None,
+            sslkey: None,
+        };
+        let server = Server::new(&params).unwrap();
         check(server.connect());
         check(server.session());
         check(server.replication_session());

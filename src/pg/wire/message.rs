@@ -91,10 +91,9 @@ pub(super) fn data_row(body: &[u8]) -> io::Result<Vec<Option<String>>> {
 
 /// `server_version` as libpq's PQserverVersion has it: 150018, or 90624 before version 10.
 pub(crate) fn version_number(text: &str) -> u32 {
-    let mut parts =
-        text.split_ascii_whitespace().next().unwrap_or("").split('.').map(|part| {
-            part.chars().map_while(|c| c.to_digit(10)).fold(0, |n: u32, digit| n.saturating_mul(10) + digit)
-        });
+    let mut parts = text.split_ascii_whitespace().next().unwrap_or("").split('.').map(|part| {
+        part.chars().map_while(|c| c.to_digit(10)).fold(0, |n: u32, digit| n.saturating_mul(10).saturating_add(digit))
+    });
     let [major, minor, patch] = std::array::from_fn(|_| parts.next().unwrap_or(0).min(9999));
     if major >= 10 { major * 10_000 + minor } else { major * 10_000 + minor * 100 + patch }
 }
