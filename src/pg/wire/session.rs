@@ -234,7 +234,7 @@ mod tests {
     const LOGIN: &[&[u8]] = &[
         b"v\0\0\0\x0c\0\x03\0\0\0\0\0\0",
         b"R\0\0\0\x08\0\0\0\0",
-        b"S\0\0\0\x19server_version\015.18\0",
+        b"S\0\0\0\x19server_version\x0015.18\0",
         b"K\0\0\0\x0c\0\0\0\x07\0\0\0\x08",
         b"Z\0\0\0\x05I",
     ];
@@ -289,7 +289,7 @@ mod tests {
             let all: [&[u8]; 2] = [b"one\n", b"two\n"];
             assert!(rows.len() == 2 || end < copy.len());
             assert_eq!(rows, all[..rows.len()]);
-            assert_eq!(session.parameter("TimeZone"), (rows.len() == 2).then_some("UTC"));
+            assert!(rows.len() < 2 || session.parameter("TimeZone") == Some("UTC"));
         }
     }
 
