@@ -1,9 +1,14 @@
 //! Everything that talks to PostgreSQL or describes it: connections, TLS, the wire session that COPY and replication
 //! run on, positions, quoting, descriptions of tables and types.
 
+pub mod connect;
 pub mod copy;
+pub mod error;
 pub mod lsn;
+mod password;
 pub mod quote;
 pub mod table;
+mod tls;
+pub mod wire;
 
 pub use lsn::Lsn;

@@ -1,0 +1,358 @@
+//! Connections: where the server is, how to log in, and what every session sets first.
+
+use std::fmt;
+use std::io;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use postgres_protocol::message::frontend;
+use rustls::pki_types::ServerName;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_postgres::Config;
+use tokio_postgres::config::SslNegotiation;
+use tokio_rustls::TlsConnector;
+
+use super::error::{Failure, query_error};
+pub use super::tls::{Pem, SslMode};
+use super::wire::stream::{Established, Stream};
+use super::wire::{CancelToken, Session, message, startup};
+use super::{password, tls};
+use crate::error::{Error, Result};
+
+/// For the socket, and once more for TLS and login.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+const APPLICATION_NAME: &str = "tap-postgres-rs";
+
+/// Where the server is and how to log in.
+#[derive(Clone)]
+pub struct Params {
+    /// A name, an address, or the directory of a Unix socket if it starts with a slash.
+    pub host: String,
+    /// The port; also part of a Unix socket's name.
+    pub port: u16,
+    /// The role to log in as.
+    pub user: String,
+    /// Its password; if none, PGPASSWORD or the password file is asked.
+    pub password: Option<String>,
+    /// The database.
+    pub dbname: String,
+    /// Whether to encrypt, and whom to trust.
+    pub sslmode: SslMode,
+    /// Root certificates, or `system`; if none, the system's.
+    pub sslrootcert: Option<Pem>,
+    /// The client's certificate.
+    pub sslcert: Option<Pem>,
+    /// Its key.
+    pub sslkey: Option<Pem>,
+}
+
+/// What error messages say about where a connection was going.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) dbname: String,
+    pub(crate) user: String,
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Target { host, port, dbname, .. } = self;
+        if host.starts_with('/') {
+            write!(f, "{host}/.s.PGSQL.{port}, database {dbname}")
+        } else if host.contains(':') {
+            write!(f, "[{host}]:{port}/{dbname}")
+        } else {
+            write!(f, "{host}:{port}/{dbname}")
+        }
+    }
+}
+
+/// A server that connections can be made to. Cheap to clone.
+#[derive(Clone)]
+pub struct Server(Arc<Inner>);
+
+struct Inner {
+    target: Target,
+    /// User, password, database and application name, for tokio-postgres and for our own sessions.
+    config: Config,
+    sslmode: SslMode,
+    tls: Option<TlsConnector>,
+}
+
+impl Server {
+    /// Reads the certificates and finds the password. Does not connect.
+    pub fn new(params: &Params) -> Result<Server> {
+        let target = Target {
+            host: params.host.clone(),
+            port: params.port,
+            dbname: params.dbname.clone(),
+            user: params.user.clone(),
+        };
+        let mut config = Config::new();
+        // The stream that tokio-postgres is given is encrypted already where it is to be: nothing to negotiate.
+        config.ssl_mode(tokio_postgres::config::SslMode::Require).ssl_negotiation(SslNegotiation::Direct);
+        config.user(&params.user).dbname(&params.dbname).application_name(APPLICATION_NAME);
+        let given = params.password.clone().filter(|password| !password.is_empty());
+        if let Some(password) = given.or_else(|| password::find(&target)) {
+            config.password(password);
+        }
+        Ok(Server(Arc::new(Inner { target, config, sslmode: params.sslmode, tls: tls::connector(params)? })))
+    }
+
+    /// A connection for queries through tokio-postgres. Its other half runs as a task of the current runtime.
+    pub async fn connect(&self) -> Result<Client> {
+        let login = |stream, server: Server| async move { Ok(server.0.config.connect_raw(stream, Established).await?) };
+        let (client, connection) = self.establish(login).await.map_err(|failure| failure.at(&self.0.target, false))?;
+        let server_version = connection.parameter("server_version").map_or(0, message::version_number);
+        let connection = tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::warn!("{}", query_error("a connection to the server ended", error));
+            }
+        });
+        let client = Client { client, connection, server_version };
+        client
+            .batch_execute(&settings(server_version))
+            .await
+            .map_err(|error| query_error("cannot set up the session", error))?;
+        Ok(client)
+    }
+
+    /// A plain session of our own, for `COPY … TO STDOUT`.
+    pub async fn session(&self) -> Result<Session> {
+        self.start_session(false).await
+    }
+
+    /// A walsender in the database.
+    pub async fn replication_session(&self) -> Result<Session> {
+        self.start_session(true).await
+    }
+
+    async fn start_session(&self, replication: bool) -> Result<Session> {
+        let login = |stream, server: Server| async move { startup::start(stream, &server.0.config, replication).await };
+        let mut session = self.establish(login).await.map_err(|failure| failure.at(&self.0.target, replication))?;
+        let version = session.server_version();
+        if replication && version < 100_000 {
+            return Err(Error::run(format!("cannot replicate from {}: it is older than PostgreSQL 10", self.0.target)));
+        }
+        session.query(&settings(version)).await?;
+        Ok(session)
+    }
+
+    /// Asks the server to cancel what the session is doing. Whether it did is for the session to find out.
+    pub async fn cancel(&self, token: CancelToken) -> Result<()> {
+        let ask = |mut stream: Stream, _| async move {
+            let mut out = BytesMut::new();
+            frontend::cancel_request(token.process_id, token.secret_key, &mut out);
+            stream.write_all(&out).await?;
+            stream.flush().await?;
+            // The server hangs up once it has passed the request on, some without a TLS goodbye.
+            let _ = stream.read(&mut [0]).await;
+            Ok(())
+        };
+        self.establish(ask).await.map_err(|failure| failure.at(&self.0.target, false))
+    }
+
+    /// Opens a stream and logs in. As libpq does with sslmode `prefer`, a second time without TLS if it was TLS or the
+    /// login over it that failed: pg_hba.conf may tell them apart.
+    async fn establish<T, F>(&self, login: impl Fn(Stream, Server) -> F) -> Result<T, Failure>
+    where
+        F: Future<Output = Result<T, Failure>>,
+    {
+        let first = match self.attempt(self.0.tls.as_ref(), &login).await {
+            Ok(value) => return Ok(value),
+            Err((failure, encrypted)) => {
+                let again = self.0.sslmode == SslMode::Prefer && encrypted && failure.may_pass_unencrypted();
+                if !again {
+                    return Err(failure);
+                }
+                failure
+            }
+        };
+        tracing::debug!("connecting again without TLS");
+        self.attempt(None, &login).await.map_err(|(second, _)| if second.is_not_allowed() { first } else { second })
+    }
+
+    /// The failure comes with whether TLS was involved.
+    async fn attempt<T, F>(
+        &self,
+        tls: Option<&TlsConnector>,
+        login: impl Fn(Stream, Server) -> F,
+    ) -> Result<T, (Failure, bool)>
+    where
+        F: Future<Output = Result<T, Failure>>,
+    {
+        let socket = self.open_socket().await.map_err(|failure| (failure, false))?;
+        let mut encrypted = false;
+        let set_up = async {
+            let stream = match (socket, tls) {
+                (Stream::Tcp(socket), Some(tls)) => self.encrypt(socket, tls, &mut encrypted).await?,
+                (socket, _) => socket,
+            };
+            login(stream, self.clone()).await
+        };
+        let outcome = timeout(CONNECT_TIMEOUT, set_up).await.unwrap_or(Err(Failure::Timeout));
+        outcome.map_err(|failure| (failure, encrypted))
+    }
+
+    async fn open_socket(&self) -> Result<Stream, Failure> {
+        let Target { host, port, .. } = &self.0.target;
+        #[cfg(unix)]
+        if host.starts_with('/') {
+            let path = std::path::Path::new(host).join(format!(".s.PGSQL.{port}"));
+            let socket = timeout(CONNECT_TIMEOUT, tokio::net::UnixStream::connect(path)).await;
+            return Ok(Stream::Unix(socket.map_err(|_| Failure::Timeout)??));
+        }
+        let addresses = tokio::net::lookup_host((host.as_str(), *port)).await.map_err(Failure::Resolve)?;
+        let mut failure = Failure::Resolve(io::Error::other("it has no address"));
+        for address in addresses {
+            failure = match timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
+                Ok(Ok(socket)) => return Ok(Stream::Tcp(set_options(socket)?)),
+                Ok(Err(error)) => Failure::Io(error),
+                Err(_) => Failure::Timeout,
+            };
+        }
+        Err(failure)
+    }
+
+    async fn encrypt(
+        &self,
+        mut socket: TcpStream,
+        tls: &TlsConnector,
+        encrypted: &mut bool,
+    ) -> Result<Stream, Failure> {
+        let mut request = BytesMut::new();
+        frontend::ssl_request(&mut request);
+        socket.write_all(&request).await?;
+        // Exactly one byte: anything that follows it unencrypted must not be taken for the server's word.
+        match socket.read_u8().await? {
+            b'S' => *encrypted = true,
+            b'N' if self.0.sslmode == SslMode::Prefer => return Ok(Stream::Tcp(socket)),
+            b'N' => return Err(Failure::NoTls),
+            other => {
+                let text = format!("the answer to the request for TLS starts with {:?}", char::from(other));
+                return Err(Failure::Protocol(text));
+            }
+        }
+        let host = ServerName::try_from(self.0.target.host.clone())
+            .map_err(|error| Failure::Tls(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
+        let stream = tls.connect(host, socket).await.map_err(Failure::Tls)?;
+        Ok(Stream::Tls(Box::new(stream)))
+    }
+}
+
+fn set_options(socket: TcpStream) -> io::Result<TcpStream> {
+    socket.set_nodelay(true)?;
+    let keepalive =
+        TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(10)).with_retries(6);
+    SockRef::from(&socket).set_tcp_keepalive(&keepalive)?;
+    Ok(socket)
+}
+
+/// Whatever the role, the database or the server have set, values print the same and no time limit ends a long read.
+/// One statement: a walsender before PostgreSQL 15 takes no more.
+fn settings(server_version: u32) -> String {
+    let mut settings = vec![
+        ("client_encoding", "UTF8"),
+        ("DateStyle", "ISO"),
+        ("IntervalStyle", "postgres"),
+        ("TimeZone", "UTC"),
+        ("extra_float_digits", "3"),
+        ("bytea_output", "hex"),
+        ("statement_timeout", "0"),
+        ("application_name", APPLICATION_NAME),
+    ];
+    if server_version >= 90_600 {
+        settings.push(("idle_in_transaction_session_timeout", "0"));
+    }
+    if server_version >= 170_000 {
+        settings.push(("transaction_timeout", "0"));
+    }
+    let calls = settings.iter().map(|(name, value)| format!("pg_catalog.set_config('{name}', '{value}', false)"));
+    format!("SELECT {}", calls.collect::<Vec<_>>().join(", "))
+}
+
+/// A tokio-postgres client.
+pub struct Client {
+    client: tokio_postgres::Client,
+    connection: JoinHandle<()>,
+    server_version: u32,
+}
+
+impl Client {
+    /// The server's version as server_version_num has it, such as 150018.
+    pub fn server_version(&self) -> u32 {
+        self.server_version
+    }
+
+    /// Says goodbye, so that the server does not log a lost connection.
+    pub async fn close(self) {
+        drop(self.client);
+        let _ = self.connection.await;
+    }
+}
+
+impl Deref for Client {
+    type Target = tokio_postgres::Client;
+
+    fn deref(&self) -> &tokio_postgres::Client {
+        &self.client
+    }
+}
+
+impl std::ops::DerefMut for Client {
+    /// For transactions.
+    fn deref_mut(&mut self) -> &mut tokio_postgres::Client {
+        &mut self.client
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_reads_like_an_address() {
+        let target = |host: &str| {
+            let [host, dbname, user] = [host, "shop", "tap"].map(str::to_owned);
+            Target { host, port: 5432, dbname, user }.to_string()
+        };
+        assert_eq!(target("db"), "db:5432/shop");
+        assert_eq!(target("::1"), "[::1]:5432/shop");
+        assert_eq!(target("/run/postgresql"), "/run/postgresql/.s.PGSQL.5432, database shop");
+    }
+
+    #[test]
+    fn settings_follow_the_version() {
+        assert!(settings(170_000).contains("transaction_timeout"));
+        assert!(!settings(160_009).contains("'transaction_timeout'"));
+        assert!(!settings(160_009).contains(';'));
+    }
+
+    /// So that callers may put them into tasks.
+    #[test]
+    fn futures_can_be_sent() {
+        fn check(_: impl Send) {}
+        let params = Params {
+            host: "/nowhere".into(),
+            port: 5432,
+            user: "tap".into(),
+            password: Some("x".into()),
+            dbname: "shop".into(),
+            sslmode: SslMode::Prefer,
+            sslrootcert: None,
+            sslcert: None,
+            sslkey: None,
+        };
+        let server = Server::new(&params).unwrap();
+        check(server.connect());
+        check(server.session());
+        check(server.replication_session());
+    }
+}

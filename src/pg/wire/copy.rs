@@ -1,0 +1,135 @@
+//! The two kinds of COPY: out of a table, and both ways to a walsender.
+
+use bytes::BytesMut;
+use postgres_protocol::message::frontend;
+use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
+
+use super::frame::Frames;
+use super::session::{Session, log_notice};
+use super::stream::Stream;
+use crate::error::{Error, Result};
+use crate::pg::error::{ServerError, lost, protocol, server};
+
+/// A running `COPY … TO STDOUT`.
+pub struct CopyOut<'a> {
+    session: &'a mut Session,
+    done: bool,
+}
+
+impl<'a> CopyOut<'a> {
+    pub(super) fn new(session: &'a mut Session) -> Self {
+        CopyOut { session, done: false }
+    }
+
+    /// The next piece of data, in text format one row with its newline; `None` once the command is complete and the
+    /// session ready for another. Cancel-safe.
+    #[inline]
+    pub async fn next(&mut self) -> Result<Option<&[u8]>> {
+        while !self.done {
+            let frame = match self.session.buffered()? {
+                Some(frame) => frame,
+                None => self.session.receive().await?,
+            };
+            match frame.tag {
+                b'd' => return Ok(Some(self.session.body(&frame))),
+                b'c' | b'C' => {}
+                b'E' => {
+                    self.done = true;
+                    return Err(self.session.failed(&frame).await);
+                }
+                _ if self.session.is_aside(&frame)? => {}
+                b'Z' => self.done = true,
+                _ => return Err(self.session.unexpected(&frame)),
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// What a walsender sends after START_REPLICATION.
+pub struct ReplicationReader {
+    stream: ReadHalf<Stream>,
+    frames: Frames,
+    done: bool,
+}
+
+impl ReplicationReader {
+    pub(super) fn new(stream: ReadHalf<Stream>, frames: Frames) -> Self {
+        ReplicationReader { stream, frames, done: false }
+    }
+
+    /// The next message: the payload of one CopyData. `None` when the server has ended the stream, because it was asked
+    /// to ([`ReplicationWriter::finish`]) or shuts down. Cancel-safe.
+    #[inline]
+    pub async fn next(&mut self) -> Result<Option<&[u8]>> {
+        while !self.done {
+            let frame = self.frames.next(&mut self.stream).await.map_err(lost)?;
+            let body = self.frames.body(&frame);
+            match frame.tag {
+                b'd' => return Ok(Some(self.frames.body(&frame))),
+                // A walsender that shuts down goes without CopyDone.
+                b'c' | b'C' => self.done = true,
+                b'E' => return Err(server("the replication stream broke off", ServerError::parse(body))),
+                b'N' => log_notice(body),
+                b'S' => {}
+                tag => return Err(protocol(format_args!("unexpected message of type {:?}", char::from(tag)))),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Ends the stream and the connection. Messages that are still under way are dropped; afterwards the server has
+    /// released the slot. It may take as long as the server needs to come to the end of what it is decoding.
+    pub async fn close(mut self, mut writer: ReplicationWriter) -> Result<()> {
+        writer.finish().await?;
+        loop {
+            let frame = self.frames.next(&mut self.stream).await.map_err(lost)?;
+            match frame.tag {
+                b'Z' => break,
+                b'E' => {
+                    let error = ServerError::parse(self.frames.body(&frame));
+                    return Err(server("the replication stream did not end well", error));
+                }
+                _ => {}
+            }
+        }
+        frontend::terminate(&mut writer.out);
+        writer.flush().await
+    }
+}
+
+/// The way back to a walsender.
+pub struct ReplicationWriter {
+    stream: WriteHalf<Stream>,
+    /// What has not been written; a future dropped half-way leaves the rest for the next one.
+    out: BytesMut,
+    finished: bool,
+}
+
+impl ReplicationWriter {
+    pub(super) fn new(stream: WriteHalf<Stream>) -> Self {
+        ReplicationWriter { stream, out: BytesMut::new(), finished: false }
+    }
+
+    /// Sends one message as CopyData. If the future is dropped, the message goes out with the next one.
+    pub async fn send(&mut self, message: &[u8]) -> Result<()> {
+        frontend::CopyData::new(message)
+            .map_err(|error| Error::run("the message cannot be sent").source(error))?
+            .write(&mut self.out);
+        self.flush().await
+    }
+
+    /// Asks the server to end the stream.
+    pub async fn finish(&mut self) -> Result<()> {
+        if !self.finished {
+            self.finished = true;
+            frontend::copy_done(&mut self.out);
+        }
+        self.flush().await
+    }
+
+    async fn flush(&mut self) -> Result<()> {
+        self.stream.write_all_buf(&mut self.out).await.map_err(lost)?;
+        self.stream.flush().await.map_err(lost)
+    }
+}

@@ -1,0 +1,20 @@
+//! Our own session on the frontend/backend protocol, for the two hot paths: `COPY … TO STDOUT`, and the walsender,
+//! which tokio-postgres has no mode for.
+//!
+//! ```text
+//! Stream (socket, TLS) ─▶ Frames (one buffer, read in place) ─▶ startup ─▶ Session ─┬▶ query
+//!                                                                                   ├▶ CopyOut
+//!                                                                                   └▶ ReplicationReader, ReplicationWriter
+//! ```
+//!
+//! A payload is borrowed from the read buffer until the next one is asked for: no allocation and no copy per row.
+
+mod copy;
+mod frame;
+pub(crate) mod message;
+mod session;
+pub(crate) mod startup;
+pub(crate) mod stream;
+
+pub use copy::{CopyOut, ReplicationReader, ReplicationWriter};
+pub use session::{CancelToken, Session};
