@@ -54,13 +54,16 @@ impl MessageWriter {
         if self.buf.is_empty() {
             return Ok(());
         }
-        let fresh = self.empty.try_recv().unwrap_or_default();
-        let chunk = self.buf.replace(fresh);
-        let sent = match &self.chunks {
-            Some(chunks) => chunks.send(chunk).await.is_ok(),
-            None => false,
+        // The place first: a run that is cut short while it waits still has its lines.
+        let place = match &self.chunks {
+            Some(chunks) => chunks.reserve().await,
+            None => return Err(self.failure()),
         };
-        if sent { Ok(()) } else { Err(self.failure()) }
+        match place {
+            Ok(place) => place.send(self.buf.replace(self.empty.try_recv().unwrap_or_default())),
+            Err(_) => return Err(self.failure()),
+        }
+        Ok(())
     }
 
     /// Hands over what is buffered and waits until the reader has taken everything.

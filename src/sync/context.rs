@@ -4,6 +4,7 @@
 use serde_json::Value;
 
 use crate::error::Result;
+use crate::pg::Lsn;
 use crate::singer::{JsonBuf, MessageWriter};
 use crate::state::State;
 
@@ -21,12 +22,52 @@ pub struct Context {
     changed: bool,
     /// Length of the buffered lines up to the last place where the run may be cut.
     mark: usize,
+    /// How far the stream phase is.
+    pub progress: Progress,
+}
+
+/// How far the stream phase is: bookmarks move only when a STATE is written, or the run is cut short.
+#[derive(Default)]
+pub struct Progress {
+    streams: Vec<String>,
+    reached: Lsn,
+    /// The position reached when lines were last handed over.
+    handed_over: Lsn,
+    /// Whether buffered lines lack values that are still to be read.
+    pub incomplete: bool,
+}
+
+impl Progress {
+    /// These streams move together from here on.
+    pub fn begin(&mut self, streams: Vec<String>) {
+        self.streams = streams;
+    }
+
+    /// Every transaction that committed before this is in the buffered lines, or before them.
+    pub fn reach(&mut self, position: Lsn) {
+        self.reached = self.reached.max(position);
+    }
+
+    /// The last position reached.
+    pub fn reached(&self) -> Lsn {
+        self.reached
+    }
+
+    /// Moves the bookmarks, never back. Position 1 means "where the slot stands" and is left as soon as there is another.
+    pub fn apply(&self, state: &mut State) {
+        for id in &self.streams {
+            let known = state.bookmark(id).lsn();
+            if known.is_some_and(|known| known < self.reached.0) && !state.copy_unfinished(id) {
+                state.set_lsn(id, self.reached.0);
+            }
+        }
+    }
 }
 
 impl Context {
     /// The start of a run.
     pub fn new(out: MessageWriter, state: State) -> Self {
-        Context { out, state, opened: false, last_state: Vec::new(), changed: true, mark: 0 }
+        Context { out, state, opened: false, last_state: Vec::new(), changed: true, mark: 0, progress: Progress::default() }
     }
 
     /// Appends a SCHEMA message.
@@ -53,6 +94,7 @@ impl Context {
         out.raw(itoa::Buffer::new().format(version).as_bytes());
         out.raw(b"}\n");
         self.changed = true;
+        self.mark();
     }
 
     /// To be called before a RECORD is appended: the first one has a STATE before it, which claims nothing.
@@ -75,8 +117,11 @@ impl Context {
 
     /// Hands the buffered lines over.
     pub async fn hand_over(&mut self) -> Result<()> {
+        self.out.drain().await?;
         self.mark = 0;
-        self.out.drain().await
+        self.progress.handed_over = self.progress.reached;
+        self.progress.incomplete = false;
+        Ok(())
     }
 
     /// Says that the buffered lines are complete here: a run that is cut short keeps them.
@@ -84,9 +129,21 @@ impl Context {
         self.mark = self.out.buf.len();
     }
 
-    /// Forgets the lines after the last [`mark`](Self::mark), as far as they were not handed over.
-    pub fn cut(&mut self) {
+    /// Says that the buffered lines are complete and lack nothing.
+    pub fn complete(&mut self) {
+        self.progress.incomplete = false;
+        self.mark();
+    }
+
+    /// Ends a run that was cut short, wherever it was: forgets what is not complete and sets the bookmarks to what is.
+    pub fn cut_short(&mut self) {
+        if self.progress.incomplete {
+            self.mark = 0;
+            self.progress.reached = self.progress.handed_over;
+        }
         self.out.buf.truncate(self.mark);
+        self.progress.apply(&mut self.state);
+        self.changed = true;
     }
 
     /// Writes the last STATE, if nothing but it was written since the one before, and waits until all is taken.

@@ -258,6 +258,7 @@ impl RecordWriter<'_> {
             };
             let key = self.live.plan.key_properties.iter().map(value).collect();
             toast.add(stream, key, self.transaction.xid, missing);
+            ctx.progress.incomplete = toast.is_pending();
         }
         out.raw(br#""_sdc_deleted_at":null"#);
         self.end(out);

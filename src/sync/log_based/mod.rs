@@ -42,32 +42,31 @@ pub(super) async fn prepare(env: &Env, client: &Client, plans: &mut [StreamPlan]
     let config = &env.config;
     let candidates = config.slot_candidates();
     let mut copy_again = HashSet::new();
-    let mut slot = Slot::find(client, &candidates).await?;
-    if let Some(lost) = slot.take_if(|slot| slot.invalid.is_some()) {
-        if config.on_slot_lost == OnSlotLost::Fail {
-            lost.check_usable()?;
+    let found = Slot::find(client, &candidates).await?;
+    let lost = found.as_ref().is_some_and(|slot| slot.invalid.is_some());
+    let (name, plugin_name) = match &found {
+        Some(slot) => (slot.name.clone(), slot.plugin.clone()),
+        None => (candidates.last().cloned().unwrap_or_default(), config.output_plugin.as_str().to_owned()),
+    };
+    let slot = match found {
+        Some(slot) if lost => {
+            if config.on_slot_lost == OnSlotLost::Fail {
+                slot.check_usable()?;
+            }
+            tracing::warn!("replication slot \"{name}\" is lost; making it anew and copying its streams again");
+            drop_slot(client, &name).await?;
+            None
         }
-        tracing::warn!(
-            "replication slot \"{}\" is lost ({}); making it anew and copying its streams again",
-            lost.name,
-            lost.invalid.as_deref().unwrap_or_default()
-        );
-        drop_slot(client, &lost.name).await?;
-        slot = Some(Slot { restart_lsn: None, ..lost });
-    }
-    // A slot that was dropped above is made anew with its name and plugin.
-    let remade = slot.take_if(|slot| slot.restart_lsn.is_none());
-    let name = match (&slot, &remade) {
-        (Some(slot), _) | (None, Some(slot)) => slot.name.clone(),
-        (None, None) => candidates.last().cloned().unwrap_or_default(),
+        Some(slot) => Some(slot),
+        None => {
+            let bookmarked = plans.iter().find(|plan| is_streamed(plan, state));
+            match (bookmarked, config.on_slot_lost) {
+                (Some(plan), OnSlotLost::Fail) => return Err(slot_gone(&name, plan)),
+                (None, _) if !config.create_replication_slot => return Err(Slot::missing(&name, &plugin_name)),
+                _ => None,
+            }
+        }
     };
-    let plugin_name = match (&slot, &remade) {
-        (Some(slot), _) | (None, Some(slot)) => slot.plugin.clone(),
-        (None, None) => config.output_plugin.as_str().to_owned(),
-    };
-    if slot.is_none() && remade.is_none() && !config.create_replication_slot {
-        return Err(Slot::missing(&name, &plugin_name));
-    }
 
     let plugin: Box<dyn OutputPlugin> = match plugin_name.as_str() {
         // The publication comes before the slot: a slot can't see a younger one.
@@ -103,6 +102,15 @@ pub(super) async fn prepare(env: &Env, client: &Client, plans: &mut [StreamPlan]
     check_bookmarks(client, config, &name, confirmed_flush, plans, state, &mut copy_again).await?;
     warn_of_identities(plans);
     Ok(Source { slot: name, plugin, confirmed_flush, exported, copy_again })
+}
+
+/// The slot is gone, and with it the changes since the bookmarks.
+fn slot_gone(name: &str, plan: &StreamPlan) -> Error {
+    Error::run(format!("replication slot \"{name}\" does not exist, and the changes since the bookmark of \"{}\" went with it", plan.id))
+        .hint(
+            "if it was renamed, set replication_slot_name; else set on_slot_lost to copy_again to have it made anew and the \
+             streams copied again, or start with an empty state",
+        )
 }
 
 async fn drop_slot(client: &Client, name: &str) -> Result<()> {

@@ -1,0 +1,187 @@
+//! A sync: what is to be read, in which order, and the methods that read it.
+
+mod context;
+mod copy;
+mod full_table;
+mod incremental;
+mod initial_copy;
+mod log_based;
+mod plan;
+mod select;
+
+use std::path::PathBuf;
+
+use crate::catalog::Catalog;
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::method::ReplicationMethod;
+use crate::pg::Lsn;
+use crate::pg::connect::{Client, Server};
+use crate::pg::wire::Session;
+use crate::types;
+
+pub use context::Context;
+use initial_copy::{Copier, Place};
+use log_based::run::Start;
+use log_based::{Source, is_streamed};
+use plan::StreamPlan;
+
+/// What every part of a run needs: settings and servers.
+pub struct Env {
+    /// The settings.
+    pub config: Config,
+    /// How types are described and written.
+    pub types: types::Options,
+    /// The server with the slot.
+    pub primary: Server,
+    /// Where tables are read from, if that is another server.
+    pub secondary: Option<Server>,
+    /// The state file, which may be rewritten while the run goes on.
+    pub state_file: Option<PathBuf>,
+}
+
+impl Env {
+    /// Where tables are described and read.
+    pub fn tables(&self) -> &Server {
+        self.secondary.as_ref().unwrap_or(&self.primary)
+    }
+}
+
+/// Milliseconds since 1970: a version, as the reference makes them.
+fn version_now() -> i64 {
+    chrono::Utc::now().timestamp_millis()
+}
+
+/// Reads every selected stream; without a catalog, everything that the role can read.
+///
+/// After an error or when dropped at any await, [`Context::cut_short`] makes the state right.
+pub async fn sync(ctx: &mut Context, env: &Env, catalog: Option<Catalog>) -> Result<()> {
+    let client = env.tables().connect().await?;
+    let selected = select::select(&client, env, catalog).await?;
+    let plans = selected.plans;
+    tracing::info!("selected streams: {}", plans.iter().map(|plan| plan.id.as_str()).collect::<Vec<_>>().join(", "));
+
+    for plan in &plans {
+        if ctx.state.clear_on_change(&plan.id, plan.method, plan.replication_key.as_deref()) {
+            tracing::info!("{}: the replication method or key changed; starting anew", plan.id);
+        }
+    }
+    let is_log_based = |id: &str| plans.iter().any(|p| p.id == id && p.method == ReplicationMethod::LogBased);
+    ctx.state.drop_unselected_log_based(is_log_based);
+
+    let (log_based, others): (Vec<_>, Vec<_>) =
+        plans.into_iter().partition(|plan| plan.method == ReplicationMethod::LogBased);
+    let primary = match (&env.secondary, log_based.is_empty()) {
+        (Some(_), false) => &env.primary.connect().await?,
+        _ => &client,
+    };
+    let log_based = LogBased::prepare(ctx, env, primary, log_based).await?;
+    run(ctx, env, primary, log_based, others).await?;
+
+    match selected.missing {
+        missing if missing.is_empty() => Ok(()),
+        missing => Err(Error::run(format!(
+            "these selected streams do not exist, or the role may not read them: {}",
+            missing.join(", ")
+        ))
+        .hint("the others were read; deselect them or run --discover again")),
+    }
+}
+
+/// The LOG_BASED streams of a run: those to be copied first, and those whose changes are streamed.
+struct LogBased {
+    source: Option<Source>,
+    copies: Vec<StreamPlan>,
+    streamed: Vec<StreamPlan>,
+    acknowledge: Option<Lsn>,
+}
+
+impl LogBased {
+    async fn prepare(ctx: &mut Context, env: &Env, client: &Client, mut plans: Vec<StreamPlan>) -> Result<LogBased> {
+        if plans.is_empty() {
+            return Ok(LogBased { source: None, copies: plans, streamed: Vec::new(), acknowledge: None });
+        }
+        let source = log_based::prepare(env, client, &mut plans, &ctx.state).await?;
+        let (streamed, copies): (Vec<_>, Vec<_>) = plans
+            .into_iter()
+            .partition(|plan| is_streamed(plan, &ctx.state) && !source.copy_again.contains(&plan.id));
+        for plan in &copies {
+            let oid = ctx.state.bookmark(&plan.id).table_oid();
+            if oid.is_some_and(|oid| oid != plan.table.oid) {
+                tracing::warn!("{}: the table was dropped and made again; copying it again", plan.id);
+            }
+            ctx.state.announce_copy(&plan.id, ReplicationMethod::LogBased);
+        }
+        // What the given state says is stored, and no position that means "where the slot stands".
+        let stored = streamed.iter().map(|plan| ctx.state.bookmark(&plan.id).lsn()).min().flatten();
+        let acknowledge = stored.filter(|lsn| *lsn != 1).map(Lsn).filter(|lsn| *lsn > source.confirmed_flush);
+        Ok(LogBased { source: Some(source), copies, streamed, acknowledge })
+    }
+}
+
+async fn run(
+    ctx: &mut Context,
+    env: &Env,
+    client: &Client,
+    log_based: LogBased,
+    others: Vec<StreamPlan>,
+) -> Result<()> {
+    let LogBased { source, copies, streamed, acknowledge } = log_based;
+    for plan in &others {
+        if plan.method == ReplicationMethod::FullTable {
+            ctx.state.announce_copy(&plan.id, plan.method);
+        }
+    }
+    let mut source = source;
+    let floor = source.as_ref().map_or(Lsn::INVALID, |s| s.confirmed_flush.max(acknowledge.unwrap_or_default()));
+    let exported = source.as_mut().and_then(|source| source.exported.take());
+    let mut copier = Copier::new(env, exported, floor);
+    let mut tables: Option<Session> = None;
+    let mut streamed: Vec<(StreamPlan, Start)> = streamed
+        .into_iter()
+        .map(|plan| {
+            let lsn = ctx.state.bookmark(&plan.id).lsn().filter(|lsn| *lsn != 1).map(Lsn);
+            (plan, Start::Bookmark(lsn))
+        })
+        .collect();
+
+    let mut queue: Vec<StreamPlan> = copies.into_iter().chain(others).collect();
+    let interrupted = ctx.state.currently_syncing().map(str::to_owned);
+    queue.sort_by(|a, b| {
+        let later = |plan: &StreamPlan| interrupted.as_deref() != Some(plan.id.as_str());
+        later(a).cmp(&later(b)).then_with(|| a.id.cmp(&b.id))
+    });
+    for mut plan in queue {
+        ctx.state.set_currently_syncing(Some(&plan.id));
+        match plan.method {
+            ReplicationMethod::LogBased => {
+                if let Place::Snapshot { snapshot, until } = copier.copy(ctx, &mut plan).await? {
+                    streamed.push((plan, Start::Snapshot(snapshot, until)));
+                }
+            }
+            method => {
+                let session = match &mut tables {
+                    Some(session) => session,
+                    none => none.insert(env.tables().session().await?),
+                };
+                if method == ReplicationMethod::FullTable {
+                    full_table::sync(ctx, session, &mut plan).await?;
+                } else {
+                    incremental::sync(ctx, session, &mut plan, env.config.limit()).await?;
+                }
+            }
+        }
+        ctx.state.set_currently_syncing(None);
+        ctx.write_state().await?;
+    }
+    copier.close().await;
+    if let Some(session) = tables {
+        session.close().await;
+    }
+    if let Some(source) = &mut source
+        && !streamed.is_empty()
+    {
+        log_based::run::run(ctx, env, client, source, streamed, acknowledge).await?;
+    }
+    Ok(())
+}

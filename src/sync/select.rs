@@ -1,0 +1,134 @@
+//! Which streams are read, and how: the catalog's choice, or everything.
+
+use std::collections::HashSet;
+
+use super::Env;
+use super::plan::StreamPlan;
+use crate::catalog::Catalog;
+use crate::discovery::{Scope, discover};
+use crate::error::{Error, Result};
+use crate::method::ReplicationMethod;
+use crate::pg::connect::Client;
+use crate::pg::error::query_error;
+use crate::pg::table::{ReplicaIdentity, Table};
+use crate::replication::slot::Slot;
+
+/// The streams to read.
+pub(super) struct Selected {
+    /// Those that are there.
+    pub plans: Vec<StreamPlan>,
+    /// Those that the catalog selects and the server does not have.
+    pub missing: Vec<String>,
+}
+
+/// Compiles the plans of the selected streams.
+pub(super) async fn select(client: &Client, env: &Env, catalog: Option<Catalog>) -> Result<Selected> {
+    let mut defaults = Defaults { env, log_based: None };
+    let mut selected = Selected { plans: Vec::new(), missing: Vec::new() };
+    let Some(catalog) = catalog else {
+        let schemas = &env.config.filter_schemas;
+        let tables = discover(client, Scope::All((!schemas.is_empty()).then_some(schemas))).await?;
+        let oids: HashSet<u32> = tables.iter().map(|table| table.oid).collect();
+        for table in tables {
+            // A partitioned table is read through its root.
+            if table.partition_root.is_some_and(|root| oids.contains(&root)) {
+                continue;
+            }
+            let method = defaults.method(&table, true).await?;
+            selected.plans.push(StreamPlan::new(table, None, method, None, &env.types));
+        }
+        return Ok(selected);
+    };
+
+    let entries: Vec<_> = catalog.streams.into_iter().filter(|entry| entry.is_selected()).collect();
+    let wanted: Vec<(String, String)> = entries
+        .iter()
+        .map(|entry| (entry.schema_name().unwrap_or_default().to_owned(), entry.table_name.clone()))
+        .collect();
+    if wanted.is_empty() {
+        tracing::warn!("the catalog selects no stream");
+        return Ok(selected);
+    }
+    let mut tables = discover(client, Scope::Tables(&wanted)).await?;
+    for (entry, (schema, name)) in entries.into_iter().zip(wanted) {
+        let Some(found) = tables.iter().position(|table| table.schema == schema && table.name == name) else {
+            selected.missing.push(entry.tap_stream_id);
+            continue;
+        };
+        let table = tables.swap_remove(found);
+        let method = match entry.replication_method() {
+            Some(method) => method,
+            None => defaults.method(&table, false).await?,
+        };
+        if method == ReplicationMethod::LogBased && table.kind.is_view() {
+            return Err(Error::usage(format!("stream \"{}\" is a view, which has no log to read", entry.tap_stream_id))
+                .hint("set its replication-method to FULL_TABLE or INCREMENTAL"));
+        }
+        let replication_key = entry.replication_key().map(str::to_owned);
+        let plan = StreamPlan::new(table, Some(entry), method, replication_key, &env.types);
+        if plan.columns.is_empty() {
+            tracing::warn!("{}: no column is selected; skipping the stream", plan.id);
+        } else {
+            selected.plans.push(plan);
+        }
+    }
+    Ok(selected)
+}
+
+/// How a stream is read whose entry does not say it.
+struct Defaults<'a> {
+    env: &'a Env,
+    /// Why the server can't serve LOG_BASED, if it can't; `None` before it was asked.
+    log_based: Option<Result<(), String>>,
+}
+
+impl Defaults<'_> {
+    /// `views_too`: a default of LOG_BASED can't hold for a view that nobody chose.
+    async fn method(&mut self, table: &Table, views_too: bool) -> Result<ReplicationMethod> {
+        match self.env.config.default_replication_method {
+            Some(ReplicationMethod::LogBased) if views_too && table.kind.is_view() => {
+                return Ok(ReplicationMethod::FullTable);
+            }
+            Some(method) => return Ok(method),
+            None => {}
+        }
+        let reason = if table.kind.is_view() {
+            Err("it is a view".to_owned())
+        } else if table.primary_key().is_empty() && table.replica_identity != ReplicaIdentity::Full {
+            Err("it has neither a primary key nor REPLICA IDENTITY FULL".to_owned())
+        } else {
+            match &self.log_based {
+                Some(answer) => answer.clone(),
+                None => {
+                    let answer = ask(self.env).await?;
+                    self.log_based.insert(answer).clone()
+                }
+            }
+        };
+        let (method, why) = match reason {
+            Ok(()) => (ReplicationMethod::LogBased, "it has a key and the server a slot".to_owned()),
+            Err(why) => (ReplicationMethod::FullTable, why),
+        };
+        tracing::info!("{}: reading by {method} ({why})", table.stream_id());
+        Ok(method)
+    }
+}
+
+/// Whether the server can serve LOG_BASED, or why not.
+async fn ask(env: &Env) -> Result<Result<(), String>> {
+    let client = env.primary.connect().await?;
+    let row = client
+        .query_one("SELECT pg_catalog.current_setting('wal_level')", &[])
+        .await
+        .map_err(|e| query_error("cannot read wal_level", e))?;
+    let wal_level: String = row.get(0);
+    if wal_level != "logical" {
+        return Ok(Err(format!("the server's wal_level is {wal_level}")));
+    }
+    let candidates = env.config.slot_candidates();
+    let slot = Slot::find(&client, &candidates).await?;
+    if slot.is_none() && !env.config.create_replication_slot {
+        return Ok(Err(format!("there is no replication slot {}", candidates.join(" or "))));
+    }
+    Ok(Ok(()))
+}
