@@ -289,6 +289,9 @@ fn login_hint(error: &ServerError, target: &Target, replication: bool) -> Option
             format!("allow this user and host in the server's pg_hba.conf{tls}")
         }
         "28000" if error.message.contains("client certificate") => "set `sslcert` and `sslkey`".to_owned(),
+        "28000" if error.message.contains("channel binding") => {
+            "something between here and the server decrypts the connection".to_owned()
+        }
         "28000" => format!("check that `user` (`{user}`) exists and may log in"),
         "3D000" => "check `dbname`".to_owned(),
         "42501" if replication => {

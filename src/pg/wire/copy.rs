@@ -51,11 +51,13 @@ pub struct ReplicationReader {
     stream: ReadHalf<Stream>,
     frames: Frames,
     done: bool,
+    /// The server has shut down and does not wait for an answer.
+    gone: bool,
 }
 
 impl ReplicationReader {
     pub(super) fn new(stream: ReadHalf<Stream>, frames: Frames) -> Self {
-        ReplicationReader { stream, frames, done: false }
+        ReplicationReader { stream, frames, done: false, gone: false }
     }
 
     /// The next message: the payload of one CopyData. `None` when the server has ended the stream, because it was asked
@@ -64,13 +66,16 @@ impl ReplicationReader {
     pub async fn next(&mut self) -> Result<Option<&[u8]>> {
         while !self.done {
             let frame = self.frames.next(&mut self.stream).await.map_err(lost)?;
-            let body = self.frames.body(&frame);
             match frame.tag {
                 b'd' => return Ok(Some(self.frames.body(&frame))),
+                b'c' => self.done = true,
                 // A walsender that shuts down goes without CopyDone.
-                b'c' | b'C' => self.done = true,
-                b'E' => return Err(server("the replication stream broke off", ServerError::parse(body))),
-                b'N' => log_notice(body),
+                b'C' => (self.done, self.gone) = (true, true),
+                b'E' => {
+                    let error = ServerError::parse(self.frames.body(&frame));
+                    return Err(server("the replication stream broke off", error));
+                }
+                b'N' => log_notice(self.frames.body(&frame)),
                 b'S' => {}
                 tag => return Err(protocol(format_args!("unexpected message of type {:?}", char::from(tag)))),
             }
@@ -81,6 +86,9 @@ impl ReplicationReader {
     /// Ends the stream and the connection. Messages that are still under way are dropped; afterwards the server has
     /// released the slot. It may take as long as the server needs to come to the end of what it is decoding.
     pub async fn close(mut self, mut writer: ReplicationWriter) -> Result<()> {
+        if self.gone {
+            return Ok(());
+        }
         writer.finish().await?;
         loop {
             let frame = self.frames.next(&mut self.stream).await.map_err(lost)?;
