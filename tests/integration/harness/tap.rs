@@ -210,7 +210,7 @@ impl Output {
     /// The SCHEMA messages of a stream.
     pub(crate) fn schemas(&self, stream: &str) -> Vec<&Schema> {
         let of_stream = |message| match message {
-            &Message::Schema(ref schema) if schema.stream == stream => Some(schema),
+            Message::Schema(schema) if schema.stream == stream => Some(schema),
             _ => None,
         };
         self.messages.iter().filter_map(of_stream).collect()
