@@ -209,11 +209,11 @@ impl Output {
 
     /// The SCHEMA messages of a stream.
     pub(crate) fn schemas(&self, stream: &str) -> Vec<&Schema> {
-        let of_stream = |message| match message {
-            Message::Schema(schema) if schema.stream == stream => Some(schema),
+        let schemas = self.messages.iter().filter_map(|message| match message {
+            Message::Schema(schema) => Some(schema),
             _ => None,
-        };
-        self.messages.iter().filter_map(of_stream).collect()
+        });
+        schemas.filter(|schema| schema.stream == stream).collect()
     }
 
     /// Every message but STATE.
