@@ -5,10 +5,11 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, fs, io, thread};
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::harness::compare::{assert_messages, canonical, difference, instant};
-use crate::harness::{Catalog, Cluster, Message, TestDb, check_protocol};
+use crate::harness::{Catalog, Cluster, Message, Tap, TestDb, check_protocol};
 
 fn parse(line: &Value) -> Message {
     Message::parse(&line.to_string()).expect("a message")
@@ -43,8 +44,7 @@ fn a_database_is_the_tests_own_and_goes_with_it() {
 #[test]
 fn a_failing_statement_fails_the_test() {
     let db = TestDb::new("failing");
-    let result = std::panic::catch_unwind(|| db.psql("select 1/0"));
-    let text = result.expect_err("psql fails").downcast_ref::<String>().cloned().expect("a text");
+    let text = failure(|| db.psql("select 1/0"));
     assert!(text.contains("division by zero"), "{text}");
 }
 
@@ -141,6 +141,59 @@ fn nothing_is_left_after_a_kill() {
     assert_eq!(error.kind(), io::ErrorKind::NotFound);
 }
 
+/// The stand-in for the tap, printing these lines.
+fn stub(stdout: &str) -> Tap {
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/integration/harness/stub");
+    Tap::bare().program(program).env("STUB_STDOUT", stdout)
+}
+
+const STATE: &str = r#"{"type":"STATE","value":{"bookmarks":{"s":{"lsn":1}}}}"#;
+
+/// What a test that fails says.
+fn failure<T>(test: impl FnOnce() -> T) -> String {
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(test)) {
+        Ok(_) => panic!("no failure"),
+        Err(panic) => panic.downcast_ref::<String>().cloned().expect("a text"),
+    }
+}
+
+#[test]
+fn a_run_is_parsed_and_checked() {
+    let output = stub(STATE).env("STUB_STDERR", "time=now level=INFO message=hello").run();
+    assert_eq!((output.messages.len(), output.bookmark("s")), (1, &json!({"lsn": 1})));
+    assert_eq!(output.logged("message=hello"), 1);
+
+    let text = failure(|| stub("").run());
+    assert!(text.contains("the last message is no STATE"), "{text}");
+    let text = failure(|| stub(&format!("hello\n{STATE}")).run());
+    assert!(text.contains("in hello"), "{text}");
+    let text = failure(|| stub(STATE).env("STUB_STDERR", r#"{"bookmarks": {}}"#).run());
+    assert!(text.contains("PipelineWise would take for state"), "{text}");
+    let text = failure(|| stub(STATE).env("STUB_STDERR", "a reason").run_failing(1));
+    assert!(text.contains("a reason"), "{text}");
+}
+
+#[test]
+fn a_run_that_hangs_is_killed_and_its_log_shown() {
+    let started = Instant::now();
+    let hanging =
+        stub(STATE).env("STUB_WAIT", "1").env("STUB_STDERR", "stuck here").timeout(Duration::from_millis(300));
+    let text = failure(|| hanging.run());
+    assert!(text.contains("did not end within 300ms") && text.contains("stuck here"), "{text}");
+    assert!(started.elapsed() < Duration::from_secs(10));
+}
+
+#[test]
+fn a_running_tap_is_read_along_and_gets_signals() {
+    let mut running = stub(STATE).env("STUB_WAIT", "1").spawn();
+    let state = running.wait_for(Duration::from_secs(10), Message::is_state);
+    assert_eq!(state.as_state().expect("a state")["bookmarks"]["s"]["lsn"], 1);
+    running.signal(Signal::TERM);
+    let output = running.finish().expect_code(3);
+    assert_eq!(output.states().len(), 2);
+    assert_eq!(output.last_state(), &json!({"bookmarks": {}}));
+}
+
 #[test]
 fn messages_are_parsed_strictly() {
     for (line, problem) in [
@@ -177,8 +230,7 @@ fn the_protocol_is_checked() {
         (vec![schema(json!({"a": {}}))], "key property id"),
         (vec![parse(&json!({"type": "STATE", "value": {}}))], "a STATE without bookmarks"),
     ] {
-        let panic = std::panic::catch_unwind(|| check_protocol(&messages)).expect_err(problem);
-        let text = panic.downcast_ref::<String>().expect("a text");
+        let text = failure(|| check_protocol(&messages));
         assert!(text.contains(problem), "{text}");
     }
 }
@@ -201,8 +253,8 @@ fn comparison_is_by_value() {
     };
     let time = "2020-01-01T00:00:00Z";
     assert_messages("versions vary", &[record(json!(1), time)], &[record(json!(2), "2021-01-01T00:00:00Z")]);
-    let absent = || assert_messages("absent", &[record(Value::Null, time)], &[record(json!(2), time)]);
-    assert!(std::panic::catch_unwind(absent).is_err());
+    let text = failure(|| assert_messages("absent", &[record(Value::Null, time)], &[record(json!(2), time)]));
+    assert!(text.contains("version: absent, expected"), "{text}");
 }
 
 #[test]

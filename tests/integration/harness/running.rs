@@ -1,6 +1,6 @@
 //! A tap that runs beside the test: read along, send a signal, look how it ends.
 
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader};
 use std::process::Child;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::{self, JoinHandle};
@@ -14,7 +14,7 @@ use super::{Message, Output, Tap};
 /// A sync under way.
 pub(crate) struct Running {
     child: Child,
-    lines: Receiver<String>,
+    lines: Receiver<io::Result<String>>,
     stdout: String,
     messages: Vec<Message>,
     stderr: Option<JoinHandle<String>>,
@@ -32,7 +32,6 @@ impl Running {
         thread::spawn(move || {
             for line in stdout.lines() {
                 // The test may have lost interest.
-                let Ok(line) = line else { return };
                 if sender.send(line).is_err() {
                     return;
                 }
@@ -46,6 +45,7 @@ impl Running {
     pub(crate) fn next_message(&mut self, timeout: Duration) -> Option<&Message> {
         match self.lines.recv_timeout(timeout) {
             Ok(line) => {
+                let line = line.expect("read a line of UTF-8 from the tap");
                 self.messages.push(Message::parse(&line).unwrap_or_else(|error| panic!("{error}")));
                 self.stdout.push_str(&line);
                 self.stdout.push('\n');

@@ -16,6 +16,7 @@ use super::{Catalog, Message, Running, TestDb, check_protocol};
 
 /// The program with its files. Methods that set something return it, so that a test reads as a command line.
 pub(crate) struct Tap {
+    program: OsString,
     dir: tempfile::TempDir,
     config: Map<String, Value>,
     args: Vec<OsString>,
@@ -37,7 +38,15 @@ impl Tap {
     /// A tap whose config is empty.
     pub(crate) fn bare() -> Tap {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        Tap { dir, config: Map::new(), args: Vec::new(), env: Vec::new(), timeout: Duration::from_secs(60) }
+        // Another program with the same contract, to see whether a test expects what the reference does.
+        let program = env::var_os("TAP_TEST_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_tap-postgres-rs").into());
+        Tap { program, dir, config: Map::new(), args: Vec::new(), env: Vec::new(), timeout: Duration::from_secs(60) }
+    }
+
+    /// Runs another program in its place.
+    pub(crate) fn program(mut self, program: impl Into<OsString>) -> Tap {
+        self.program = program.into();
+        self
     }
 
     /// Sets a config key.
@@ -104,9 +113,7 @@ impl Tap {
     /// The command, its config file written. For tests that want their own hands on the process.
     pub(crate) fn command(&self) -> Command {
         let config = self.file("config.json", &Value::Object(self.config.clone()).to_string());
-        // Another program with the same contract, to see whether a test expects what the reference does.
-        let program = env::var_os("TAP_TEST_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_tap-postgres-rs").into());
-        let mut command = Command::new(program);
+        let mut command = Command::new(&self.program);
         without_pg_variables(&mut command);
         // No ~/.pgpass of the developer's, no formatter of Meltano's.
         command.env("HOME", self.dir.path()).env_remove("SINGER_SDK_LOG_CONFIG");
