@@ -1,0 +1,76 @@
+# What scripts/test and scripts/demo need on a machine that may have nothing. Sourced, from the repository's root.
+
+step() { printf '\n== %s\n' "$*"; }
+die() { printf '%s: %s\n' "${0##*/}" "$*" >&2; exit 1; }
+
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo "$@"
+    else
+        die "needs root for: $* (run it as root, or install sudo)"
+    fi
+}
+
+apt_update() {
+    command -v apt-get >/dev/null || die "this needs $*; please install it"
+    [ -z "${apt_updated:-}" ] || return 0
+    as_root apt-get -qq update || die "apt-get update failed"
+    apt_updated=yes
+}
+
+# Installs packages where apt is; says what is missing elsewhere.
+apt_install() {
+    apt_update "$@"
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install "$@" >/dev/null ||
+        die "apt-get cannot install: $*"
+}
+
+need_rust() {
+    command -v cargo >/dev/null || PATH=$HOME/.cargo/bin:$PATH
+    command -v cargo >/dev/null || die "cargo is missing: install Rust from https://rustup.rs, then run this again"
+    # Rust links with cc, and ring compiles C with it.
+    command -v cc >/dev/null || { step "Installing a C compiler"; apt_install gcc libc6-dev; }
+}
+
+# Sets pg_bin to the server programs: $TAP_TEST_PG_BIN, or the newest release installed. With the argument wal2json,
+# one that has that plugin.
+find_postgres() {
+    local bin
+    if [ -n "${TAP_TEST_PG_BIN:-}" ]; then
+        pg_bin=$TAP_TEST_PG_BIN
+        [ -x "$pg_bin/initdb" ] || die "TAP_TEST_PG_BIN=$pg_bin has no initdb"
+        return 0
+    fi
+    pg_bin=
+    while read -r bin; do
+        [ "${1:-}" = wal2json ] && [ ! -e "${bin%/bin}/lib/wal2json.so" ] && continue
+        pg_bin=$bin
+    done < <(find /usr/lib/postgresql/*/bin -name initdb -printf '%h\n' 2>/dev/null | sort -V)
+    [ -n "$pg_bin" ]
+}
+
+# The same, after installing what is missing.
+need_postgres() {
+    local version packages
+    find_postgres "$@" && return 0
+    step "Installing PostgreSQL"
+    apt_update "a PostgreSQL server${1:+ with $1}"
+    if find_postgres; then
+        version=$(cut -d/ -f5 <<<"$pg_bin")
+    else
+        # `postgresql` depends on the distribution's release of it.
+        version=$(apt-cache depends postgresql | sed -n 's/^ *Depends: postgresql-\([0-9]*\)$/\1/p' | head -n 1)
+        [ -n "$version" ] || die "apt knows no package postgresql"
+    fi
+    if [ ! -e /etc/postgresql-common/createcluster.conf ]; then
+        # Only the programs are wanted: without this Debian makes a cluster and starts it.
+        apt_install postgresql-common
+        echo 'create_main_cluster = false' | as_root tee -a /etc/postgresql-common/createcluster.conf >/dev/null
+    fi
+    packages=("postgresql-$version")
+    [ "${1:-}" != wal2json ] || packages+=("postgresql-$version-wal2json")
+    apt_install "${packages[@]}"
+    find_postgres "$@" || die "no server${1:+ with $1} under /usr/lib/postgresql after installing ${packages[*]}"
+}

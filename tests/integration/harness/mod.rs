@@ -1,0 +1,18 @@
+//! What every test needs: a server ([`Cluster`]), a database ([`TestDb`]), the program ([`Tap`]), and comparisons.
+#![allow(dead_code, reason = "an API for tests: not every build uses all of it")]
+
+pub(crate) mod catalog;
+pub(crate) mod cluster;
+pub(crate) mod compare;
+pub(crate) mod database;
+pub(crate) mod decimal;
+pub(crate) mod messages;
+pub(crate) mod running;
+pub(crate) mod tap;
+
+pub(crate) use catalog::Catalog;
+pub(crate) use cluster::Cluster;
+pub(crate) use database::TestDb;
+pub(crate) use messages::{Message, check_protocol};
+pub(crate) use running::Running;
+pub(crate) use tap::{Output, Tap};

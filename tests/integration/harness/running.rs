@@ -1,0 +1,106 @@
+//! A tap that runs beside the test: read along, send a signal, look how it ends.
+
+use std::io::{self, BufRead, BufReader};
+use std::process::Child;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::tap::{gather, wait};
+use super::{Message, Output, Tap};
+
+/// A sync under way.
+pub(crate) struct Running {
+    child: Child,
+    lines: Receiver<io::Result<String>>,
+    stdout: String,
+    messages: Vec<Message>,
+    stderr: Option<JoinHandle<String>>,
+    /// Holds the program's files.
+    tap: Tap,
+}
+
+impl Running {
+    #[track_caller]
+    pub(crate) fn start(tap: Tap) -> Running {
+        let mut child = tap.command().spawn().expect("run the tap");
+        let stdout = BufReader::new(child.stdout.take().expect("a piped stdout"));
+        let stderr = gather(child.stderr.take().expect("a piped stderr"));
+        let (sender, lines) = channel();
+        thread::spawn(move || {
+            for line in stdout.lines() {
+                // The test may have lost interest.
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Running { child, lines, stdout: String::new(), messages: Vec::new(), stderr: Some(stderr), tap }
+    }
+
+    /// The next message; `None` at the end of stdout. Fails where neither comes in time.
+    #[track_caller]
+    pub(crate) fn next_message(&mut self, timeout: Duration) -> Option<&Message> {
+        match self.lines.recv_timeout(timeout) {
+            Ok(line) => {
+                let line = line.expect("read a line of UTF-8 from the tap");
+                self.messages.push(Message::parse(&line).unwrap_or_else(|error| panic!("{error}")));
+                self.stdout.push_str(&line);
+                self.stdout.push('\n');
+                self.messages.last()
+            }
+            Err(RecvTimeoutError::Disconnected) => None,
+            Err(RecvTimeoutError::Timeout) => panic!("no message within {timeout:?}; so far: {:?}", self.messages),
+        }
+    }
+
+    /// Reads until a message is as wanted and returns it.
+    #[track_caller]
+    pub(crate) fn wait_for(&mut self, timeout: Duration, wanted: impl Fn(&Message) -> bool) -> Message {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.next_message(left) {
+                Some(message) if wanted(message) => return message.clone(),
+                Some(_) => {}
+                None => panic!("the tap ended before the message that was waited for: {:?}", self.messages),
+            }
+        }
+    }
+
+    /// What has been read so far.
+    pub(crate) fn messages(&self) -> &[Message] {
+        &self.messages
+    }
+
+    /// Its files.
+    pub(crate) fn tap(&self) -> &Tap {
+        &self.tap
+    }
+
+    /// Sends a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("send a signal to the tap");
+    }
+
+    /// Waits for the end and returns all it printed, what was read before included.
+    #[track_caller]
+    pub(crate) fn finish(mut self) -> Output {
+        let timeout = self.tap.time_limit();
+        let status = wait(&mut self.child, timeout);
+        while self.next_message(timeout).is_some() {}
+        let stderr = self.stderr.take().expect("only taken here").join().expect("the thread that reads stderr");
+        let Some(status) = status else { panic!("the tap did not end within {timeout:?}; stderr:\n{stderr}") };
+        let (messages, stdout) = (std::mem::take(&mut self.messages), std::mem::take(&mut self.stdout));
+        Output { messages, stdout, stderr, status }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,8 @@
+//! The tap's tests against a real PostgreSQL: one binary, one private server, a database per test.
+//!
+//! `harness` runs the server and the tap and compares messages; every other module is a feature.
+
+mod golden;
+mod harness;
+mod harness_tests;
+mod reference;
