@@ -93,7 +93,8 @@ impl fmt::Display for Error {
         let mut cause = self.source.as_ref().map(|s| s.as_ref() as &dyn std::error::Error);
         while let Some(error) = cause {
             write!(f, ": {}", one_line(&error.to_string()))?;
-            cause = error.source();
+            // One of our own has told of its causes.
+            cause = if error.is::<Error>() { None } else { error.source() };
         }
         if let Some(hint) = &self.hint {
             write!(f, " ({hint})")?;
@@ -114,13 +115,18 @@ fn one_line(text: &str) -> String {
 
 /// Attaches context to the error of a [`Result`].
 pub trait Context<T> {
-    /// Turns the error into a run error with this message, the original attached as its source.
+    /// Turns the error into one with this message, the original attached as its source: a run error, or of the kind that
+    /// the original has.
     fn context(self, message: impl FnOnce() -> String) -> Result<T>;
 }
 
 impl<T, E: Into<Source>> Context<T> for std::result::Result<T, E> {
     fn context(self, message: impl FnOnce() -> String) -> Result<T> {
-        self.map_err(|error| Error::run(message()).source(error))
+        self.map_err(|error| {
+            let source = error.into();
+            let kind = source.downcast_ref::<Error>().map_or(ErrorKind::Run, Error::kind);
+            Error { kind, message: message(), hint: None, source: Some(source) }
+        })
     }
 }
 
@@ -135,5 +141,13 @@ mod tests {
         assert_eq!(error.to_string(), "cannot connect: refused by peer (start the server)");
         assert_eq!(error.kind().exit_code(), 1);
         assert_eq!(Error::usage("x").kind().exit_code(), 2);
+    }
+
+    #[test]
+    fn an_error_of_our_own_tells_its_causes_once_and_keeps_its_kind() {
+        let inner: Result<()> = Err(Error::transient("inner").source(std::io::Error::other("root")));
+        let outer = inner.context(|| "outer".to_owned()).unwrap_err();
+        assert_eq!(outer.to_string(), "outer: inner: root");
+        assert_eq!(outer.kind(), ErrorKind::Transient);
     }
 }

@@ -5,13 +5,15 @@ use std::process::ExitCode;
 use clap::Parser;
 use tap_postgres_rs::cli::Cli;
 use tap_postgres_rs::error::{Error, Result};
-use tap_postgres_rs::{logging, run};
+use tap_postgres_rs::logging;
+use tap_postgres_rs::run::{self, Outcome};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     logging::init();
     match std::panic::catch_unwind(|| start(cli)) {
-        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Ok(Outcome::Done)) => ExitCode::SUCCESS,
+        Ok(Ok(Outcome::Signal(number))) => ExitCode::from(128 + number),
         Ok(Err(error)) => {
             tracing::error!("{error}");
             ExitCode::from(error.kind().exit_code())
@@ -21,7 +23,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn start(cli: Cli) -> Result<()> {
+fn start(cli: Cli) -> Result<Outcome> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

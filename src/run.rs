@@ -1,28 +1,141 @@
-//! What the command line asks for.
+//! What the command line asks for: settings shown, a catalog discovered, or streams synced.
 
 use std::io::Write;
+use std::pin::pin;
+
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::about;
 use crate::catalog::Catalog;
 use crate::cli::Cli;
-use crate::config::Config;
-use crate::error::{Error, ErrorKind, Result};
+use crate::config::{Config, PemSource, SchemaDialect, SslMode};
+use crate::discovery::{Scope, catalog_entry, discover};
+use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::pg::connect::{Params, Pem, Server, SslMode as PgSslMode};
+use crate::singer::MessageWriter;
 use crate::state::State;
+use crate::sync::{Context, Env, sync};
+use crate::types::{self, Dialect};
+
+/// How a run ended that did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Everything was done.
+    Done,
+    /// This signal ended it, after a last valid STATE.
+    Signal(u8),
+}
 
 /// Does what the command line asks for.
-pub async fn run(cli: Cli) -> Result<()> {
+pub async fn run(cli: Cli) -> Result<Outcome> {
     if cli.about {
-        let mut stdout = std::io::stdout().lock();
-        return stdout
-            .write_all(about::text(cli.format).as_bytes())
-            .map_err(|error| Error::new(ErrorKind::Output, "cannot write to stdout").source(error));
+        return print(about::text(cli.format).as_bytes());
     }
-    Config::load(&cli.config)?;
-    if let Some(path) = cli.catalog_file() {
-        Catalog::load(path)?;
+    let config = Config::load(&cli.config)?;
+    let env = environment(config, &cli)?;
+    if cli.discover {
+        return discovery(&env).await;
     }
-    if let Some(path) = &cli.state {
-        State::load(path)?;
+    let catalog = cli.catalog_file().map(|path| Catalog::load(path)).transpose()?;
+    let state = cli.state.as_deref().map(State::load).transpose()?.unwrap_or_default();
+    synchronize(&env, catalog, state).await
+}
+
+fn print(bytes: &[u8]) -> Result<Outcome> {
+    let mut stdout = std::io::stdout().lock();
+    stdout
+        .write_all(bytes)
+        .and_then(|()| stdout.flush())
+        .map_err(|error| Error::new(ErrorKind::Output, "cannot write to stdout").source(error))?;
+    Ok(Outcome::Done)
+}
+
+fn environment(config: Config, cli: &Cli) -> Result<Env> {
+    let types = types::Options {
+        extended_types: config.extended_types,
+        dialect: match config.schema_dialect {
+            SchemaDialect::Portable => Dialect::Portable,
+            SchemaDialect::Reference => Dialect::Reference,
+        },
+    };
+    let primary = Server::new(&params(&config, &config.host, config.port))?;
+    let secondary = config.secondary().map(|(host, port)| Server::new(&params(&config, host, port))).transpose()?;
+    Ok(Env { types, primary, secondary, state_file: cli.state.clone(), config })
+}
+
+fn params(config: &Config, host: &str, port: u16) -> Params {
+    let pem = |source: &Option<PemSource>| {
+        source.as_ref().map(|source| match source {
+            PemSource::Path(path) => Pem::Path(path.clone()),
+            PemSource::Text(text) => Pem::Text(text.expose().to_owned()),
+        })
+    };
+    Params {
+        host: host.to_owned(),
+        port,
+        user: config.user.clone(),
+        password: config.password.as_ref().map(|password| password.expose().to_owned()),
+        dbname: config.dbname.clone(),
+        sslmode: match config.sslmode() {
+            SslMode::Disable => PgSslMode::Disable,
+            SslMode::Prefer => PgSslMode::Prefer,
+            SslMode::Require => PgSslMode::Require,
+            SslMode::VerifyCa => PgSslMode::VerifyCa,
+            SslMode::VerifyFull => PgSslMode::VerifyFull,
+        },
+        sslrootcert: pem(&config.sslrootcert),
+        sslcert: pem(&config.sslcert),
+        sslkey: pem(&config.sslkey),
     }
-    Ok(())
+}
+
+async fn discovery(env: &Env) -> Result<Outcome> {
+    let client = env.tables().connect().await?;
+    let schemas = &env.config.filter_schemas;
+    let tables = discover(&client, Scope::All((!schemas.is_empty()).then_some(schemas))).await?;
+    if tables.is_empty() {
+        return Err(Error::run(format!("the role can read no table of the database \"{}\"", env.config.dbname))
+            .hint("GRANT SELECT ON … TO the role, or look at filter_schemas"));
+    }
+    let streams = tables.iter().map(|table| catalog_entry(table, &env.config.dbname, &env.types)).collect();
+    let mut text = Vec::new();
+    Catalog { streams }.write_pretty(&mut text).context(|| "cannot write the catalog".to_owned())?;
+    print(&text)
+}
+
+/// Syncs until done, or until a signal comes. In every case what was written is whole and ends with a valid STATE, as
+/// long as stdout takes it.
+async fn synchronize(env: &Env, catalog: Option<Catalog>, state: State) -> Result<Outcome> {
+    let mut interrupt = signal(SignalKind::interrupt()).context(|| "cannot handle signals".to_owned())?;
+    let mut terminate = signal(SignalKind::terminate()).context(|| "cannot handle signals".to_owned())?;
+    let mut ctx = Context::new(MessageWriter::new(std::io::stdout()), state);
+    let outcome = {
+        let work = pin!(sync(&mut ctx, env, catalog));
+        tokio::select! {
+            result = work => result.map(|()| Outcome::Done),
+            _ = interrupt.recv() => Ok(Outcome::Signal(2)),
+            _ = terminate.recv() => Ok(Outcome::Signal(15)),
+        }
+    };
+    match outcome {
+        Ok(Outcome::Done) => {}
+        Ok(Outcome::Signal(number)) => {
+            tracing::info!("ending on signal {number}");
+            ctx.cut_short();
+        }
+        Err(ref error) => {
+            if error.kind() == ErrorKind::Output {
+                return outcome;
+            }
+            ctx.cut_short();
+        }
+    }
+    let finished = tokio::select! {
+        finished = ctx.finish() => finished,
+        // A second signal while the reader does not read: what it did not take is lost, and the state before it holds.
+        _ = interrupt.recv() => return Ok(Outcome::Signal(2)),
+        _ = terminate.recv() => return Ok(Outcome::Signal(15)),
+    };
+    // Why a run failed matters more than that its last lines could not be written.
+    outcome.and_then(|outcome| finished.map(|()| outcome))
 }

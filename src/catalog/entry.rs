@@ -198,6 +198,11 @@ impl CatalogEntry {
         self.table_text(&["schema-name"]).or_else(from_id).filter(|name| !name.is_empty())
     }
 
+    /// The SQL type that a column had when the catalog was made.
+    pub fn sql_datatype(&self, column: &str) -> Option<&str> {
+        self.metadata.iter().find(|m| m.column() == Some(column))?.metadata.get("sql-datatype")?.as_str()
+    }
+
     /// Whether the table is a view.
     pub fn is_view(&self) -> bool {
         self.table_value("is-view").is_some_and(is_true)

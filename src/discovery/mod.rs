@@ -81,8 +81,11 @@ fn table(row: &Row, mut columns: Vec<Column>, partitions: &Partitions) -> Result
         (_, None) => ReplicaIdentity::None,
     };
     let estimate: i64 = row.get(4);
-    let row_estimate =
-        if kind == TableKind::Partitioned && estimate <= 0 { partitions.rows.get(&oid).copied().unwrap_or(-1) } else { estimate };
+    let row_estimate = if kind == TableKind::Partitioned && estimate <= 0 {
+        partitions.rows.get(&oid).copied().unwrap_or(-1)
+    } else {
+        estimate
+    };
     Ok(Table {
         oid,
         schema: row.get(1),
@@ -170,10 +173,8 @@ impl Partitions {
             .query(include_str!("partitions.sql"), &[])
             .await
             .map_err(|e| query_error("cannot list the partitions", e))?;
-        let mut partitions = Partitions {
-            parent: rows.iter().map(|row| (row.get(0), row.get(1))).collect(),
-            rows: HashMap::new(),
-        };
+        let mut partitions =
+            Partitions { parent: rows.iter().map(|row| (row.get(0), row.get(1))).collect(), rows: HashMap::new() };
         for row in rows.iter().filter(|row| row.get::<_, i8>(2) as u8 != b'p' && row.get::<_, i64>(3) >= 0) {
             if let Some(root) = partitions.root(row.get(0)) {
                 *partitions.rows.entry(root).or_default() += row.get::<_, i64>(3);

@@ -198,7 +198,9 @@ pub async fn publish_sql(
         match (exists, targets.is_empty()) {
             (true, true) => {}
             (true, false) => statements.push(format!("ALTER PUBLICATION {ident} ADD TABLE {}", targets.join(", "))),
-            (false, false) => statements.push(format!("CREATE PUBLICATION {ident} FOR TABLE {}{with}", targets.join(", "))),
+            (false, false) => {
+                statements.push(format!("CREATE PUBLICATION {ident} FOR TABLE {}{with}", targets.join(", ")))
+            }
             // The main publication is always named to the slot, so it has to exist.
             (false, true) if identified => statements.push(format!("CREATE PUBLICATION {ident}{with}")),
             (false, true) => {}

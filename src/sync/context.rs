@@ -67,7 +67,15 @@ impl Progress {
 impl Context {
     /// The start of a run.
     pub fn new(out: MessageWriter, state: State) -> Self {
-        Context { out, state, opened: false, last_state: Vec::new(), changed: true, mark: 0, progress: Progress::default() }
+        Context {
+            out,
+            state,
+            opened: false,
+            last_state: Vec::new(),
+            changed: true,
+            mark: 0,
+            progress: Progress::default(),
+        }
     }
 
     /// Appends a SCHEMA message.

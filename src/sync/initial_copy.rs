@@ -64,7 +64,8 @@ pub(super) struct TransactionSnapshot {
 impl TransactionSnapshot {
     /// What is visible to the session's transaction, or now where it has none.
     pub(super) async fn read(session: &mut Session) -> Result<Self> {
-        let function = if session.server_version() >= 130_000 { "pg_current_snapshot" } else { "txid_current_snapshot" };
+        let function =
+            if session.server_version() >= 130_000 { "pg_current_snapshot" } else { "txid_current_snapshot" };
         let rows = session.query(&format!("SELECT pg_catalog.{function}()")).await?;
         let text = rows.first().and_then(|row| row.first()?.as_deref());
         text.and_then(TransactionSnapshot::parse).ok_or_else(|| Error::run("the server's snapshot can't be read"))
@@ -74,7 +75,8 @@ impl TransactionSnapshot {
     fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split(':');
         let (xmin, xmax, running) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?, parts.next()?);
-        let running = running.split(',').filter(|xid| !xid.is_empty()).map(|xid| xid.parse().ok()).collect::<Option<_>>()?;
+        let running =
+            running.split(',').filter(|xid| !xid.is_empty()).map(|xid| xid.parse().ok()).collect::<Option<_>>()?;
         Some(TransactionSnapshot { xmin, xmax, running })
     }
 
@@ -98,17 +100,18 @@ impl<'a> Copier<'a> {
         tracing::info!("{}: copying the table before its changes are streamed", plan.id);
         let first_run = ctx.state.bookmark(&plan.id).version().is_none();
         let version = version_now();
+        let floor = self.floor;
         let (place, session) = match &self.env.secondary {
             Some(secondary) if !plan.key_properties.is_empty() => {
-                let place = Place::At(self.floor);
-                (place, wait_for_replay(&mut self.secondary, secondary, self.floor).await?)
+                let session = wait_for_replay(&mut self.secondary, secondary, floor).await?;
+                (Place::At(floor), session)
             }
             _ => self.snapshot().await?,
         };
         // Until its changes are streamed, a copy that no slot stands behind has the position of the main slot.
         let lsn = match &place {
             Place::At(lsn) => *lsn,
-            Place::Snapshot { .. } => self.floor,
+            Place::Snapshot { .. } => floor,
         };
         let oid = Some(plan.table.oid);
         ctx.state.set_log_based(&plan.id, lsn.0, version, Copy::Unfinished, oid);

@@ -102,9 +102,8 @@ impl LogBased {
             return Ok(LogBased { source: None, copies: plans, streamed: Vec::new(), acknowledge: None });
         }
         let source = log_based::prepare(env, client, &mut plans, &ctx.state).await?;
-        let (streamed, copies): (Vec<_>, Vec<_>) = plans
-            .into_iter()
-            .partition(|plan| is_streamed(plan, &ctx.state) && !source.copy_again.contains(&plan.id));
+        let (streamed, copies): (Vec<_>, Vec<_>) =
+            plans.into_iter().partition(|plan| is_streamed(plan, &ctx.state) && !source.copy_again.contains(&plan.id));
         for plan in &copies {
             let oid = ctx.state.bookmark(&plan.id).table_oid();
             if oid.is_some_and(|oid| oid != plan.table.oid) {

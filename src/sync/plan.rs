@@ -9,7 +9,7 @@ use crate::singer::JsonBuf;
 use crate::types::{self, Codec};
 
 /// A stream as it is read in this run.
-pub struct StreamPlan {
+pub(crate) struct StreamPlan {
     /// `tap_stream_id`
     pub id: String,
     /// The table as the server has it now.
@@ -30,7 +30,7 @@ pub struct StreamPlan {
 }
 
 /// A selected column.
-pub struct PlanColumn {
+pub(crate) struct PlanColumn {
     /// Its name.
     pub name: String,
     /// Text to JSON.
@@ -43,7 +43,7 @@ pub struct PlanColumn {
 
 impl StreamPlan {
     /// Compiles the plan of a table, as far as the catalog's entry selects it.
-    pub fn new(
+    pub(crate) fn new(
         table: Table,
         entry: Option<CatalogEntry>,
         method: ReplicationMethod,
@@ -72,13 +72,13 @@ impl StreamPlan {
     }
 
     /// Takes the table as it was discovered anew.
-    pub fn refresh(&mut self, table: Table, options: &types::Options) {
+    pub(crate) fn refresh(&mut self, table: Table, options: &types::Options) {
         self.table = table;
         self.compile(options);
     }
 
     /// Leaves columns out of the schema and of every record.
-    pub fn leave_out(&mut self, columns: Vec<String>, options: &types::Options) {
+    pub(crate) fn leave_out(&mut self, columns: Vec<String>, options: &types::Options) {
         self.left_out = columns;
         self.compile(options);
     }
@@ -101,7 +101,10 @@ impl StreamPlan {
                 continue;
             }
             definitions.extend(resolved.definition);
-            let edited = self.entry.as_ref().and_then(|e| edited_schema(e, &column.name, &resolved.sql_datatype, &resolved.schema));
+            let edited = self
+                .entry
+                .as_ref()
+                .and_then(|e| edited_schema(e, &column.name, &resolved.sql_datatype, &resolved.schema));
             properties.insert(column.name.clone(), edited.unwrap_or(resolved.schema));
             self.columns.push(PlanColumn::new(&column.name, resolved.codec));
         }
@@ -117,11 +120,10 @@ impl StreamPlan {
     }
 
     /// The schema of the stream phase, which has columns of its own.
-    pub fn stream_schema(&self, debug_lsn: bool) -> Value {
+    pub(crate) fn stream_schema(&self, debug_lsn: bool) -> Value {
         let mut schema = self.schema.clone();
         if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
-            properties
-                .insert("_sdc_deleted_at".to_owned(), json!({"type": ["null", "string"], "format": "date-time"}));
+            properties.insert("_sdc_deleted_at".to_owned(), json!({"type": ["null", "string"], "format": "date-time"}));
             if debug_lsn {
                 properties.insert("_sdc_lsn".to_owned(), json!({"type": ["null", "string"]}));
             }
@@ -130,12 +132,12 @@ impl StreamPlan {
     }
 
     /// Opens a RECORD message: everything before the first property.
-    pub fn start_record(&self, out: &mut JsonBuf) {
+    pub(crate) fn start_record(&self, out: &mut JsonBuf) {
         out.raw(&self.record_start);
     }
 
     /// The place of a column among the selected ones.
-    pub fn position(&self, name: &str) -> Option<usize> {
+    pub(crate) fn position(&self, name: &str) -> Option<usize> {
         self.columns.iter().position(|c| c.name == name)
     }
 }
@@ -148,14 +150,9 @@ impl PlanColumn {
         PlanColumn { name: name.to_owned(), codec, label: label.replace(Vec::new()), reported: false }
     }
 
-    /// Appends `"name":`.
-    pub fn label(&self, out: &mut JsonBuf) {
-        out.raw(&self.label);
-    }
-
     /// Appends `"name":value`.
     #[inline]
-    pub fn encode(&mut self, text: Option<&[u8]>, out: &mut JsonBuf) {
+    pub(crate) fn encode(&mut self, text: Option<&[u8]>, out: &mut JsonBuf) {
         out.raw(&self.label);
         match text {
             None => out.raw(b"null"),
@@ -174,17 +171,17 @@ impl PlanColumn {
 }
 
 /// What ends every RECORD of a stream: version and time of extraction.
-pub struct RecordEnd(Vec<u8>);
+pub(crate) struct RecordEnd(Vec<u8>);
 
 impl RecordEnd {
     /// For this version, extracted now.
-    pub fn new(version: i64) -> Self {
+    pub(crate) fn new(version: i64) -> Self {
         let now = chrono::Utc::now().format("%Y-%m-%dT%H:%M:%S%.6fZ");
         RecordEnd(format!("}},\"version\":{version},\"time_extracted\":\"{now}\"}}\n").into_bytes())
     }
 
     /// Closes a RECORD message.
-    pub fn write(&self, out: &mut JsonBuf) {
+    pub(crate) fn write(&self, out: &mut JsonBuf) {
         out.raw(&self.0);
     }
 }
@@ -193,7 +190,9 @@ impl RecordEnd {
 /// discovered, or where the column's type has changed since.
 fn edited_schema(entry: &CatalogEntry, name: &str, sql_datatype: &str, fresh: &Value) -> Option<Value> {
     let edited = entry.properties()?.get(name)?;
-    if edited.as_object().is_none_or(Map::is_empty) || entry.sql_datatype(name).is_some_and(|known| known != sql_datatype) {
+    if edited.as_object().is_none_or(Map::is_empty)
+        || entry.sql_datatype(name).is_some_and(|known| known != sql_datatype)
+    {
         return None;
     }
     (essence(edited) != essence(fresh)).then(|| edited.clone())
@@ -201,11 +200,13 @@ fn edited_schema(entry: &CatalogEntry, name: &str, sql_datatype: &str, fresh: &V
 
 /// A schema without what differs between dialects, or follows from a length or a key that may have changed.
 fn essence(schema: &Value) -> Value {
-    const BOUNDS: [&str; 6] =
-        ["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "maxLength"];
+    const BOUNDS: [&str; 6] = ["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "maxLength"];
     let Some(schema) = schema.as_object() else { return schema.clone() };
-    let mut essence: Map<String, Value> =
-        schema.iter().filter(|(key, _)| !BOUNDS.contains(&key.as_str()) && *key != "items").map(|(k, v)| (k.clone(), v.clone())).collect();
+    let mut essence: Map<String, Value> = schema
+        .iter()
+        .filter(|(key, _)| !BOUNDS.contains(&key.as_str()) && *key != "items")
+        .map(|(k, v)| (k.clone(), v.clone()))
+        .collect();
     if let Some(Value::Array(types)) = essence.get_mut("type") {
         types.retain(|t| t != "null");
     }

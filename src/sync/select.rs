@@ -61,8 +61,11 @@ pub(super) async fn select(client: &Client, env: &Env, catalog: Option<Catalog>)
             None => defaults.method(&table, false).await?,
         };
         if method == ReplicationMethod::LogBased && table.kind.is_view() {
-            return Err(Error::usage(format!("stream \"{}\" is a view, which has no log to read", entry.tap_stream_id))
-                .hint("set its replication-method to FULL_TABLE or INCREMENTAL"));
+            return Err(Error::usage(format!(
+                "stream \"{}\" is a view, which has no log to read",
+                entry.tap_stream_id
+            ))
+            .hint("set its replication-method to FULL_TABLE or INCREMENTAL"));
         }
         let replication_key = entry.replication_key().map(str::to_owned);
         let plan = StreamPlan::new(table, Some(entry), method, replication_key, &env.types);

@@ -96,7 +96,9 @@ impl<'a> Applier<'a> {
         match table {
             _ if self.routes.get(table).is_some() => Ok(()),
             TableRef::Name(schema, name) => self.routes.name(self.client, &self.streams, schema, name).await,
-            TableRef::Oid(oid) => Err(Error::run(format!("a change names the relation {oid}, which was not described"))),
+            TableRef::Oid(oid) => {
+                Err(Error::run(format!("a change names the relation {oid}, which was not described")))
+            }
         }
     }
 
@@ -142,8 +144,9 @@ impl<'a> Applier<'a> {
             unknown.extend(self.new_shape.fill_by_name(&self.streams[stream], new));
             if change.old.is_none() {
                 let live = &self.streams[stream];
-                let missing = |(index, _): &(usize, _)| !self.new_shape.columns.contains(&Some(*index));
-                let missing = live.plan.columns.iter().enumerate().find(|(i, c)| missing(&(*i, c)) && live.expects(&c.name));
+                let mut columns = live.plan.columns.iter().enumerate();
+                let missing = columns
+                    .find(|(at, column)| !self.new_shape.columns.contains(&Some(*at)) && live.expects(&column.name));
                 unknown.extend(missing.map(|(_, column)| column.name.as_bytes()));
             }
         }

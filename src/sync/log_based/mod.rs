@@ -72,8 +72,7 @@ pub(super) async fn prepare(env: &Env, client: &Client, plans: &mut [StreamPlan]
         // The publication comes before the slot: a slot can't see a younger one.
         name_of if name_of == OutputPluginName::Pgoutput.as_str() => {
             let publication = config.publication(&name).to_owned();
-            let (publications, added) =
-                publications(env, client, &publication, plans, slot.is_none()).await?;
+            let (publications, added) = publications(env, client, &publication, plans, slot.is_none()).await?;
             copy_again.extend(added);
             settle_columns(plans, &publications, env)?;
             Box::new(Pgoutput::new(publications.names().to_vec()))
@@ -151,10 +150,11 @@ async fn publications(
         return Err(publication::unpublished(name, &tables, &statements));
     }
     if !exists && !slot_is_new {
-        return Err(Error::run(format!("the slot is older than the publication \"{name}\", which does not exist")).hint(
-            "a slot can't see a younger publication: drop the slot, so that both are made anew, or name the right \
+        return Err(Error::run(format!("the slot is older than the publication \"{name}\", which does not exist"))
+            .hint(
+                "a slot can't see a younger publication: drop the slot, so that both are made anew, or name the right \
              publication with publication_name",
-        ));
+            ));
     }
     publication::publish(client, &statements).await?;
     let added = missing.iter().map(|plan| plan.id.clone()).collect();
@@ -166,8 +166,11 @@ fn settle_columns(plans: &mut [StreamPlan], publications: &Publications, env: &E
     for plan in plans.iter_mut() {
         let unpublished = publications.unpublished_columns(&plan.table);
         if let Some(key) = plan.key_properties.iter().find(|key| unpublished.contains(key)) {
-            return Err(Error::run(format!("the publication does not publish the key column \"{key}\" of \"{}\"", plan.id))
-                .hint("add it to the publication's column list"));
+            return Err(Error::run(format!(
+                "the publication does not publish the key column \"{key}\" of \"{}\"",
+                plan.id
+            ))
+            .hint("add it to the publication's column list"));
         }
         let selected: Vec<&str> =
             unpublished.iter().map(String::as_str).filter(|name| plan.position(name).is_some()).collect();
@@ -192,7 +195,11 @@ fn leave_out_virtual(plans: &mut [StreamPlan], env: &Env) {
         let columns: Vec<String> =
             plan.table.columns.iter().filter(|c| c.generated == Generated::Virtual).map(|c| c.name.clone()).collect();
         if !columns.is_empty() {
-            tracing::warn!("{}: virtual generated columns are not in the log; left out: {}", plan.id, columns.join(", "));
+            tracing::warn!(
+                "{}: virtual generated columns are not in the log; left out: {}",
+                plan.id,
+                columns.join(", ")
+            );
             plan.leave_out(columns, &env.types);
         }
     }

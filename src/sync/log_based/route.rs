@@ -58,7 +58,8 @@ impl Routes {
     /// Looks a table up that wal2json names for the first time.
     pub(super) async fn name(&mut self, client: &Client, streams: &[Live], schema: &str, name: &str) -> Result<()> {
         let own = |live: &Live| live.plan.table.schema == schema && live.plan.table.name == name;
-        let mut targets: Vec<usize> = streams.iter().enumerate().filter(|(_, live)| own(live)).map(|(i, _)| i).collect();
+        let mut targets: Vec<usize> =
+            streams.iter().enumerate().filter(|(_, live)| own(live)).map(|(i, _)| i).collect();
         // Only a schema with partitions is read as a whole, so that other tables can turn up at all.
         let sql = "SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
                    WHERE n.nspname::text = $1 AND c.relname::text = $2 AND c.relispartition";

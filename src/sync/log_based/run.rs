@@ -332,13 +332,7 @@ impl Phase<'_> {
     }
 
     /// Nothing came for a while; says whether the run ends.
-    async fn pause(
-        &mut self,
-        ctx: &mut Context,
-        silence: &mut Silence,
-        bounded: bool,
-        poll: Duration,
-    ) -> Result<bool> {
+    async fn pause(&mut self, ctx: &mut Context, silence: &mut Silence, bounded: bool, poll: Duration) -> Result<bool> {
         if silence.wait == FIRST_ASK {
             silence.since = self.clock;
         }

@@ -115,7 +115,8 @@ async fn fetch(
     found: &mut Vec<(usize, Vec<u8>)>,
 ) -> Result<()> {
     let plan = &mut live.plan;
-    let mut columns: Vec<usize> = batch.iter().flat_map(|row| row.missing.0.iter().map(|(_, column)| *column)).collect();
+    let mut columns: Vec<usize> =
+        batch.iter().flat_map(|row| row.missing.0.iter().map(|(_, column)| *column)).collect();
     columns.sort_unstable();
     columns.dedup();
     let mut by_key: HashMap<&Key, Vec<&IncompleteRow>> = HashMap::new();
