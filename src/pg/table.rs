@@ -126,7 +126,7 @@ pub enum TypeKind {
 
 impl PgType {
     /// The type below all domains, and the typmod that holds for it: a domain's own, else the column's.
-    pub fn base<'a>(self: &'a Arc<PgType>, typmod: i32) -> (&'a Arc<PgType>, i32) {
+    pub fn base(self: &Arc<PgType>, typmod: i32) -> (&Arc<PgType>, i32) {
         match &self.kind {
             TypeKind::Domain { base, typmod: own } => base.base(if *own == -1 { typmod } else { *own }),
             _ => (self, typmod),

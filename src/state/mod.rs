@@ -146,9 +146,11 @@ impl State {
         self.bookmarks = std::mem::take(&mut self.bookmarks).into_iter().filter(|(id, b)| keep(id, b)).collect();
     }
 
-    /// Writes a FULL_TABLE bookmark.
+    /// Writes a FULL_TABLE bookmark. An unfinished one has no `xmin`: the reference would go on under its version, in which
+    /// the target may hold rows that are gone by then.
     pub fn set_full_table(&mut self, id: &str, version: i64, copy: Copy) {
-        self.set(id, ReplicationMethod::FullTable, [("version", json!(version)), ("xmin", copy.xmin())]);
+        let xmin = (copy == Copy::Finished).then(|| ("xmin", copy.xmin()));
+        self.set(id, ReplicationMethod::FullTable, [("version", json!(version))].into_iter().chain(xmin));
     }
 
     /// Writes an INCREMENTAL bookmark; without a value no row has been read yet.
@@ -172,13 +174,13 @@ impl State {
         }
     }
 
-    /// Marks a stream that is about to be copied, keeping what its bookmark holds. Without a position there is nothing
-    /// to mark: the reference refuses `xmin` without `lsn` in LOG_BASED, and copies such a stream anyway.
-    pub fn announce_copy(&mut self, id: &str, method: ReplicationMethod) {
+    /// Marks a LOG_BASED stream that is about to be copied, keeping what its bookmark holds. Without a position there is
+    /// nothing to mark: the reference refuses `xmin` without `lsn`, and copies such a stream anyway.
+    pub fn announce_copy(&mut self, id: &str) {
         let has_lsn = self.bookmark(id).lsn().is_some();
         let bookmark = self.bookmark_mut(id);
-        bookmark.insert("last_replication_method".to_owned(), json!(method.as_str()));
-        if method == ReplicationMethod::FullTable || has_lsn {
+        bookmark.insert("last_replication_method".to_owned(), json!(ReplicationMethod::LogBased.as_str()));
+        if has_lsn {
             bookmark.insert("xmin".to_owned(), Copy::Unfinished.xmin());
         }
     }

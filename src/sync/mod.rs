@@ -109,7 +109,7 @@ impl LogBased {
             if oid.is_some_and(|oid| oid != plan.table.oid) {
                 tracing::warn!("{}: the table was dropped and made again; copying it again", plan.id);
             }
-            ctx.state.announce_copy(&plan.id, ReplicationMethod::LogBased);
+            ctx.state.announce_copy(&plan.id);
         }
         // What the given state says is stored, and no position that means "where the slot stands".
         let stored = streamed.iter().map(|plan| ctx.state.bookmark(&plan.id).lsn()).min().flatten();
@@ -126,11 +126,6 @@ async fn run(
     others: Vec<StreamPlan>,
 ) -> Result<()> {
     let LogBased { source, copies, streamed, acknowledge } = log_based;
-    for plan in &others {
-        if plan.method == ReplicationMethod::FullTable {
-            ctx.state.announce_copy(&plan.id, plan.method);
-        }
-    }
     let mut source = source;
     let floor = source.as_ref().map_or(Lsn::INVALID, |s| s.confirmed_flush.max(acknowledge.unwrap_or_default()));
     let exported = source.as_mut().and_then(|source| source.exported.take());

@@ -113,7 +113,8 @@ fn comparable(entry: &Value, dbname: &str) -> Value {
     let mut entry = entry.clone();
     let metadata = entry["metadata"].as_array_mut().expect("metadata is a list");
     metadata.sort_by_key(|item| item["breadcrumb"].to_string());
-    let table = metadata[0]["metadata"].as_object_mut().expect("metadata of the table");
+    let table = metadata.iter_mut().find(|item| item["breadcrumb"] == json!([])).expect("metadata of the table");
+    let table = table["metadata"].as_object_mut().expect("metadata of the table");
     assert_eq!(table["database-name"], dbname);
     table.insert("database-name".to_owned(), json!("<dbname>"));
     assert!(table["row-count"].is_i64(), "row-count of {table:?}");
