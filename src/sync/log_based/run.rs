@@ -295,7 +295,7 @@ impl Phase<'_> {
                 break;
             }
         }
-        stream.finish();
+        stream.finish().await;
         Ok(())
     }
 
@@ -387,6 +387,7 @@ impl Phase<'_> {
         ctx.progress.apply(&mut ctx.state);
         let reached = ctx.progress.reached();
         for live in &mut self.applier.streams {
+            live.end = RecordEnd::new(live.version);
             if live.copied.take_if(|(_, until)| reached >= *until).is_some() {
                 let (id, oid) = (&live.plan.id, live.plan.table.oid);
                 ctx.state.set_log_based(id, reached.0, live.version, Copy::Finished, Some(oid));
