@@ -70,9 +70,7 @@ fn several_tables_under_one_writer(plugin: &str) {
 fn a_copy_without_a_spare_slot(plugin: &str) {
     let cluster = Cluster::start("max_replication_slots = 1");
     let source = Source::on(&cluster, plugin, TABLES, &["item", "other"]);
-    source.db.psql(
-        "insert into item values (-1), (-2), (-3); delete from item where n = -2; insert into other values (-1);",
-    );
+    source.db.psql("insert into item values (-1), (-2), (-3);  insert into other values (-1);");
     let outputs: Vec<Output> = thread::scope(|scope| {
         let writing = scope.spawn(|| source.db.psql(&writer("item", 4000)));
         thread::sleep(Duration::from_millis(50));
@@ -82,7 +80,7 @@ fn a_copy_without_a_spare_slot(plugin: &str) {
         let third = source.run_after("insert into other values (1)", second.last_state());
         vec![first, second, third]
     });
-    assert_eq!(told(&outputs, "item"), [-3, -1].into_iter().chain(1..=4000).collect::<Vec<_>>());
+    assert_eq!(told(&outputs, "item"), (-3..=-1).chain(1..=4000).collect::<Vec<_>>());
     assert_eq!(told(&outputs, "other"), [-1, 1]);
     assert!(outputs[0].last_state()["bookmarks"]["public-item"]["xmin"].is_null());
     assert_eq!(source.db.query_one("select count(*) from pg_replication_slots"), "1");

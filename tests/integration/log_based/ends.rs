@@ -41,11 +41,13 @@ fn last_state(output: &Output) -> Value {
     output.last_state().clone()
 }
 
-/// What a run printed before its last STATE and what the next prints from it are all rows, each once.
+/// What a run printed before its last STATE, or an earlier one that claims the same, and what the next prints from it are
+/// all rows, each once.
 #[track_caller]
 fn assert_nothing_lost(source: &Source, ended: &Output, expected: &[i64]) {
     let state = last_state(ended);
-    let at = ended.messages.iter().rposition(Message::is_state).expect("a STATE");
+    let same = |message: &Message| message.as_state().is_some_and(|of| lsn(of, "item") == lsn(&state, "item"));
+    let at = ended.messages.iter().position(same).expect("a STATE");
     let mut ids: Vec<i64> =
         ended.messages[..at].iter().filter_map(Message::as_record).filter_map(|r| r.record["id"].as_i64()).collect();
     ids.extend(numbers(&source.run(&state), "item", "id"));
@@ -77,7 +79,11 @@ fn a_signal_ends_a_stream(plugin: &str) {
         running.wait_for(LIMIT, is_row(1000));
         running.signal(signal);
         let output = running.finish().expect_code(code);
-        assert_nothing_lost(&source, &output, &(4..=60_000).collect::<Vec<_>>());
+        // A transaction that was cut short comes again, whole.
+        let printed = numbers(&output, "item", "id");
+        let again = numbers(&source.run(&last_state(&output)), "item", "id");
+        let all: Vec<i64> = (4..=60_000).collect();
+        assert!(again == all || (printed == all && again.is_empty()), "{} and {}", printed.len(), again.len());
     }
 }
 
@@ -122,7 +128,7 @@ fn a_reader_that_goes_away(plugin: &str) {
 
 /// The server must hear from the tap also while nobody takes what the tap prints.
 fn a_reader_that_stops_for_a_while(plugin: &str) {
-    let cluster = Cluster::start("wal_sender_timeout = '2s'");
+    let cluster = Cluster::start("wal_sender_timeout = '3s'");
     let source = Source::on(&cluster, plugin, ITEM, &["item"]);
     let state = source.copied();
     source.db.psql(&fill(1, 40_000));

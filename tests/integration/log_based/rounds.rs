@@ -39,7 +39,7 @@ const TABLES: &str = "
     create procedure change() language plpgsql as $$
     declare k integer := some_id();
     begin
-        case (random() * 11)::integer
+        case (random() * 15)::integer
         when 0 then update item set id = some_id() + 100 where id = k;
         when 1 then delete from item where id = k;
         when 2 then update item set amount = random()::numeric * 1e20, doc = jsonb_build_object('k', k) where id = k;
@@ -104,7 +104,7 @@ fn a_target_converges(plugin: &str) {
 /// A table without a key is appended to: its records are the copy, then each change once, in the order of the log.
 fn a_keyless_table_is_a_history(plugin: &str) {
     let mut source = Source::new(plugin, TABLES, &["keyless"]);
-    source.db.psql("select setseed(0.5); call random_changes(200);");
+    source.db.psql("select setseed(0.5); call random_changes(300);");
     // What a trigger saw before the copy is not seen again.
     let copied = source.tap().run();
     let count = source.db.query_one("select count(*) from keyless");
@@ -114,7 +114,7 @@ fn a_keyless_table_is_a_history(plugin: &str) {
     source.catalog = select(source.catalog.clone(), &["history"]);
     state = source.run(&state).last_state().clone();
     for round in 1..4 {
-        source.db.psql(&format!("select setseed(0.{round}); call random_changes(200);"));
+        source.db.psql(&format!("select setseed(0.{round}); call random_changes(300);"));
         let output = source.run(&state);
         let told = |stream: &str| -> Vec<Value> {
             output.record_messages().filter(|record| record.stream == stream).map(event).collect()

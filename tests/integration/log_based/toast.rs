@@ -108,10 +108,11 @@ fn a_key_that_moves(plugin: &str) {
 
 fn a_composite_key_of_odd_types(plugin: &str) {
     let sql = r#"
-        create table doc (at timestamptz, "odd ""key" text, u uuid, n numeric(10, 2), b bytea, note text, body text,
-            primary key (at, "odd ""key", u, n, b));
+        create table doc (at timestamptz, "odd ""key" text, u uuid, n numeric(10, 2), b bytea, ok boolean, f double precision, c char(4),
+            d interval, v daterange, note text, body text,
+            primary key (at, "odd ""key", u, n, b, ok, f, c, d, v));
         alter table doc alter body set storage external;
-        insert into doc select '2024-02-29 12:00:00.123456+05:30', E'it''s \\ a\tkey', md5(i::text)::uuid, 1.10, '\x00ff',
+        insert into doc select '2024-02-29 12:00:00.123456+05:30', E'it''s \\ a\tkey', md5(i::text)::uuid, 1.10, '\x00ff', true, 0.1, 'ab', '1 day 2 h', '[2024-01-01,2024-02-01)',
             'n' || i, (select string_agg(md5(j::text || i), '') from generate_series(1, 300) j) from generate_series(1, 3) i;"#;
     let source = Source::new(plugin, sql, &["doc"]);
     let copied = source.tap().run();
