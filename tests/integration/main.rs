@@ -5,4 +5,5 @@
 mod golden;
 mod harness;
 mod harness_tests;
+mod log_based;
 mod reference;

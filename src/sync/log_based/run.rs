@@ -304,6 +304,8 @@ impl Phase<'_> {
         match change {
             Change::Begin { commit_lsn, commit_time, xid } => {
                 if bounded && commit_lsn >= self.end.lsn {
+                    // Transactions come in the order of their commits: all before the end have come.
+                    ctx.progress.reach(self.end.lsn);
                     return Ok(true);
                 }
                 self.transaction = Some(Transaction::new(commit_lsn, commit_time, xid));
