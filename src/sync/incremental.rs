@@ -8,6 +8,7 @@ use super::plan::StreamPlan;
 use super::version_now;
 use crate::error::{Error, Result};
 use crate::pg::quote;
+use crate::pg::table::Column;
 use crate::pg::wire::Session;
 use crate::singer::JsonBuf;
 use crate::state::State;
@@ -43,7 +44,7 @@ pub(super) async fn sync(
             Value::String(text) => text.clone(),
             other => other.to_string(),
         };
-        query += &format!(" WHERE {ident} >= {}::{}", quote::literal(&text), column.data_type);
+        query += &format!(" WHERE {ident} >= {}::{}", quote::literal(&text), compared_as(column));
     }
     query += &format!(" ORDER BY {ident}");
     if let Some(limit) = limit {
@@ -57,6 +58,17 @@ pub(super) async fn sync(
     copy_rows(ctx, session, plan, &query, version, Some(&mut tracker)).await?;
     tracker.store(&mut ctx.state);
     Ok(())
+}
+
+/// The type to read a bookmark as. `character` and `bit` alone would be of length 1 and cut it off.
+fn compared_as(column: &Column) -> &str {
+    if column.ty.is_builtin("bpchar") {
+        "pg_catalog.bpchar"
+    } else if column.ty.is_builtin("bit") {
+        r#"pg_catalog."bit""#
+    } else {
+        &column.data_type
+    }
 }
 
 /// Follows the replication key of the rows that are sent, and moves the bookmark now and then.
