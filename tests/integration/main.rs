@@ -2,7 +2,9 @@
 //!
 //! `harness` runs the server and the tap and compares messages; every other module is a feature.
 
+mod files;
 mod golden;
 mod harness;
 mod harness_tests;
+mod incremental;
 mod reference;
