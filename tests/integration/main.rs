@@ -10,3 +10,4 @@ mod harness_tests;
 mod incremental;
 mod reference;
 mod selection;
+mod values;
