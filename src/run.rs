@@ -2,8 +2,10 @@
 
 use std::io::Write;
 use std::pin::pin;
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::timeout;
 
 use crate::about;
 use crate::catalog::Catalog;
@@ -16,6 +18,9 @@ use crate::singer::MessageWriter;
 use crate::state::State;
 use crate::sync::{Context, Env, sync};
 use crate::types::{self, Dialect};
+
+/// How long a signalled run waits for the server to take a cancel request.
+const CANCEL_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How a run ended that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,6 +127,11 @@ async fn synchronize(env: &Env, catalog: Option<Catalog>, state: State) -> Resul
         Ok(Outcome::Signal(number)) => {
             tracing::info!("ending on signal {number}");
             ctx.cut_short();
+            if let Some(token) = ctx.cancel.take()
+                && let Ok(Err(error)) = timeout(CANCEL_PATIENCE, env.primary.cancel(token)).await
+            {
+                tracing::debug!("cannot cancel the query: {error}");
+            }
         }
         Err(ref error) => {
             if error.kind() == ErrorKind::Output {

@@ -21,7 +21,9 @@ SELECT c.oid,
        c.reltuples::int8,
        c.relreplident,
        key.columns AS key_columns,
-       identity.columns AS identity_columns
+       identity.columns AS identity_columns,
+       c.relpersistence = 'p' AS logged,
+       pg_catalog.row_security_active(c.oid) AS row_security
   FROM visible v
   JOIN pg_catalog.pg_class c ON c.relnamespace = v.relnamespace AND c.relname = v.relname
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace

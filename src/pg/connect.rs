@@ -271,6 +271,9 @@ fn settings(server_version: u32) -> String {
     if server_version >= 90_600 {
         settings.push(("idle_in_transaction_session_timeout", "0"));
     }
+    if server_version >= 140_000 {
+        settings.push(("idle_session_timeout", "0"));
+    }
     if server_version >= 170_000 {
         settings.push(("transaction_timeout", "0"));
     }

@@ -21,6 +21,10 @@ pub struct Table {
     pub replica_identity: ReplicaIdentity,
     /// Oid of the topmost partitioned table if this is a partition, else `None`.
     pub partition_root: Option<u32>,
+    /// Whether its changes are in the log; those of an unlogged table are not.
+    pub logged: bool,
+    /// Whether row-level security may hide rows from the role.
+    pub row_security: bool,
 }
 
 /// What kind of relation a [`Table`] is (`pg_class.relkind`).

@@ -1,5 +1,6 @@
 //! Logical replication: what the log says, in PostgreSQL's terms. Knows nothing of Singer or of JSON output.
 
+pub mod bulk;
 pub mod pgoutput;
 pub mod publication;
 pub mod slot;

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 use crate::pg::connect::Client;
 use crate::pg::error::query_error;
 use crate::pg::quote;
@@ -96,7 +96,7 @@ impl Publications {
             return Ok(false);
         }
         let leaves = leaves(client, table.oid).await?;
-        Ok(!leaves.is_empty() && leaves.iter().all(|leaf| self.tables.contains_key(leaf)))
+        Ok(!leaves.is_empty() && leaves.iter().all(|leaf| self.tables.contains_key(&leaf.oid)))
     }
 
     fn published_via(&self, root: u32) -> bool {
@@ -187,9 +187,13 @@ pub async fn publish_sql(
         let mut targets = Vec::new();
         for table in tables.iter().filter(|t| (t.replica_identity != ReplicaIdentity::None) == identified) {
             if table.kind == TableKind::Partitioned && version < 130_000 {
-                targets.extend(leaf_names(client, table.oid).await?);
+                let leaves = leaves(client, table.oid).await?;
+                let missing = leaves.iter().filter(|leaf| !existing.tables.contains_key(&leaf.oid));
+                targets.extend(missing.map(|leaf| quote::qualified(&leaf.schema, &leaf.name)));
             } else {
-                targets.push(quote::qualified(&table.schema, &table.name));
+                // A table that inherits is a stream of its own.
+                let only = if table.kind == TableKind::Table { "ONLY " } else { "" };
+                targets.push(format!("{only}{}", quote::qualified(&table.schema, &table.name)));
             }
         }
         let exists = existing.names.contains(&publication);
@@ -246,19 +250,16 @@ const LEAVES: &str = "WITH RECURSIVE tree(oid) AS (SELECT $1::oid UNION ALL SELE
                       SELECT c.oid, n.nspname::text, c.relname::text FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid \
                       JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind <> 'p'";
 
-/// The oids of the leaves of a partitioned table.
-async fn leaves(client: &Client, root: u32) -> Result<Vec<u32>> {
-    let rows = client.query(LEAVES, &[&root]).await.context(|| "cannot list the partitions".to_owned())?;
-    Ok(rows.iter().map(|row| row.get(0)).collect())
+/// A partition that holds rows.
+pub struct Leaf {
+    oid: u32,
+    /// Its schema, which may be another than its root's.
+    pub schema: String,
+    name: String,
 }
 
-/// The schemas that the leaves of a partitioned table lie in.
-pub async fn leaf_schemas(client: &Client, root: u32) -> Result<Vec<String>> {
-    let rows = client.query(LEAVES, &[&root]).await.context(|| "cannot list the partitions".to_owned())?;
-    Ok(rows.iter().map(|row| row.get(1)).collect())
-}
-
-async fn leaf_names(client: &Client, root: u32) -> Result<Vec<String>> {
-    let rows = client.query(LEAVES, &[&root]).await.context(|| "cannot list the partitions".to_owned())?;
-    Ok(rows.iter().map(|row| quote::qualified(row.get(1), row.get(2))).collect())
+/// The leaves of a partitioned table.
+pub async fn leaves(client: &Client, root: u32) -> Result<Vec<Leaf>> {
+    let rows = client.query(LEAVES, &[&root]).await.map_err(|e| query_error("cannot list the partitions", e))?;
+    Ok(rows.iter().map(|row| Leaf { oid: row.get(0), schema: row.get(1), name: row.get(2) }).collect())
 }

@@ -75,14 +75,6 @@ impl Slot {
         }))
     }
 
-    /// The error for a slot that does not exist, with the SQL that makes it.
-    pub fn missing(name: &str, plugin: &str) -> Error {
-        Error::run(format!("replication slot \"{name}\" does not exist")).hint(format!(
-            "create it: SELECT pg_create_logical_replication_slot({}, '{plugin}'); or set create_replication_slot to true",
-            quote::literal(name).trim_start(),
-        ))
-    }
-
     /// The error for a slot that the server gave up, if it did.
     pub fn check_usable(&self) -> Result<()> {
         match &self.invalid {
@@ -112,10 +104,11 @@ pub struct ExportedSnapshot {
 impl ExportedSnapshot {
     /// Makes a slot and exports its snapshot. A temporary slot goes with this value.
     ///
-    /// The server waits for every transaction that is writing now, anywhere in the cluster; for 10 s at most.
+    /// The server waits for every transaction that is writing now, anywhere in the cluster: for 10 s for a temporary slot,
+    /// which a copy can do without, for a minute otherwise.
     pub async fn create(server: &Server, name: &str, plugin: &str, temporary: bool) -> Result<ExportedSnapshot> {
         let mut session = server.replication_session().await?;
-        session.query("SET lock_timeout = '10s'").await?;
+        session.query(if temporary { "SET lock_timeout = '10s'" } else { "SET lock_timeout = '60s'" }).await?;
         let sql = format!(
             "CREATE_REPLICATION_SLOT {}{} LOGICAL {} EXPORT_SNAPSHOT",
             quote::ident(name),
@@ -151,16 +144,25 @@ pub fn explain_refusal(error: Error, plugin: &str) -> Error {
         _ if text.contains("output_plugin_libraries") => Some(format!(
             "allow the plugin in postgresql.conf and reload: output_plugin_libraries = 'pgoutput, test_decoding, {plugin}'"
         )),
+        Some("42704") if text.contains("publication") => Some(
+            "a slot can't see a publication that is younger than what it has still to read: drop the slot and make it anew; \
+             if nothing was read from it yet, move it: SELECT pg_replication_slot_advance(slot, pg_current_wal_lsn())"
+                .to_owned(),
+        ),
         Some("58P01") => Some(format!(
             "install the output plugin {plugin} on the server, or make a slot with output_plugin pgoutput, which every server has"
         )),
         Some("53400") => Some("raise max_replication_slots, or drop a slot that nobody reads".to_owned()),
+        Some("55P03") => Some(
+            "a transaction that writes has been open for too long: see xact_start in pg_stat_activity, and run again"
+                .to_owned(),
+        ),
         Some("42501") => Some("give the role the right: ALTER ROLE … REPLICATION".to_owned()),
         _ if text.contains("wal_level") => Some("set wal_level = logical in postgresql.conf and restart".to_owned()),
         _ => None,
     };
     match hint {
-        Some(hint) => Error::new(error.kind(), "the server refuses logical replication").source(error).hint(hint),
+        Some(hint) => Error::new(error.kind(), "the server can't serve logical replication").source(error).hint(hint),
         None => error,
     }
 }

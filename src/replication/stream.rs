@@ -52,6 +52,7 @@ pub struct WalStream {
     received: Arc<AtomicU64>,
     feedback: Feedback,
     status: JoinHandle<Option<ReplicationWriter>>,
+    plugin: &'static str,
 }
 
 /// Tells the server things; every copy talks to the same stream.
@@ -112,7 +113,7 @@ impl WalStream {
         let received = Arc::new(AtomicU64::new(start.0));
         let (commands, waiting) = mpsc::unbounded_channel();
         let status = tokio::spawn(send_status(writer, waiting, Arc::clone(&received), status_interval));
-        Ok(WalStream { reader, received, feedback: Feedback { commands }, status })
+        Ok(WalStream { reader, received, feedback: Feedback { commands }, status, plugin: plugin.name() })
     }
 
     /// A handle to talk back with.
@@ -122,7 +123,8 @@ impl WalStream {
 
     /// The next message; `None` when the server ended the stream. Cancel safe.
     pub async fn next(&mut self) -> Result<Option<Event<'_>>> {
-        let Some(frame) = self.reader.next().await? else { return Ok(None) };
+        let frame = self.reader.next().await.map_err(|error| explain_refusal(error, self.plugin))?;
+        let Some(frame) = frame else { return Ok(None) };
         let event = parse(frame)?;
         match &event {
             Event::Data { start, .. } => {

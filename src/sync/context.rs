@@ -1,12 +1,20 @@
 //! What a run has in its hands from start to end: the way out and the state. It outlives the work, so that a run that is
 //! interrupted can still write a last valid STATE.
 
+use std::time::{Duration, Instant};
+
 use serde_json::Value;
 
 use crate::error::Result;
 use crate::pg::Lsn;
+use crate::pg::wire::CancelToken;
 use crate::singer::{JsonBuf, MessageWriter};
 use crate::state::State;
+
+/// A STATE of this size
+const LARGE_STATE: usize = 64 * 1024;
+/// follows the one before only after so long.
+const LARGE_STATE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The way out and the state.
 pub struct Context {
@@ -20,10 +28,14 @@ pub struct Context {
     /// The value of the last STATE, and whether anything else was written since.
     last_state: Vec<u8>,
     changed: bool,
+    /// When that STATE was written.
+    written: Instant,
     /// Length of the buffered lines up to the last place where the run may be cut.
     mark: usize,
     /// How far the stream phase is.
     pub progress: Progress,
+    /// What is to be cancelled on the server if the run is cut short.
+    pub cancel: Option<CancelToken>,
 }
 
 /// How far the stream phase is: bookmarks move only when a STATE is written, or the run is cut short.
@@ -73,8 +85,10 @@ impl Context {
             opened: false,
             last_state: Vec::new(),
             changed: true,
+            written: Instant::now(),
             mark: 0,
             progress: Progress::default(),
+            cancel: None,
         }
     }
 
@@ -123,6 +137,15 @@ impl Context {
         Ok(())
     }
 
+    /// As [`write_state`](Self::write_state); but a STATE that has grown large with thousands of streams is not repeated
+    /// after each of them.
+    pub async fn write_state_between_streams(&mut self) -> Result<()> {
+        if self.last_state.len() > LARGE_STATE && self.written.elapsed() < LARGE_STATE_INTERVAL {
+            return Ok(());
+        }
+        self.write_state().await
+    }
+
     /// Hands the buffered lines over.
     pub async fn hand_over(&mut self) -> Result<()> {
         self.out.drain().await?;
@@ -169,6 +192,7 @@ impl Context {
             out.raw(&text);
             out.raw(b"}\n");
             self.last_state = text;
+            self.written = Instant::now();
             self.changed = false;
         }
     }

@@ -12,7 +12,7 @@ use crate::pg::wire::Session;
 /// The SELECT of the plan's columns from its table; the caller adds what follows FROM.
 pub(super) fn select(plan: &StreamPlan) -> String {
     let columns: Vec<String> = plan.columns.iter().map(|c| quote::ident(&c.name)).collect();
-    format!("SELECT {} FROM {}", columns.join(", "), quote::qualified(&plan.table.schema, &plan.table.name))
+    format!("SELECT {} FROM {}", columns.join(", "), plan.own_rows())
 }
 
 /// Sends every row that `query` yields, whose columns are the plan's; keeps `tracker` informed.

@@ -15,6 +15,8 @@ use super::{Env, version_now};
 use crate::error::{Error, Result};
 use crate::pg::Lsn;
 use crate::pg::connect::Server;
+use crate::pg::quote;
+use crate::pg::table::Table;
 use crate::pg::wire::Session;
 use crate::replication::slot::{ExportedSnapshot, is_no_slot_now};
 use crate::state::Copy;
@@ -22,6 +24,8 @@ use crate::state::Copy;
 /// Streams whose copies start within this time of each other share a snapshot. An older one holds back vacuum for longer
 /// than it is worth.
 const SHARED_FOR: Duration = Duration::from_secs(60);
+/// How often a table may be rewritten between the snapshot and the lock.
+const REWRITES: usize = 5;
 /// How long to wait for a secondary to have replayed what a copy needs.
 const REPLAY_PATIENCE: Duration = Duration::from_secs(300);
 
@@ -106,7 +110,7 @@ impl<'a> Copier<'a> {
                 let session = wait_for_replay(&mut self.secondary, secondary, floor).await?;
                 (Place::At(floor), session)
             }
-            _ => self.snapshot().await?,
+            _ => self.snapshot_for(&plan.table).await?,
         };
         // Until its changes are streamed, a copy that no slot stands behind has the position of the main slot.
         let lsn = match &place {
@@ -126,6 +130,22 @@ impl<'a> Copier<'a> {
             ctx.state.set_log_based(&plan.id, lsn.0, version, Copy::Finished, oid);
         }
         Ok(place)
+    }
+
+    /// A session on the primary in a transaction whose snapshot sees the table's rows, and which holds the table so that
+    /// this stays so. What was rewritten or truncated since the snapshot looks empty to it, and no log tells of it.
+    async fn snapshot_for(&mut self, table: &Table) -> Result<(Place, &mut Session)> {
+        for _ in 0..REWRITES {
+            let (_, session) = self.snapshot().await?;
+            if sees_rows(session, table).await? {
+                return self.snapshot().await;
+            }
+            tracing::info!("{}: rewritten since the snapshot was taken; taking another", table.stream_id());
+            session.query("COMMIT").await?;
+            self.open = None;
+        }
+        Err(Error::transient(format!("the table of \"{}\" is rewritten again and again", table.stream_id()))
+            .hint("copy it when nobody alters or truncates it"))
     }
 
     /// A session on the primary that is in a transaction with a fresh enough snapshot.
@@ -160,24 +180,29 @@ impl<'a> Copier<'a> {
         session.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
         let place = match exported {
             Some(exported) => {
-                let sql = format!("SET TRANSACTION SNAPSHOT {}", crate::pg::quote::literal(&exported.snapshot));
+                let sql = format!("SET TRANSACTION SNAPSHOT {}", quote::literal(&exported.snapshot));
                 session.query(&sql).await?;
                 let place = Place::At(exported.consistent_point);
                 exported.close().await;
                 place
             }
-            None => current_snapshot(session).await?,
+            None => {
+                let place = current_snapshot(session).await?;
+                check_publications(session, &place).await?;
+                place
+            }
         };
         self.open = Some(OpenSnapshot { taken: Instant::now(), place: place.clone() });
         Ok((place, session))
     }
 
     /// Ends the transactions.
-    pub(super) async fn close(self) {
-        for session in self.session.into_iter().chain(self.secondary) {
+    pub(super) async fn close(&mut self) {
+        self.open = None;
+        for session in self.session.take().into_iter().chain(self.secondary.take()) {
             session.close().await;
         }
-        if let Some(exported) = self.exported {
+        if let Some(exported) = self.exported.take() {
             exported.close().await;
         }
     }
@@ -192,6 +217,41 @@ async fn current_snapshot(session: &mut Session) -> Result<Place> {
         Some(until) => Ok(Place::Snapshot { snapshot, until }),
         None => Err(Error::run("the server does not say where its WAL ends")),
     }
+}
+
+/// A writer that is older than a table's membership in a publication has changes that are not published, and that the
+/// snapshot does not see either. (A slot waits for such writers when it is made.)
+async fn check_publications(session: &mut Session, place: &Place) -> Result<()> {
+    let Place::Snapshot { snapshot, .. } = place else { return Ok(()) };
+    let sql = format!(
+        "SELECT coalesce(bool_and(pg_catalog.age(m.xmin) > pg_catalog.age('{}'::xid)), true) FROM \
+         (SELECT xmin FROM pg_catalog.pg_publication_rel UNION ALL SELECT xmin FROM pg_catalog.pg_publication) m",
+        snapshot.xmin as u32
+    );
+    let rows = session.query(&sql).await?;
+    if rows.first().and_then(|row| row.first()?.as_deref()) == Some("t") {
+        return Ok(());
+    }
+    Err(Error::transient("a transaction that is still writing is older than a change of a publication").hint(
+        "run again when it has ended; or free a replication slot (max_replication_slots), for which the server waits itself",
+    ))
+}
+
+/// Takes a lock that keeps the table as it is, and says whether the transaction's snapshot sees its rows: the snapshot's
+/// idea of the files against the current one.
+async fn sees_rows(session: &mut Session, table: &Table) -> Result<bool> {
+    let name = quote::qualified(&table.schema, &table.name);
+    session.query(&format!("LOCK TABLE {name} IN ACCESS SHARE MODE")).await?;
+    let sql = format!(
+        "WITH RECURSIVE tree(oid) AS (SELECT {oid}::oid UNION ALL SELECT i.inhrelid FROM tree \
+         JOIN pg_catalog.pg_inherits i ON i.inhparent = tree.oid) \
+         SELECT EXISTS (SELECT FROM pg_catalog.pg_class WHERE oid = {oid}) AND NOT EXISTS \
+         (SELECT FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid WHERE c.relkind = 'r' \
+         AND c.relfilenode IS DISTINCT FROM pg_catalog.pg_relation_filenode(c.oid))",
+        oid = table.oid
+    );
+    let rows = session.query(&sql).await?;
+    Ok(rows.first().and_then(|row| row.first()?.as_deref()) == Some("t"))
 }
 
 async fn wait_for_replay<'s>(

@@ -22,7 +22,7 @@ use crate::types;
 
 pub use context::Context;
 use initial_copy::{Copier, Place};
-use log_based::run::Start;
+use log_based::live::Start;
 use log_based::{Source, is_streamed};
 use plan::StreamPlan;
 
@@ -62,6 +62,9 @@ pub async fn sync(ctx: &mut Context, env: &Env, catalog: Option<Catalog>) -> Res
     tracing::info!("selected streams: {}", plans.iter().map(|plan| plan.id.as_str()).collect::<Vec<_>>().join(", "));
 
     for plan in &plans {
+        if plan.table.row_security {
+            tracing::warn!("{}: row-level security may hide rows of this table from the role", plan.id);
+        }
         if ctx.state.clear_on_change(&plan.id, plan.method, plan.replication_key.as_deref()) {
             tracing::info!("{}: the replication method or key changed; starting anew", plan.id);
         }
@@ -139,18 +142,28 @@ async fn run(
         })
         .collect();
 
+    // Copies first: a snapshot holds back vacuum, and a new slot's waits for the first of them.
     let mut queue: Vec<StreamPlan> = copies.into_iter().chain(others).collect();
     let interrupted = ctx.state.currently_syncing().map(str::to_owned);
     queue.sort_by(|a, b| {
-        let later = |plan: &StreamPlan| interrupted.as_deref() != Some(plan.id.as_str());
-        later(a).cmp(&later(b)).then_with(|| a.id.cmp(&b.id))
+        let rank = |plan: &StreamPlan| match plan.method {
+            _ if interrupted.as_deref() == Some(plan.id.as_str()) => 0,
+            ReplicationMethod::LogBased => 1,
+            ReplicationMethod::FullTable | ReplicationMethod::Incremental => 2,
+        };
+        rank(a).cmp(&rank(b)).then_with(|| a.id.cmp(&b.id))
     });
+    let mut copies_left = queue.iter().filter(|plan| plan.method == ReplicationMethod::LogBased).count();
     for mut plan in queue {
         ctx.state.set_currently_syncing(Some(&plan.id));
         match plan.method {
             ReplicationMethod::LogBased => {
                 if let Place::Snapshot { snapshot, until } = copier.copy(ctx, &mut plan).await? {
                     streamed.push((plan, Start::Snapshot(snapshot, until)));
+                }
+                copies_left -= 1;
+                if copies_left == 0 {
+                    copier.close().await;
                 }
             }
             method => {
@@ -166,9 +179,11 @@ async fn run(
             }
         }
         ctx.state.set_currently_syncing(None);
-        ctx.write_state().await?;
+        ctx.write_state_between_streams().await?;
     }
-    copier.close().await;
+    ctx.state.set_currently_syncing(None);
+    ctx.write_state().await?;
+    ctx.hand_over().await?;
     if let Some(session) = tables {
         session.close().await;
     }

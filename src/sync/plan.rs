@@ -4,7 +4,8 @@ use serde_json::{Map, Value, json};
 
 use crate::catalog::CatalogEntry;
 use crate::method::ReplicationMethod;
-use crate::pg::table::Table;
+use crate::pg::quote;
+use crate::pg::table::{Table, TableKind};
 use crate::singer::JsonBuf;
 use crate::types::{self, Codec};
 
@@ -129,6 +130,13 @@ impl StreamPlan {
             }
         }
         schema
+    }
+
+    /// What to read the stream's rows from. The log brings a table's own rows, so that a LOG_BASED copy must not take those
+    /// of tables that inherit from it; the other methods read what a SELECT reads.
+    pub(crate) fn own_rows(&self) -> String {
+        let only = self.method == ReplicationMethod::LogBased && self.table.kind == TableKind::Table;
+        format!("{}{}", if only { "ONLY " } else { "" }, quote::qualified(&self.table.schema, &self.table.name))
     }
 
     /// Opens a RECORD message: everything before the first property.

@@ -90,10 +90,10 @@ struct Defaults<'a> {
 }
 
 impl Defaults<'_> {
-    /// `views_too`: a default of LOG_BASED can't hold for a view that nobody chose.
+    /// `views_too`: a default of LOG_BASED can't hold for a view, or an unlogged table, that nobody chose.
     async fn method(&mut self, table: &Table, views_too: bool) -> Result<ReplicationMethod> {
         match self.env.config.default_replication_method {
-            Some(ReplicationMethod::LogBased) if views_too && table.kind.is_view() => {
+            Some(ReplicationMethod::LogBased) if views_too && (table.kind.is_view() || !table.logged) => {
                 return Ok(ReplicationMethod::FullTable);
             }
             Some(method) => return Ok(method),
@@ -101,8 +101,12 @@ impl Defaults<'_> {
         }
         let reason = if table.kind.is_view() {
             Err("it is a view".to_owned())
+        } else if !table.logged {
+            Err("it is unlogged".to_owned())
         } else if table.primary_key().is_empty() && table.replica_identity != ReplicaIdentity::Full {
             Err("it has neither a primary key nor REPLICA IDENTITY FULL".to_owned())
+        } else if table.replica_identity == ReplicaIdentity::None {
+            Err("it has no replica identity".to_owned())
         } else {
             match &self.log_based {
                 Some(answer) => answer.clone(),

@@ -1,13 +1,12 @@
 //! A change becomes records.
 
-use super::route::{Routes, Shape, Target, differs};
-use super::run::{Live, Transaction};
+use super::live::{Live, Transaction};
+use super::route::{Routes, Shape, Target, differs, wanted_by};
 use super::toast::{Missing, Toast};
 use crate::discovery::{Scope, discover};
 use crate::error::{Error, Result};
 use crate::pg::Lsn;
 use crate::pg::connect::Client;
-use crate::pg::table::ReplicaIdentity;
 use crate::replication::{Change, OldTuple, TableRef, Tuple, Value};
 use crate::singer::JsonBuf;
 use crate::sync::Env;
@@ -55,13 +54,14 @@ impl<'a> Applier<'a> {
     ) -> Result<u64> {
         match change {
             Change::Relation(relation) => {
-                for index in 0..self.streams.len() {
-                    if self.streams[index].plan.table.oid == relation.oid && differs(&self.streams[index], &relation) {
+                let targets = wanted_by(self.client, &self.streams, relation.oid).await?;
+                for &stream in &targets {
+                    if differs(&self.streams[stream], &relation) {
                         let names = relation.columns.iter().map(|column| column.name.as_bytes());
-                        self.refresh(ctx, index, names).await?;
+                        self.refresh(ctx, stream, names).await?;
                     }
                 }
-                self.routes.relation(self.client, &self.streams, &relation).await?;
+                self.routes.relation(&self.streams, targets, &relation);
                 Ok(0)
             }
             Change::Insert { table, new } => {
@@ -142,8 +142,8 @@ impl<'a> Applier<'a> {
         let mut unknown = Vec::new();
         if let Some(new) = &change.new {
             unknown.extend(self.new_shape.fill_by_name(&self.streams[stream], new));
-            if change.old.is_none() {
-                let live = &self.streams[stream];
+            let live = &self.streams[stream];
+            if change.old.is_none() && self.new_shape.selected() < live.plan.columns.len() {
                 let mut columns = live.plan.columns.iter().enumerate();
                 let missing = columns
                     .find(|(at, column)| !self.new_shape.columns.contains(&Some(*at)) && live.expects(&column.name));
@@ -183,6 +183,9 @@ impl<'a> Applier<'a> {
             tracing::warn!("{}: the table was dropped; what the log still has of it is sent", live.plan.id);
             return Ok(());
         };
+        // The holes name columns of the plan as it was.
+        self.toast.fill(&self.env.primary, &mut self.streams, &mut ctx.out.buf).await?;
+        let live = &mut self.streams[stream];
         let before = live.plan.schema.clone();
         live.plan.refresh(table, &self.env.types);
         if live.plan.schema != before {
@@ -229,13 +232,12 @@ impl RecordWriter<'_> {
         ctx.before_record();
         let out = &mut ctx.out.buf;
         self.live.plan.start_record(out);
-        let full = self.live.plan.table.replica_identity == ReplicaIdentity::Full;
         let mut missing = Missing::default();
         for (index, column) in new_shape.columns.iter().enumerate() {
             let Some(column) = *column else { continue };
             match new.value(index) {
                 Some(Value::Unchanged) => {
-                    let old = old.as_ref().filter(|_| full).and_then(|old| value_of(old_shape, old, column));
+                    let old = old.as_ref().and_then(|old| identity_value(old_shape, old, column));
                     self.unchanged(out, column, old, &mut missing);
                 }
                 Some(Value::Text(text)) => self.property(out, column, Some(text)),
@@ -243,10 +245,10 @@ impl RecordWriter<'_> {
             }
         }
         // wal2json leaves unchanged columns out altogether.
-        if !new.name(0).is_empty() && change.old.is_some() && new_shape.columns.len() < self.live.plan.columns.len() {
+        if !new.name(0).is_empty() && change.old.is_some() && new_shape.selected() < self.live.plan.columns.len() {
             for column in 0..self.live.plan.columns.len() {
                 if !new_shape.columns.contains(&Some(column)) {
-                    let old = old.as_ref().filter(|_| full).and_then(|old| value_of(old_shape, old, column));
+                    let old = old.as_ref().and_then(|old| identity_value(old_shape, old, column));
                     self.unchanged(out, column, old, &mut missing);
                 }
             }
@@ -284,7 +286,7 @@ impl RecordWriter<'_> {
             }
         }
         out.raw(br#""_sdc_deleted_at":"#);
-        out.raw(&self.transaction.deleted_at);
+        out.raw(self.transaction.deleted_at().as_bytes());
         self.end(out);
     }
 
@@ -328,4 +330,11 @@ impl RecordWriter<'_> {
 /// The value of a plan's column in a tuple.
 fn value_of<'t>(shape: &Shape, tuple: &Tuple<'t>, column: usize) -> Option<Value<'t>> {
     tuple.value(shape.columns.iter().position(|c| *c == Some(column))?)
+}
+
+/// The value of a plan's column in an old row, where the row really has it: outside of the identity pgoutput fills in
+/// NULL.
+fn identity_value<'t>(shape: &Shape, old: &Tuple<'t>, column: usize) -> Option<Value<'t>> {
+    let at = shape.columns.iter().position(|c| *c == Some(column))?;
+    if shape.identity[at] { old.value(at) } else { None }
 }

@@ -1,8 +1,12 @@
 //! LOG_BASED: the slot and what it is read with, checked before anything is read; the stream phase is in [`run`].
 
 mod apply;
+pub(super) mod live;
+mod phase;
+mod reader;
 mod route;
 pub(super) mod run;
+mod state_file;
 mod toast;
 
 use std::collections::HashSet;
@@ -30,6 +34,10 @@ pub(super) struct Source {
     pub plugin: Box<dyn OutputPlugin>,
     /// Where it stands.
     pub confirmed_flush: Lsn,
+    /// From here on the server has to read to serve it.
+    pub restart_lsn: Lsn,
+    /// Every LOG_BASED stream of the run.
+    pub streams: Vec<String>,
     /// The snapshot of a slot that this run made.
     pub exported: Option<ExportedSnapshot>,
     /// Streams whose bookmark no longer leads anywhere: they are copied again.
@@ -62,7 +70,9 @@ pub(super) async fn prepare(env: &Env, client: &Client, plans: &mut [StreamPlan]
             let bookmarked = plans.iter().find(|plan| is_streamed(plan, state));
             match (bookmarked, config.on_slot_lost) {
                 (Some(plan), OnSlotLost::Fail) => return Err(slot_gone(&name, plan)),
-                (None, _) if !config.create_replication_slot => return Err(Slot::missing(&name, &plugin_name)),
+                (None, _) if !config.create_replication_slot => {
+                    return Err(missing_slot(env, client, &name, &plugin_name, plans).await?);
+                }
                 _ => None,
             }
         }
@@ -87,20 +97,42 @@ pub(super) async fn prepare(env: &Env, client: &Client, plans: &mut [StreamPlan]
         }
     };
 
-    let (confirmed_flush, exported) = match slot {
+    let (confirmed_flush, restart_lsn, exported) = match slot {
         Some(slot) => {
             warn_of_retention(&slot);
-            (slot.confirmed_flush, None)
+            (slot.confirmed_flush, slot.restart_lsn.unwrap_or(slot.confirmed_flush), None)
         }
         None => {
             let exported = ExportedSnapshot::create(&env.primary, &name, &plugin_name, false).await?;
             tracing::info!("created the replication slot \"{name}\" ({plugin_name}) at {}", exported.consistent_point);
-            (exported.consistent_point, Some(exported))
+            // Where a new slot starts, nothing was there to be read: every stream begins with a copy.
+            copy_again.extend(plans.iter().map(|plan| plan.id.clone()));
+            (exported.consistent_point, exported.consistent_point, Some(exported))
         }
     };
     check_bookmarks(client, config, &name, confirmed_flush, plans, state, &mut copy_again).await?;
     warn_of_identities(plans);
-    Ok(Source { slot: name, plugin, confirmed_flush, exported, copy_again })
+    let streams = plans.iter().map(|plan| plan.id.clone()).collect();
+    Ok(Source { slot: name, plugin, confirmed_flush, restart_lsn, streams, exported, copy_again })
+}
+
+/// The error for a slot that nobody made, with the SQL that does: the publication comes first.
+async fn missing_slot(env: &Env, client: &Client, name: &str, plugin: &str, plans: &[StreamPlan]) -> Result<Error> {
+    let mut sql = Vec::new();
+    if plugin == OutputPluginName::Pgoutput.as_str() {
+        let publication = env.config.publication(name);
+        let known = Publications::read(client, publication).await?;
+        let mut missing = Vec::new();
+        for plan in plans {
+            if !known.covers(client, &plan.table).await? {
+                missing.push(&plan.table);
+            }
+        }
+        sql = publication::publish_sql(client, publication, &known, &missing).await?;
+    }
+    sql.push(format!("SELECT pg_create_logical_replication_slot({}, '{plugin}')", quote::literal(name)));
+    Ok(Error::run(format!("replication slot \"{name}\" does not exist"))
+        .hint(format!("create it: {}; or set create_replication_slot to true", sql.join("; "))))
 }
 
 /// The slot is gone, and with it the changes since the bookmarks.
@@ -146,15 +178,15 @@ async fn publications(
     }
     let tables: Vec<&Table> = missing.iter().map(|plan| &plan.table).collect();
     let statements = publication::publish_sql(client, name, &publications, &tables).await?;
-    if !env.config.create_replication_slot {
-        return Err(publication::unpublished(name, &tables, &statements));
-    }
     if let Some(absent) = publications.absent(name, &tables).filter(|_| !slot_is_new) {
         return Err(Error::run(format!("the slot is older than the publication \"{absent}\", which does not exist"))
             .hint(
                 "a slot can't see a younger publication: drop the slot, so that both are made anew, or name the right \
                  publication with publication_name; a table with REPLICA IDENTITY FULL needs no publication of its own",
             ));
+    }
+    if !env.config.create_replication_slot {
+        return Err(publication::unpublished(name, &tables, &statements));
     }
     publication::publish(client, &statements).await?;
     let added = missing.iter().map(|plan| plan.id.clone()).collect();
@@ -215,9 +247,8 @@ async fn wal2json(client: &Client, plans: &[StreamPlan]) -> Result<Wal2json> {
     for plan in plans {
         if plan.table.kind == TableKind::Partitioned {
             // Changes come under the names of the leaves, and a leaf may be attached at any time.
-            for schema in publication::leaf_schemas(client, plan.table.oid).await? {
-                tables.push((schema, None));
-            }
+            let leaves = publication::leaves(client, plan.table.oid).await?;
+            tables.extend(leaves.into_iter().map(|leaf| (leaf.schema, None)));
             tables.push((plan.table.schema.clone(), None));
         } else {
             tables.push((plan.table.schema.clone(), Some(plan.table.name.clone())));

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::run::Live;
+use super::live::Live;
 use crate::discovery::partition_root;
 use crate::error::Result;
 use crate::pg::connect::Client;
@@ -44,15 +44,13 @@ impl Routes {
         }
     }
 
-    /// Takes a Relation message: the changes of this table look like this from here on.
-    pub(super) async fn relation(&mut self, client: &Client, streams: &[Live], relation: &Relation<'_>) -> Result<()> {
-        let targets = wanted_by(client, streams, relation.oid).await?;
+    /// Takes a Relation message: the changes of this table look like this from here on, and go to these streams.
+    pub(super) fn relation(&mut self, streams: &[Live], targets: Vec<usize>, relation: &Relation<'_>) {
         let targets = targets
             .into_iter()
             .map(|stream| Target { stream, shape: Shape::of_relation(&streams[stream], relation) })
             .collect();
         self.by_oid.insert(relation.oid, targets);
-        Ok(())
     }
 
     /// Looks a table up that wal2json names for the first time.
@@ -81,7 +79,7 @@ impl Routes {
 }
 
 /// The streams of the table with this oid: its own, and its root's.
-async fn wanted_by(client: &Client, streams: &[Live], oid: u32) -> Result<Vec<usize>> {
+pub(super) async fn wanted_by(client: &Client, streams: &[Live], oid: u32) -> Result<Vec<usize>> {
     let own = streams.iter().position(|live| live.plan.table.oid == oid);
     let root = match own {
         Some(own) => streams[own].plan.table.partition_root,
@@ -123,11 +121,17 @@ impl Shape {
         unknown
     }
 
+    /// How many of the values are selected columns.
+    pub(super) fn selected(&self) -> usize {
+        self.columns.iter().flatten().count()
+    }
+
     /// Whether an old row of this shape says which row of the target is meant: it holds every key column.
     pub(super) fn identifies(&self, live: &Live) -> bool {
         let holds = |key: &String| {
-            let position = live.plan.position(key);
-            self.columns.iter().zip(&self.identity).any(|(column, identity)| *identity && *column == position)
+            live.plan.position(key).is_some_and(|position| {
+                self.columns.iter().zip(&self.identity).any(|(column, identity)| *identity && *column == Some(position))
+            })
         };
         live.plan.key_properties.iter().all(holds)
     }

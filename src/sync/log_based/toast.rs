@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use super::run::Live;
+use super::live::Live;
 use crate::config::UnchangedToast;
 use crate::error::{Error, Result};
 use crate::pg::connect::Server;
@@ -136,7 +136,7 @@ async fn fetch(
     let query = format!(
         "COPY (SELECT {} FROM {} WHERE ({}) IN ({})) TO STDOUT",
         selected.join(", "),
-        quote::qualified(&plan.table.schema, &plan.table.name),
+        plan.own_rows(),
         keys.join(", "),
         values.join(", "),
     );

@@ -1,0 +1,346 @@
+//! The loops of the stream phase: messages in, records and STATE out, until the end is reached.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+
+use super::Source;
+use super::apply::Applier;
+use super::live::Transaction;
+use super::state_file::StateFile;
+use crate::error::{Error, Result};
+use crate::pg::Lsn;
+use crate::pg::error::query_error;
+use crate::replication::bulk::BulkRead;
+use crate::replication::stream::{Event, Feedback, WalStream};
+use crate::replication::{Change, OutputPlugin};
+use crate::state::Copy;
+use crate::sync::context::Context;
+use crate::sync::plan::RecordEnd;
+
+/// A STATE follows at the first commit after so many changes,
+const STATE_CHANGES: u64 = 10_000;
+/// or after so long.
+const STATE_INTERVAL: Duration = Duration::from_secs(10);
+/// On an idle stream a keepalive is asked for after this; then after twice as long, and so on
+const FIRST_ASK: Duration = Duration::from_millis(20);
+/// up to this. Also the time without a message after which buffered lines go out.
+const IDLE: Duration = Duration::from_secs(1);
+/// A server that leaves a question unanswered for so long is gone. One that decodes a huge transaction may be silent for
+/// long, and dead peers are found by TCP.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(1800);
+/// An end that is not known to be a record's may lie inside one that is not complete. The server then stands still within
+/// a page of it.
+const PAGE: u64 = 8192;
+
+/// Where a run ends.
+pub(super) struct End {
+    pub lsn: Lsn,
+    /// Whether it is the end of a record, so that decoding is sure to get there.
+    pub of_record: bool,
+}
+
+/// What the loops share.
+pub(super) struct Phase<'a> {
+    applier: Applier<'a>,
+    /// To a walsender; none in a bulk read.
+    feedback: Option<Feedback>,
+    state_file: Option<StateFile>,
+    end: End,
+    transaction: Option<Transaction>,
+    /// Since the last STATE.
+    changes: u64,
+    last_state: Instant,
+    /// `None` for never.
+    give_up: Option<Instant>,
+    /// The time as of the last commit or pause.
+    clock: Instant,
+}
+
+/// What a run without messages knows of its server.
+struct Silence {
+    since: Instant,
+    wait: Duration,
+    asked: Option<Instant>,
+    /// Answers that brought nothing new.
+    standstill: u32,
+    last_answer: Lsn,
+}
+
+impl Silence {
+    fn new() -> Self {
+        Silence { since: Instant::now(), wait: FIRST_ASK, asked: None, standstill: 0, last_answer: Lsn::INVALID }
+    }
+}
+
+impl<'a> Phase<'a> {
+    pub(super) fn new(applier: Applier<'a>, state_file: Option<StateFile>, end: End, max_run: Duration) -> Self {
+        let now = Instant::now();
+        Phase {
+            applier,
+            feedback: None,
+            state_file,
+            end,
+            transaction: None,
+            changes: 0,
+            last_state: now,
+            give_up: now.checked_add(max_run),
+            clock: now,
+        }
+    }
+
+    /// Reads everything up to the end in one go. False if the server refused before anything was read.
+    pub(super) async fn read_bulk(
+        &mut self,
+        ctx: &mut Context,
+        source: &mut Source,
+        acknowledge: Option<Lsn>,
+    ) -> Result<bool> {
+        let env = self.applier.env;
+        if let Some(lsn) = acknowledge {
+            tracing::debug!("acknowledging {lsn}");
+            let sql = "SELECT pg_catalog.pg_replication_slot_advance($1, $2::text::pg_lsn)";
+            if let Err(error) = self.applier.client.execute(sql, &[&source.slot, &lsn.to_string()]).await {
+                let error = query_error("cannot advance the slot", error);
+                tracing::info!("streaming instead of reading in bulk: {error}");
+                return Ok(false);
+            }
+        }
+        let mut session = env.primary.session().await?;
+        // A server that gathers the result notices only by this that nobody waits for it any more.
+        ctx.cancel = Some(session.cancel_token());
+        let mut rows = BulkRead::start(&mut session, &source.slot, source.plugin.as_ref(), self.end.lsn).await?;
+        let mut started = false;
+        loop {
+            let (start, payload) = match rows.next().await {
+                Ok(Some(row)) => row,
+                Ok(None) => break,
+                Err(error) if !started => {
+                    tracing::info!("streaming instead of reading in bulk: {error}");
+                    ctx.cancel = None;
+                    return Ok(false);
+                }
+                Err(error) => return Err(error),
+            };
+            started = true;
+            let change = source.plugin.decode(payload)?;
+            if self.change(ctx, start, change, true).await? || self.is_out_of_time() {
+                session.close().await;
+                ctx.cancel = None;
+                return Ok(true);
+            }
+        }
+        rows.finish().await?;
+        ctx.cancel = None;
+        ctx.progress.reach(self.end.lsn);
+        session.close().await;
+        Ok(true)
+    }
+
+    /// Reads as a walsender sends.
+    pub(super) async fn read_stream(
+        &mut self,
+        ctx: &mut Context,
+        source: &mut Source,
+        start: Lsn,
+        acknowledge: Option<Lsn>,
+    ) -> Result<()> {
+        let stream = WalStream::start(&self.applier.env.primary, &source.slot, source.plugin.as_ref(), start).await?;
+        let feedback = self.feedback.insert(stream.feedback());
+        if let Some(lsn) = acknowledge {
+            tracing::debug!("acknowledging {lsn}");
+            feedback.acknowledge(lsn);
+        }
+        feedback.request_reply();
+        self.stream(ctx, stream, source.plugin.as_mut()).await
+    }
+
+    /// Writes the last STATE of the phase.
+    pub(super) async fn finish(mut self, ctx: &mut Context) -> Result<()> {
+        self.state(ctx).await?;
+        for live in self.applier.streams {
+            live.counter.finish();
+        }
+        Ok(())
+    }
+
+    async fn stream(&mut self, ctx: &mut Context, mut stream: WalStream, plugin: &mut dyn OutputPlugin) -> Result<()> {
+        let config = &self.applier.env.config;
+        let (bounded, poll) = (config.break_at_end_lsn, config.logical_poll());
+        let mut silence = Silence { asked: Some(Instant::now()), ..Silence::new() };
+        loop {
+            match timeout(silence.wait, stream.next()).await {
+                Ok(event) => match event? {
+                    None => {
+                        return Err(Error::transient("the server ended the replication stream")
+                            .hint("it is shutting down or was told to end the connection; run again"));
+                    }
+                    Some(Event::Data { start, payload }) => {
+                        let change = plugin.decode(payload)?;
+                        if self.change(ctx, start, change, bounded).await? {
+                            break;
+                        }
+                        if silence.wait != FIRST_ASK || silence.asked.is_some() {
+                            silence = Silence::new();
+                        }
+                    }
+                    Some(Event::Keepalive { wal_end }) => {
+                        if self.transaction.is_none() {
+                            ctx.progress.reach(wal_end);
+                            if bounded && (wal_end >= self.end.lsn || self.is_stuck(&mut silence, wal_end)) {
+                                break;
+                            }
+                        }
+                        silence.asked = None;
+                    }
+                },
+                Err(_) => {
+                    self.clock = Instant::now();
+                    if self.pause(ctx, &mut silence, bounded, poll).await? {
+                        break;
+                    }
+                }
+            }
+            if self.is_out_of_time() {
+                break;
+            }
+        }
+        stream.finish().await;
+        Ok(())
+    }
+
+    /// Whether max_run_seconds are over. A transaction that has begun is finished first.
+    fn is_out_of_time(&self) -> bool {
+        let over = self.transaction.is_none() && self.give_up.is_some_and(|give_up| self.clock >= give_up);
+        if over {
+            tracing::info!("ending after max_run_seconds");
+        }
+        over
+    }
+
+    /// Takes a change; says whether the end is reached.
+    async fn change(&mut self, ctx: &mut Context, start: Lsn, change: Change<'_>, bounded: bool) -> Result<bool> {
+        match change {
+            Change::Begin { commit_lsn, commit_time, xid } => {
+                if bounded && commit_lsn >= self.end.lsn {
+                    // Transactions come in the order of their commits: all before the end have come.
+                    ctx.progress.reach(self.end.lsn);
+                    return Ok(true);
+                }
+                self.transaction = Some(Transaction::new(commit_lsn, commit_time, xid));
+            }
+            Change::Commit { end_lsn } => {
+                self.transaction = None;
+                ctx.progress.reach(end_lsn);
+                ctx.mark();
+                self.clock = Instant::now();
+                if self.changes >= STATE_CHANGES || self.clock - self.last_state >= STATE_INTERVAL {
+                    self.state(ctx).await?;
+                }
+            }
+            Change::Other => {}
+            change => {
+                let Some(transaction) = &self.transaction else {
+                    return Err(Error::run("the server sent a change outside of a transaction"));
+                };
+                self.changes += self.applier.apply(ctx, transaction, start, change).await?;
+                if ctx.out.is_full() {
+                    self.hand_over(ctx).await?;
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// Nothing came for a while; says whether the run ends.
+    async fn pause(&mut self, ctx: &mut Context, silence: &mut Silence, bounded: bool, poll: Duration) -> Result<bool> {
+        if silence.wait == FIRST_ASK {
+            silence.since = self.clock;
+        }
+        if self.clock - silence.since >= poll {
+            tracing::info!("ending after logical_poll_total_seconds without a message");
+            return Ok(true);
+        }
+        if silence.asked.is_some_and(|asked| self.clock - asked >= ANSWER_PATIENCE) {
+            return Err(Error::transient(format!(
+                "the server has not answered for {} s; the connection is dead",
+                ANSWER_PATIENCE.as_secs()
+            )));
+        }
+        silence.wait = (silence.wait * 2).min(IDLE);
+        if silence.asked.is_none() && (bounded || self.clock - silence.since >= STATE_INTERVAL) {
+            if let Some(feedback) = &self.feedback {
+                feedback.request_reply();
+            }
+            silence.asked = Some(self.clock);
+        }
+        if silence.wait == IDLE {
+            if self.transaction.is_none() && self.clock - self.last_state >= STATE_INTERVAL {
+                self.state(ctx).await?;
+            } else {
+                self.hand_over(ctx).await?;
+            }
+        }
+        self.acknowledge_stored(ctx);
+        Ok(false)
+    }
+
+    /// Whether the server stands still just before an end that may lie inside a record: its answers bring nothing new.
+    /// Elsewhere it is but busy.
+    fn is_stuck(&self, silence: &mut Silence, wal_end: Lsn) -> bool {
+        if silence.asked.is_none() || wal_end != silence.last_answer {
+            silence.last_answer = wal_end;
+            silence.standstill = 0;
+            return false;
+        }
+        silence.standstill += 1;
+        !self.end.of_record
+            && self.end.lsn.0 - wal_end.0 < PAGE
+            && silence.standstill >= 2
+            && silence.since.elapsed() >= IDLE
+    }
+
+    /// Moves the bookmarks and writes a STATE. No transaction is open.
+    async fn state(&mut self, ctx: &mut Context) -> Result<()> {
+        self.fill_holes(ctx).await?;
+        ctx.complete();
+        ctx.progress.apply(&mut ctx.state);
+        let reached = ctx.progress.reached();
+        for live in &mut self.applier.streams {
+            live.end = RecordEnd::new(live.version);
+            if live.copied.take_if(|(_, until)| reached >= *until).is_some() {
+                let (id, oid) = (&live.plan.id, live.plan.table.oid);
+                ctx.state.set_log_based(id, reached.0, live.version, Copy::Finished, Some(oid));
+            }
+        }
+        ctx.write_state().await?;
+        self.changes = 0;
+        self.last_state = Instant::now();
+        self.clock = self.last_state;
+        self.acknowledge_stored(ctx);
+        Ok(())
+    }
+
+    /// Acknowledges what a rewritten state file says is stored.
+    fn acknowledge_stored(&mut self, ctx: &Context) {
+        if let (Some(file), Some(feedback)) = (&mut self.state_file, &self.feedback)
+            && let Some(lsn) = file.stored(self.clock, ctx.progress.reached())
+        {
+            tracing::debug!("the state file has moved; acknowledging {lsn}");
+            feedback.acknowledge(lsn);
+        }
+    }
+
+    async fn hand_over(&mut self, ctx: &mut Context) -> Result<()> {
+        self.fill_holes(ctx).await?;
+        ctx.hand_over().await
+    }
+
+    async fn fill_holes(&mut self, ctx: &mut Context) -> Result<()> {
+        let applier = &mut self.applier;
+        if applier.toast.is_pending() {
+            applier.toast.fill(&applier.env.primary, &mut applier.streams, &mut ctx.out.buf).await?;
+        }
+        Ok(())
+    }
+}
