@@ -23,6 +23,8 @@ use crate::pg::{Lsn, quote};
 const STATUS_INTERVAL: Duration = Duration::from_secs(10);
 /// How long to wait for a slot that another process still reads: the last run may just be ending.
 const SLOT_IN_USE: Duration = Duration::from_secs(10);
+/// How long to wait for the server to end the stream when it is told to.
+const END_PATIENCE: Duration = Duration::from_secs(1);
 /// Microseconds from 1970 to 2000, where PostgreSQL's clock starts.
 const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;
 
@@ -135,9 +137,14 @@ impl WalStream {
         Ok(Some(event))
     }
 
-    /// Ends the stream politely.
-    pub fn finish(self) {
+    /// Ends the stream politely: the server has then heard what was acknowledged and lets go of the slot. A connection
+    /// closed with messages unread may be reset, and what was just sent lost.
+    pub async fn finish(mut self) {
         self.feedback.send(Command::Finish);
+        let end = async { while let Ok(Some(_)) = self.reader.next().await {} };
+        if tokio::time::timeout(END_PATIENCE, end).await.is_err() {
+            tracing::debug!("the server is busy decoding; not waiting for the end of the replication stream");
+        }
     }
 }
 

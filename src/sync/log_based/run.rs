@@ -295,7 +295,7 @@ impl Phase<'_> {
                 break;
             }
         }
-        stream.finish();
+        stream.finish().await;
         Ok(())
     }
 
