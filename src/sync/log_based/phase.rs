@@ -61,6 +61,8 @@ pub(super) struct Phase<'a> {
 struct Silence {
     since: Instant,
     wait: Duration,
+    /// When the wait is over. Keepalives, of which a server with busy neighbours sends many, don't put it off.
+    wake: Instant,
     asked: Option<Instant>,
     /// Answers that brought nothing new.
     standstill: u32,
@@ -69,7 +71,15 @@ struct Silence {
 
 impl Silence {
     fn new() -> Self {
-        Silence { since: Instant::now(), wait: FIRST_ASK, asked: None, standstill: 0, last_answer: Lsn::INVALID }
+        let now = Instant::now();
+        Silence {
+            since: now,
+            wait: FIRST_ASK,
+            wake: now + FIRST_ASK,
+            asked: None,
+            standstill: 0,
+            last_answer: Lsn::INVALID,
+        }
     }
 }
 
@@ -192,6 +202,10 @@ impl<'a> Phase<'a> {
                             }
                         }
                         silence.asked = None;
+                        self.clock = Instant::now();
+                        if self.clock >= silence.wake && self.pause(ctx, &mut silence, bounded, poll).await? {
+                            break;
+                        }
                     }
                 },
                 Err(_) => {
@@ -268,6 +282,7 @@ impl<'a> Phase<'a> {
             )));
         }
         silence.wait = (silence.wait * 2).min(IDLE);
+        silence.wake = self.clock + silence.wait;
         if silence.asked.is_none() && (bounded || self.clock - silence.since >= STATE_INTERVAL) {
             if let Some(feedback) = &self.feedback {
                 feedback.request_reply();

@@ -6,6 +6,7 @@ use super::{Source, bookmark, lsn, numbers, with_both_plugins};
 
 with_both_plugins!(
     a_printed_state_is_not_acknowledged,
+    states_on_the_way_are_not_acknowledged,
     the_least_position_is_acknowledged,
     a_reset_starts_where_the_slot_stands,
     a_copy_acknowledges_nothing,
@@ -25,6 +26,18 @@ fn a_printed_state_is_not_acknowledged(plugin: &str) {
         assert_eq!(source.confirmed_flush(), lsn(&given, "item"), "what the run was given, not what it printed");
         given = output.last_state().clone();
     }
+}
+
+fn states_on_the_way_are_not_acknowledged(plugin: &str) {
+    let source = Source::new(plugin, TABLES, &["item"]);
+    let state = source.copied();
+    let transaction =
+        |n: u32| format!("insert into item select generate_series({}, {});", n * 12_000, n * 12_000 + 11_999);
+    let changes: String = (0..3).map(transaction).collect();
+    let output = source.run_after(&changes, &state);
+    assert!(output.states().len() > 3, "a test of a run without states on its way");
+    assert_eq!(source.confirmed_flush(), lsn(&state, "item"));
+    assert_eq!(numbers(&source.run(&state), "item", "id").len(), 36_000, "a target that died gets all of it again");
 }
 
 fn the_least_position_is_acknowledged(plugin: &str) {

@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use super::{Source, lsn, numbers, with_both_plugins};
-use crate::harness::{Cluster, Message, Output, Running, check_protocol};
+use crate::harness::{Cluster, Message, Output, Running, TestDb, check_protocol};
 
 with_both_plugins!(
     a_signal_ends_a_stream,
@@ -19,6 +19,7 @@ with_both_plugins!(
     new_changes_are_followed,
     the_longest_run,
     the_longest_wait,
+    a_busy_server_whose_tables_are_idle,
     a_server_that_restarts,
 );
 
@@ -190,6 +191,40 @@ fn the_longest_wait(plugin: &str) {
     let output = tap.run();
     assert_eq!(numbers(&output, "item", "id"), [1, 2, 3]);
     assert_nothing_lost(&source, &output, &[1, 2, 3]);
+}
+
+/// What other databases write makes the server send one keepalive after the other.
+fn a_busy_server_whose_tables_are_idle(plugin: &str) {
+    let cluster = Cluster::start("");
+    let source = Source::on(&cluster, plugin, ITEM, &["item"]);
+    let state = source.copied();
+    let other = TestDb::on(&cluster, "busy");
+    other.psql("create table busy (n integer); create table stop (n integer);");
+    let write = "do $$ begin
+        for i in 1..30000 loop
+            insert into busy values (i); commit; perform pg_sleep(0.002); exit when exists (select from stop);
+        end loop;
+    end $$;";
+    source.db.psql(&fill(1, 3));
+    thread::scope(|scope| {
+        scope.spawn(|| other.psql(write));
+        let mut running = follow(&source, &state);
+        running.wait_for(LIMIT, is_row(3));
+        running.wait_for(LIMIT, |message| {
+            message.as_state().is_some_and(|printed| lsn(printed, "item") > lsn(&state, "item"))
+        });
+        running.signal(Signal::TERM);
+        let output = running.finish().expect_code(143);
+        assert_nothing_lost(&source, &output, &[1, 2, 3]);
+
+        let limited = |key: &str, seconds: u32| {
+            let tap = source.tap().state(output.last_state()).config("break_at_end_lsn", false);
+            tap.config(key, seconds).run()
+        };
+        assert_eq!(limited("max_run_seconds", 2).record_messages().count(), 0);
+        assert_eq!(limited("logical_poll_total_seconds", 2).record_messages().count(), 0);
+        other.psql("insert into stop values (1)");
+    });
 }
 
 fn a_server_that_restarts(plugin: &str) {
