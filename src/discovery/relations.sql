@@ -39,6 +39,8 @@ SELECT c.oid,
        AND CASE c.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END
   ) identity ON true
  WHERE c.relkind IN ('r', 'p', 'v', 'm')
+   -- a privilege on a table is worth nothing without this
+   AND pg_catalog.has_schema_privilege(n.oid, 'USAGE')
    AND ($2::text[] IS NULL
         OR (n.nspname::text, c.relname::text) IN (SELECT s, t FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3::text[])) wanted(s, t)))
  ORDER BY n.nspname::text COLLATE "C", c.relname::text COLLATE "C"

@@ -27,7 +27,7 @@ pub(super) async fn sync(
         Error::usage(format!("stream \"{}\" is INCREMENTAL but has no replication key", plan.id))
             .hint("set replication-key in the table's metadata in the catalog")
     })?;
-    let (Some(column), Some(position)) = (plan.table.column(&key), plan.position(&key)) else {
+    let Some(position) = plan.position(&key) else {
         return Err(Error::usage(format!("stream \"{}\" has no selected column \"{key}\" to replicate by", plan.id))
             .hint("select the replication key, or choose another"));
     };
@@ -43,7 +43,8 @@ pub(super) async fn sync(
             Value::String(text) => text.clone(),
             other => other.to_string(),
         };
-        query += &format!(" WHERE {ident} >= {}::{}", quote::literal(&text), column.data_type);
+        // Without a cast the literal takes the column's type and no length: `::character` would cut it to one.
+        query += &format!(" WHERE {ident} >= {}", quote::literal(&text));
     }
     query += &format!(" ORDER BY {ident}");
     if let Some(limit) = limit {

@@ -84,13 +84,19 @@ impl StreamPlan {
     }
 
     fn compile(&mut self, options: &types::Options) {
+        let keys: Vec<String> = if self.table.kind.is_view() {
+            let named = self.entry.as_ref().and_then(CatalogEntry::key_properties);
+            named.unwrap_or_default().into_iter().map(str::to_owned).collect()
+        } else {
+            self.table.primary_key()
+        };
         let selection = self.entry.as_ref().map(CatalogEntry::selection);
         let mut properties = Map::new();
         let mut definitions = types::base_definitions();
         self.columns.clear();
         for column in self.table.columns.iter().filter(|c| !self.left_out.contains(&c.name)) {
             let resolved = types::resolve(column, options);
-            let selected = column.primary_key
+            let selected = keys.contains(&column.name)
                 || selection.as_ref().and_then(|s| s.column(&column.name)).unwrap_or(resolved.supported);
             if !resolved.supported {
                 // As the reference does, which knows the column but not its type.
@@ -109,12 +115,6 @@ impl StreamPlan {
             self.columns.push(PlanColumn::new(&column.name, resolved.codec));
         }
         drop(selection);
-        let of_view = || self.entry.as_ref()?.key_properties();
-        let keys = if self.table.kind.is_view() {
-            of_view().unwrap_or_default().into_iter().map(str::to_owned).collect()
-        } else {
-            self.table.primary_key()
-        };
         self.key_properties = keys;
         self.schema = json!({"type": "object", "properties": properties, "definitions": definitions});
     }

@@ -69,6 +69,10 @@ pub(super) async fn select(client: &Client, env: &Env, catalog: Option<Catalog>)
         }
         let replication_key = entry.replication_key().map(str::to_owned);
         let plan = StreamPlan::new(table, Some(entry), method, replication_key, &env.types);
+        if let Some(key) = plan.key_properties.iter().find(|key| plan.table.column(key).is_none()) {
+            return Err(Error::usage(format!("stream \"{}\" has no column \"{key}\" to be its key", plan.id))
+                .hint("change view-key-properties in the table's metadata in the catalog"));
+        }
         if plan.columns.is_empty() {
             tracing::warn!("{}: no column is selected; skipping the stream", plan.id);
         } else {

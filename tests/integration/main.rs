@@ -2,7 +2,13 @@
 //!
 //! `harness` runs the server and the tap and compares messages; every other module is a feature.
 
+mod discovery;
+mod files;
 mod golden;
 mod harness;
 mod harness_tests;
+mod incremental;
+mod log_based;
 mod reference;
+mod selection;
+mod values;
