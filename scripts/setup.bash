@@ -1,5 +1,8 @@
 # What scripts/test and scripts/demo need on a machine that may have nothing. Sourced, from the repository's root.
 
+# Settings of the developer's shell (PGPORT, PGHOST, …) shall reach neither server nor psql nor the tap.
+unset "${!PG@}"
+
 step() { printf '\n== %s\n' "$*"; }
 die() { printf '%s: %s\n' "${0##*/}" "$*" >&2; exit 1; }
 

@@ -11,7 +11,7 @@ use crate::about;
 use crate::catalog::Catalog;
 use crate::cli::Cli;
 use crate::config::{Config, PemSource, SchemaDialect, SslMode};
-use crate::discovery::{Scope, catalog_entry, discover};
+use crate::discovery::{Scope, catalog_entry, discover, nothing_readable};
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::pg::connect::{Params, Pem, Server, SslMode as PgSslMode};
 use crate::singer::MessageWriter;
@@ -99,8 +99,7 @@ async fn discovery(env: &Env) -> Result<Outcome> {
     let schemas = &env.config.filter_schemas;
     let tables = discover(&client, Scope::All((!schemas.is_empty()).then_some(schemas))).await?;
     if tables.is_empty() {
-        return Err(Error::run(format!("the role can read no table of the database \"{}\"", env.config.dbname))
-            .hint("GRANT SELECT ON … TO the role, or look at filter_schemas"));
+        return Err(nothing_readable(&env.config.dbname));
     }
     let streams = tables.iter().map(|table| catalog_entry(table, &env.config.dbname, &env.types)).collect();
     let mut text = Vec::new();

@@ -26,6 +26,12 @@ pub enum Scope<'a> {
     Tables(&'a [(String, String)]),
 }
 
+/// The error for a role that can read nothing, which is never what was meant.
+pub fn nothing_readable(dbname: &str) -> Error {
+    Error::run(format!("the role can read no table of the database \"{dbname}\""))
+        .hint("GRANT SELECT ON … TO the role, or look at filter_schemas")
+}
+
 /// Describes the relations of `scope` that exist and of which the role can select at least one column, ordered by schema
 /// and name.
 pub async fn discover(client: &Client, scope: Scope<'_>) -> Result<Vec<Table>> {

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::Env;
 use super::plan::StreamPlan;
 use crate::catalog::Catalog;
-use crate::discovery::{Scope, discover};
+use crate::discovery::{Scope, discover, nothing_readable};
 use crate::error::{Error, Result};
 use crate::method::ReplicationMethod;
 use crate::pg::connect::Client;
@@ -28,6 +28,9 @@ pub(super) async fn select(client: &Client, env: &Env, catalog: Option<Catalog>)
     let Some(catalog) = catalog else {
         let schemas = &env.config.filter_schemas;
         let tables = discover(client, Scope::All((!schemas.is_empty()).then_some(schemas))).await?;
+        if tables.is_empty() {
+            return Err(nothing_readable(&env.config.dbname));
+        }
         let oids: HashSet<u32> = tables.iter().map(|table| table.oid).collect();
         for table in tables {
             // A partitioned table is read through its root.

@@ -249,3 +249,12 @@ fn without_a_default_the_server_decides_and_the_log_says_why() {
     let output = Tap::new(&created).config("create_replication_slot", true).run();
     assert_eq!(method(&output, T), "LOG_BASED");
 }
+
+#[test]
+fn a_role_that_can_read_nothing_fails_without_a_catalog_too() {
+    let db = TestDb::new("selection_nothing");
+    for tap in [Tap::new(&db), Tap::new(&db).arg("--discover")] {
+        let output = tap.run_failing(1);
+        assert_eq!(output.logged("the role can read no table of the database"), 1, "{}", output.stderr);
+    }
+}
