@@ -239,7 +239,8 @@ pub fn unpublished(name: &str, tables: &[&Table], statements: &[String]) -> Erro
     let names: Vec<String> = tables.iter().map(|t| t.stream_id()).collect();
     Error::run(format!("the publication \"{name}\" does not publish the selected streams {}", names.join(", "))).hint(
         format!(
-            "run as the owner of the tables: {}; or set create_replication_slot to true; then have these streams copied again",
+            "run as the owner of the tables: {}; and remove the streams' bookmarks, if they have any, so that they are copied \
+             again: earlier changes were not published; or set create_replication_slot to true, which does both",
             statements.join("; ")
         ),
     )

@@ -179,11 +179,13 @@ async fn publications(
     let tables: Vec<&Table> = missing.iter().map(|plan| &plan.table).collect();
     let statements = publication::publish_sql(client, name, &publications, &tables).await?;
     if let Some(absent) = publications.absent(name, &tables).filter(|_| !slot_is_new) {
-        return Err(Error::run(format!("the slot is older than the publication \"{absent}\", which does not exist"))
-            .hint(
-                "a slot can't see a younger publication: drop the slot, so that both are made anew, or name the right \
-                 publication with publication_name; a table with REPLICA IDENTITY FULL needs no publication of its own",
-            ));
+        return Err(Error::run(format!("the publication \"{absent}\" does not exist, and the slot is there already"))
+            .hint(format!(
+                "a slot can't see a younger publication: drop the slot and let a run with create_replication_slot make \
+                 both, or run {}; and then make the slot; or name the right publication with publication_name. A table \
+                 with REPLICA IDENTITY FULL needs no publication of its own",
+                statements.join("; ")
+            )));
     }
     if !env.config.create_replication_slot {
         return Err(publication::unpublished(name, &tables, &statements));
