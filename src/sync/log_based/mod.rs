@@ -59,6 +59,14 @@ pub(super) async fn prepare(env: &Env, client: &Client, plans: &mut [StreamPlan]
         }
         Some(slot) => Some(slot),
         None => {
+            let level = wal_level(client).await?;
+            if level != "logical" {
+                return Err(Error::run(format!("LOG_BASED needs wal_level = logical, and the server's is {level}"))
+                    .hint(
+                        "set it in the server's configuration and restart it (on Amazon RDS: rds.logical_replication = 1), \
+                         or choose another replication method",
+                    ));
+            }
             let bookmarked = plans.iter().find(|plan| is_streamed(plan, state));
             match (bookmarked, config.on_slot_lost) {
                 (Some(plan), OnSlotLost::Fail) => return Err(slot_gone(&name, plan)),
@@ -101,6 +109,12 @@ pub(super) async fn prepare(env: &Env, client: &Client, plans: &mut [StreamPlan]
     check_bookmarks(client, config, &name, confirmed_flush, plans, state, &mut copy_again).await?;
     warn_of_identities(plans);
     Ok(Source { slot: name, plugin, confirmed_flush, exported, copy_again })
+}
+
+/// The server's `wal_level`: no slot can be made unless it is logical.
+pub(super) async fn wal_level(client: &Client) -> Result<String> {
+    let sql = "SELECT pg_catalog.current_setting('wal_level')";
+    Ok(client.query_one(sql, &[]).await.map_err(|e| query_error("cannot read wal_level", e))?.get(0))
 }
 
 /// The slot is gone, and with it the changes since the bookmarks.
