@@ -35,10 +35,6 @@ pub struct Cli {
     /// Format of --about
     #[arg(long, value_name = "FORMAT", requires = "about", default_value = "text")]
     pub format: AboutFormat,
-
-    /// Connect, check what the selected streams need, print their schemas or one record of each, and exit
-    #[arg(long, value_name = "WHAT", num_args = 0..=1, default_missing_value = "records")]
-    pub test: Option<TestMode>,
 }
 
 impl Cli {
@@ -57,15 +53,6 @@ pub enum AboutFormat {
     Json,
     /// For a manual.
     Markdown,
-}
-
-/// How far `--test` goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum TestMode {
-    /// Only the SCHEMA of each stream.
-    Schema,
-    /// One record of each stream.
-    Records,
 }
 
 #[cfg(test)]
@@ -106,18 +93,8 @@ mod tests {
     }
 
     #[test]
-    fn test_has_an_optional_value() {
-        assert_eq!(parse("-c a.json").unwrap().test, None);
-        assert_eq!(parse("-c a.json --test").unwrap().test, Some(TestMode::Records));
-        assert_eq!(parse("--test -c a.json").unwrap().test, Some(TestMode::Records));
-        assert_eq!(parse("-c a.json --test schema").unwrap().test, Some(TestMode::Schema));
-        assert_eq!(parse("-c a.json --test=records").unwrap().test, Some(TestMode::Records));
-    }
-
-    #[test]
     fn wrong_usage_exits_with_2_and_help_with_0() {
-        for wrong in ["", "-d", "--nonsense", "-c a.json --test all", "-c a.json --format json", "--about --format xml"]
-        {
+        for wrong in ["", "-d", "--nonsense", "-c a.json --format json", "--about --format xml"] {
             assert_eq!(parse(wrong).unwrap_err(), 2, "{wrong}");
         }
         for right in ["--version", "--help"] {

@@ -80,6 +80,13 @@ impl Publications {
         &self.names
     }
 
+    /// The publication that would have to be made to publish these tables under this name.
+    pub fn absent(&self, name: &str, tables: &[&Table]) -> Option<String> {
+        let inserts = tables.iter().any(|table| table.replica_identity == ReplicaIdentity::None);
+        let wanted = [Some(name.to_owned()), inserts.then(|| inserts_name(name))];
+        wanted.into_iter().flatten().find(|wanted| !self.names.contains(wanted))
+    }
+
     /// Whether changes of this table come at all. A partitioned table's may come under the names of its leaves.
     pub async fn covers(&self, client: &Client, table: &Table) -> Result<bool> {
         if self.tables.contains_key(&table.oid) || table.partition_root.is_some_and(|root| self.published_via(root)) {
@@ -201,8 +208,11 @@ pub async fn publish_sql(
             (false, false) => {
                 statements.push(format!("CREATE PUBLICATION {ident} FOR TABLE {}{with}", targets.join(", ")))
             }
-            // The main publication is always named to the slot, so it has to exist.
-            (false, true) if identified => statements.push(format!("CREATE PUBLICATION {ident}{with}")),
+            // Both are made at once, though one be empty: a slot can't see a publication that is younger than what it
+            // has still to decode, so that a table added later would find no place.
+            (false, true) if !existing.names.iter().any(|known| known == name) => {
+                statements.push(format!("CREATE PUBLICATION {ident}{with}"));
+            }
             (false, true) => {}
         }
     }

@@ -9,20 +9,23 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
 
 use super::OutputPlugin;
 use super::slot::explain_refusal;
 use crate::error::{Error, Result};
 use crate::pg::connect::Server;
 use crate::pg::error::sqlstate;
-use crate::pg::wire::{ReplicationReader, ReplicationWriter};
+use crate::pg::wire::{ReplicationReader, ReplicationWriter, Session};
 use crate::pg::{Lsn, quote};
 
-/// How often a status goes out; the server's default patience is 60 s.
+/// How often a status goes out; the server's default patience is 60 s. More often where it has less.
 const STATUS_INTERVAL: Duration = Duration::from_secs(10);
 /// How long to wait for a slot that another process still reads: the last run may just be ending.
 const SLOT_IN_USE: Duration = Duration::from_secs(10);
+/// How long the end of a stream may take.
+const GOODBYE: Duration = Duration::from_secs(2);
 /// Microseconds from 1970 to 2000, where PostgreSQL's clock starts.
 const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;
 
@@ -48,6 +51,7 @@ pub struct WalStream {
     reader: ReplicationReader,
     received: Arc<AtomicU64>,
     feedback: Feedback,
+    status: JoinHandle<Option<ReplicationWriter>>,
 }
 
 /// Tells the server things; every copy talks to the same stream.
@@ -88,9 +92,11 @@ impl WalStream {
             .collect();
         let sql = format!("START_REPLICATION SLOT {} LOGICAL {start} ({})", quote::ident(slot), options.join(", "));
         let give_up = Instant::now() + SLOT_IN_USE;
-        let (reader, writer) = loop {
-            match server.replication_session().await?.start_replication(&sql).await {
-                Ok(halves) => break halves,
+        let (reader, writer, status_interval) = loop {
+            let mut session = server.replication_session().await?;
+            let interval = status_interval(&mut session).await?;
+            match session.start_replication(&sql).await {
+                Ok((reader, writer)) => break (reader, writer, interval),
                 // object_in_use: the server's message names the process
                 Err(error) if sqlstate(&error) == Some("55006") => {
                     if Instant::now() >= give_up {
@@ -105,8 +111,8 @@ impl WalStream {
         };
         let received = Arc::new(AtomicU64::new(start.0));
         let (commands, waiting) = mpsc::unbounded_channel();
-        tokio::spawn(send_status(writer, waiting, Arc::clone(&received)));
-        Ok(WalStream { reader, received, feedback: Feedback { commands } })
+        let status = tokio::spawn(send_status(writer, waiting, Arc::clone(&received), status_interval));
+        Ok(WalStream { reader, received, feedback: Feedback { commands }, status })
     }
 
     /// A handle to talk back with.
@@ -133,35 +139,52 @@ impl WalStream {
         Ok(Some(event))
     }
 
-    /// Ends the stream politely.
-    pub fn finish(self) {
+    /// Ends the stream, so that the slot is free when this returns, if the server is not busy for too long.
+    pub async fn finish(self) {
         self.feedback.send(Command::Finish);
+        let goodbye = async {
+            match self.status.await {
+                Ok(Some(writer)) => self.reader.close(writer).await,
+                Ok(None) | Err(_) => Ok(()),
+            }
+        };
+        match timeout(GOODBYE, goodbye).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!("the replication stream did not end well: {error}"),
+            Err(_) => tracing::debug!("the server is busy; leaving the replication stream"),
+        }
     }
 }
 
+/// How often this server has to hear from the tap. While nobody takes the changes, its own question is not seen.
+async fn status_interval(session: &mut Session) -> Result<Duration> {
+    let rows = session.query("SELECT setting FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout'").await?;
+    let timeout = rows.first().and_then(|row| row.first()?.as_deref()?.parse().ok());
+    // Milliseconds; 0 is no limit.
+    let timeout = timeout.filter(|timeout| *timeout > 0).map(Duration::from_millis);
+    Ok(timeout.map_or(STATUS_INTERVAL, |timeout| STATUS_INTERVAL.min(timeout / 3)))
+}
+
+/// Sends a status now and then; gives the writing side back when the stream is to end.
 async fn send_status(
     mut writer: ReplicationWriter,
     mut waiting: mpsc::UnboundedReceiver<Command>,
     received: Arc<AtomicU64>,
-) {
-    let mut tick = tokio::time::interval(STATUS_INTERVAL);
+    interval: Duration,
+) -> Option<ReplicationWriter> {
+    let mut tick = tokio::time::interval(interval);
     loop {
         let (flush, reply) = tokio::select! {
             command = waiting.recv() => match command {
                 Some(Command::Status { flush, reply }) => (flush, reply),
-                Some(Command::Finish) | None => {
-                    if let Err(error) = writer.finish().await {
-                        tracing::debug!("cannot end the replication stream: {error}");
-                    }
-                    return;
-                }
+                Some(Command::Finish) | None => return Some(writer),
             },
             _ = tick.tick() => (Lsn::INVALID, false),
         };
         let write = Lsn(received.load(Ordering::Relaxed));
         if let Err(error) = writer.send(&status(write, flush, reply)).await {
             tracing::debug!("cannot send a status to the server: {error}");
-            return;
+            return None;
         }
     }
 }

@@ -8,7 +8,6 @@ use super::plan::StreamPlan;
 use super::version_now;
 use crate::error::{Error, Result};
 use crate::pg::quote;
-use crate::pg::table::Column;
 use crate::pg::wire::Session;
 use crate::singer::JsonBuf;
 use crate::state::State;
@@ -28,7 +27,7 @@ pub(super) async fn sync(
         Error::usage(format!("stream \"{}\" is INCREMENTAL but has no replication key", plan.id))
             .hint("set replication-key in the table's metadata in the catalog")
     })?;
-    let (Some(column), Some(position)) = (plan.table.column(&key), plan.position(&key)) else {
+    let Some(position) = plan.position(&key) else {
         return Err(Error::usage(format!("stream \"{}\" has no selected column \"{key}\" to replicate by", plan.id))
             .hint("select the replication key, or choose another"));
     };
@@ -44,7 +43,8 @@ pub(super) async fn sync(
             Value::String(text) => text.clone(),
             other => other.to_string(),
         };
-        query += &format!(" WHERE {ident} >= {}::{}", quote::literal(&text), compared_as(column));
+        // Without a cast the literal takes the column's type and no length: `::character` would cut it to one.
+        query += &format!(" WHERE {ident} >= {}", quote::literal(&text));
     }
     query += &format!(" ORDER BY {ident}");
     if let Some(limit) = limit {
@@ -58,17 +58,6 @@ pub(super) async fn sync(
     copy_rows(ctx, session, plan, &query, version, Some(&mut tracker)).await?;
     tracker.store(&mut ctx.state);
     Ok(())
-}
-
-/// The type to read a bookmark as. `character` and `bit` alone would be of length 1 and cut it off.
-fn compared_as(column: &Column) -> &str {
-    if column.ty.is_builtin("bpchar") {
-        "pg_catalog.bpchar"
-    } else if column.ty.is_builtin("bit") {
-        r#"pg_catalog."bit""#
-    } else {
-        &column.data_type
-    }
 }
 
 /// Follows the replication key of the rows that are sent, and moves the bookmark now and then.

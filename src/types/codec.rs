@@ -68,6 +68,14 @@ impl Codec {
         }
     }
 
+    /// The text as Postgres itself prints it, whoever sent it: what a value read from the table compares with.
+    pub fn as_printed(&self, text: &[u8]) -> Vec<u8> {
+        match self {
+            Codec::Bytea if is_bare_hex(text) => [br"\x", text].concat(),
+            _ => text.to_vec(),
+        }
+    }
+
     /// Whether [`encode`](Self::encode) writes a substitute for what JSON or a target can't hold: infinity, NaN, years
     /// outside 1–9999, 24:00, bytes that are not UTF-8. An INCREMENTAL bookmark must not take such a value.
     pub fn is_fallback(&self, text: &[u8]) -> bool {
@@ -84,9 +92,14 @@ impl Codec {
     }
 }
 
+/// Whether a bytea lacks its prefix `\x`.
+fn is_bare_hex(text: &[u8]) -> bool {
+    text.len().is_multiple_of(2) && text.iter().all(u8::is_ascii_hexdigit)
+}
+
 /// `\x00ff`, with the prefix added to hex digits that have none. False if the text can be written as it is.
 fn bytea(text: &[u8], out: &mut JsonBuf) -> bool {
-    let bare_hex = text.len().is_multiple_of(2) && text.iter().all(u8::is_ascii_hexdigit);
+    let bare_hex = is_bare_hex(text);
     if bare_hex {
         out.raw(br#""\\x"#);
         out.raw(text);
@@ -155,6 +168,9 @@ pub(super) mod tests {
                 (r"\000abc", r#""\\000abc""#),
             ],
         );
+        assert_eq!(Codec::Bytea.as_printed(b"00ff"), br"\x00ff");
+        assert_eq!(Codec::Bytea.as_printed(br"\x00ff"), br"\x00ff");
+        assert_eq!(Codec::Text.as_printed(b"00ff"), b"00ff");
     }
 
     /// Exactly one JSON value on one line, after what stood there before.

@@ -9,6 +9,7 @@ mod golden;
 mod harness;
 mod harness_tests;
 mod incremental;
+mod log_based;
 mod reference;
 mod selection;
 mod values;

@@ -255,7 +255,7 @@ impl RecordWriter<'_> {
             let value = |name: &String| {
                 let column = self.live.plan.position(name)?;
                 match value_of(new_shape, &new, column)? {
-                    Value::Text(text) => Some(text.to_vec()),
+                    Value::Text(text) => Some(self.live.plan.columns[column].codec.as_printed(text)),
                     Value::Null | Value::Unchanged => None,
                 }
             };

@@ -163,11 +163,11 @@ async fn publications(
     if !env.config.create_replication_slot {
         return Err(publication::unpublished(name, &tables, &statements));
     }
-    if !exists && !slot_is_new {
-        return Err(Error::run(format!("the slot is older than the publication \"{name}\", which does not exist"))
+    if let Some(absent) = publications.absent(name, &tables).filter(|_| !slot_is_new) {
+        return Err(Error::run(format!("the slot is older than the publication \"{absent}\", which does not exist"))
             .hint(
                 "a slot can't see a younger publication: drop the slot, so that both are made anew, or name the right \
-             publication with publication_name",
+                 publication with publication_name; a table with REPLICA IDENTITY FULL needs no publication of its own",
             ));
     }
     publication::publish(client, &statements).await?;

@@ -295,7 +295,7 @@ impl Phase<'_> {
                 break;
             }
         }
-        stream.finish();
+        stream.finish().await;
         Ok(())
     }
 
@@ -304,6 +304,8 @@ impl Phase<'_> {
         match change {
             Change::Begin { commit_lsn, commit_time, xid } => {
                 if bounded && commit_lsn >= self.end.lsn {
+                    // Transactions come in the order of their commits: all before the end have come.
+                    ctx.progress.reach(self.end.lsn);
                     return Ok(true);
                 }
                 self.transaction = Some(Transaction::new(commit_lsn, commit_time, xid));
@@ -387,6 +389,7 @@ impl Phase<'_> {
         ctx.progress.apply(&mut ctx.state);
         let reached = ctx.progress.reached();
         for live in &mut self.applier.streams {
+            live.end = RecordEnd::new(live.version);
             if live.copied.take_if(|(_, until)| reached >= *until).is_some() {
                 let (id, oid) = (&live.plan.id, live.plan.table.oid);
                 ctx.state.set_log_based(id, reached.0, live.version, Copy::Finished, Some(oid));

@@ -12,6 +12,7 @@ use crate::config::UnchangedToast;
 use crate::error::{Error, Result};
 use crate::pg::connect::Server;
 use crate::pg::copy::{Field, fields, unescape};
+use crate::pg::error::sqlstate;
 use crate::pg::quote;
 use crate::pg::wire::Session;
 use crate::singer::JsonBuf;
@@ -85,11 +86,12 @@ impl Toast {
         };
         wait_until_visible(session, &self.transactions).await?;
         self.transactions.clear();
-        let rows = std::mem::take(&mut self.rows);
+        let mut rows = std::mem::take(&mut self.rows);
+        rows.sort_by_key(|row| row.stream);
         // Place in the buffer → the property as JSON.
         let mut found: Vec<(usize, Vec<u8>)> = Vec::new();
-        for (stream, live) in streams.iter_mut().enumerate() {
-            let of_stream: Vec<&IncompleteRow> = rows.iter().filter(|row| row.stream == stream).collect();
+        for of_stream in rows.chunk_by(|a, b| a.stream == b.stream) {
+            let live = &mut streams[of_stream[0].stream];
             for batch in of_stream.chunks(BATCH) {
                 fetch(session, live, batch, &mut found).await?;
             }
@@ -111,7 +113,7 @@ impl Toast {
 async fn fetch(
     session: &mut Session,
     live: &mut Live,
-    batch: &[&IncompleteRow],
+    batch: &[IncompleteRow],
     found: &mut Vec<(usize, Vec<u8>)>,
 ) -> Result<()> {
     let plan = &mut live.plan;
@@ -139,7 +141,15 @@ async fn fetch(
         values.join(", "),
     );
     let mut property = JsonBuf::new();
-    let mut copied = session.copy_out(&query).await?;
+    let mut copied = match session.copy_out(&query).await {
+        Ok(copied) => copied,
+        // undefined_column, undefined_table: what the change has is of the past.
+        Err(error) if matches!(sqlstate(&error), Some("42703" | "42P01")) => {
+            tracing::info!("{}: the table changed; unchanged values of it stay absent ({error})", plan.id);
+            return Ok(());
+        }
+        Err(error) => return Err(error),
+    };
     let mut scratch = Vec::new();
     while let Some(line) = copied.next().await? {
         let mut values = fields(line);

@@ -9,6 +9,7 @@ pub(crate) mod decimal;
 pub(crate) mod messages;
 pub(crate) mod running;
 pub(crate) mod tap;
+pub(crate) mod target;
 
 pub(crate) use catalog::Catalog;
 pub(crate) use cluster::Cluster;

@@ -13,11 +13,16 @@ server=
 trap '' INT TERM HUP
 ulimit -c 0
 
+# Some distributions of the server come without its clients.
+client() {
+    if [ -x "$bin/$1" ]; then echo "$bin/$1"; else command -v "$1" || echo false; fi
+}
+
 start() {
     # -k rather than a setting: a standby's copied configuration would name the primary's directory.
     "$bin/postgres" -D "$data" -k "$dir" -p "$port" </dev/null >>"$log" 2>&1 &
     server=$!
-    until "$bin/pg_isready" -q -h "$dir" -p "$port" -U postgres >>"$log" 2>&1; do
+    until "$(client pg_isready)" -q -h "$dir" -p "$port" -U postgres >>"$log" 2>&1; do
         kill -0 "$server" 2>/dev/null || return 1
         sleep 0.05
     done
@@ -39,10 +44,10 @@ allow_plugins() {
 while read -r command argument; do
     case $command in
     initdb)
-        "$bin/initdb" -D "$data" -U postgres -A trust -E UTF8 --locale=C -N --no-instructions >>"$log" 2>&1 &&
+        "$bin/initdb" -D "$data" -U postgres -A trust -E UTF8 --locale=C -N >>"$log" 2>&1 &&
             allow_plugins
         ;;
-    basebackup) "$bin/pg_basebackup" -h "$argument" -p "$port" -U postgres -D "$data" -R -X stream -c fast >>"$log" 2>&1 ;;
+    basebackup) "$(client pg_basebackup)" -h "$argument" -p "$port" -U postgres -D "$data" -R -X stream -c fast >>"$log" 2>&1 ;;
     start) start ;;
     stop) stop "$argument" || true ;;
     *) false ;;

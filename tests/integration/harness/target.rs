@@ -1,0 +1,78 @@
+//! A model of a good SQL target: what a warehouse holds after a tap's messages.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+use super::compare::canonical;
+use super::messages::Message;
+
+type Row = Map<String, Value>;
+
+/// Tables by stream.
+#[derive(Default)]
+pub(crate) struct Target {
+    tables: BTreeMap<String, Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    key: Vec<String>,
+    /// With the version that each came under.
+    rows: Vec<(Option<u64>, Row)>,
+}
+
+impl Target {
+    /// Takes the messages of a run: a record replaces the row of the same key or is appended where there is no key, a
+    /// record that tells of a delete removes it, ACTIVATE_VERSION removes what older versions left.
+    #[track_caller]
+    pub(crate) fn apply(&mut self, messages: &[Message]) {
+        for message in messages {
+            match message {
+                Message::Schema(schema) => {
+                    self.tables.entry(schema.stream.clone()).or_default().key = schema.key_properties.clone();
+                }
+                Message::Record(record) => self.table(&record.stream).record(&record.record, record.version),
+                Message::ActivateVersion { stream, version } => {
+                    self.table(stream).rows.retain(|(of, _)| *of == Some(*version));
+                }
+                Message::State(_) => {}
+            }
+        }
+    }
+
+    #[track_caller]
+    fn table(&mut self, stream: &str) -> &mut Table {
+        self.tables.get_mut(stream).unwrap_or_else(|| panic!("no SCHEMA of {stream}"))
+    }
+
+    /// The rows of a stream without the tap's own columns, in an order that depends on nothing but them.
+    #[track_caller]
+    pub(crate) fn rows(&self, stream: &str) -> Vec<String> {
+        let table = self.tables.get(stream).unwrap_or_else(|| panic!("no SCHEMA of {stream}"));
+        let mut rows: Vec<String> = table.rows.iter().map(|(_, row)| text(row)).collect();
+        rows.sort_unstable();
+        rows
+    }
+}
+
+impl Table {
+    fn record(&mut self, record: &Row, version: Option<u64>) {
+        let deleted = record.get("_sdc_deleted_at").is_some_and(|time| !time.is_null());
+        let key = |row: &Row| -> Vec<Value> { self.key.iter().map(|column| canonical(&row[column])).collect() };
+        if !self.key.is_empty() {
+            let wanted = key(record);
+            self.rows.retain(|(_, row)| key(row) != wanted);
+        }
+        // A column that is absent becomes NULL, as in targets that load by MERGE.
+        if !deleted {
+            self.rows.push((version, record.clone()));
+        }
+    }
+}
+
+fn text(row: &Row) -> String {
+    let columns = row.iter().filter(|(name, value)| !name.starts_with("_sdc_") && !value.is_null());
+    let row: Row = columns.map(|(name, value)| (name.clone(), value.clone())).collect();
+    canonical(&Value::Object(row)).to_string()
+}

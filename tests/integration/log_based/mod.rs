@@ -1,0 +1,148 @@
+//! LOG_BASED, by its contract: what a target has in the end, what a record holds, where a run starts and stops, what is
+//! acknowledged, and what is refused. Nearly every case runs with both plugins.
+
+use serde_json::{Map, Value};
+
+use crate::harness::{Catalog, Cluster, Output, Tap, TestDb};
+
+mod acknowledge;
+mod bookmarks;
+mod copies;
+mod create;
+mod ends;
+mod partitions;
+mod positions;
+mod records;
+mod refusals;
+mod rounds;
+mod schema_changes;
+mod toast;
+
+/// The plugins that a slot may have.
+const PLUGINS: [&str; 2] = ["pgoutput", "wal2json"];
+
+/// Makes each of these functions two tests, one a plugin: `toast::fetched::pgoutput`.
+macro_rules! with_both_plugins {
+    ($($case:ident),+ $(,)?) => {
+        $(mod $case {
+            #[test]
+            fn pgoutput() {
+                super::$case("pgoutput");
+            }
+
+            #[test]
+            fn wal2json() {
+                super::$case("wal2json");
+            }
+        })+
+    };
+}
+use with_both_plugins;
+
+/// A database with tables, the slot that the tap looks for, and a catalog in which some of the tables are selected.
+struct Source {
+    db: TestDb,
+    slot: String,
+    catalog: Catalog,
+}
+
+impl Source {
+    /// On the shared server: no transaction of the test's may stay open.
+    #[track_caller]
+    fn new(plugin: &str, sql: &str, streams: &[&str]) -> Source {
+        Source::on(&Cluster::shared(), plugin, sql, streams)
+    }
+
+    #[track_caller]
+    fn on(cluster: &std::sync::Arc<Cluster>, plugin: &str, sql: &str, streams: &[&str]) -> Source {
+        let db = TestDb::on(cluster, &format!("log_{plugin}"));
+        db.psql(sql);
+        let slot = db.replicate(plugin);
+        Source::of(db, slot, streams)
+    }
+
+    /// Of a database that is set up already.
+    #[track_caller]
+    fn of(db: TestDb, slot: String, streams: &[&str]) -> Source {
+        let catalog = select(Tap::new(&db).discover(), streams);
+        Source { db, slot, catalog }
+    }
+
+    fn tap(&self) -> Tap {
+        Tap::new(&self.db).catalog(&self.catalog)
+    }
+
+    #[track_caller]
+    fn run(&self, state: &Value) -> Output {
+        self.tap().state(state).run()
+    }
+
+    /// The state after the first run, which copies.
+    #[track_caller]
+    fn copied(&self) -> Value {
+        self.tap().run().last_state().clone()
+    }
+
+    /// Runs after this SQL.
+    #[track_caller]
+    fn run_after(&self, sql: &str, state: &Value) -> Output {
+        self.db.psql(sql);
+        self.run(state)
+    }
+
+    fn confirmed_flush(&self) -> u64 {
+        self.db.confirmed_flush(&self.slot)
+    }
+
+    /// Where the server's log ends.
+    fn end(&self) -> u64 {
+        self.db.lsn("pg_current_wal_insert_lsn()")
+    }
+}
+
+/// Selects tables of the schema public as LOG_BASED.
+#[track_caller]
+fn select(catalog: Catalog, tables: &[&str]) -> Catalog {
+    tables.iter().fold(catalog, |catalog, table| catalog.select(&format!("public-{table}"), "LOG_BASED"))
+}
+
+/// The position of a stream in a state.
+#[track_caller]
+fn lsn(state: &Value, table: &str) -> u64 {
+    let lsn = &state["bookmarks"][format!("public-{table}")]["lsn"];
+    lsn.as_u64().unwrap_or_else(|| panic!("lsn {lsn} of {table} in {state}"))
+}
+
+/// The bookmark of a table, to be changed.
+fn bookmark<'a>(state: &'a mut Value, table: &str) -> &'a mut Map<String, Value> {
+    state["bookmarks"][format!("public-{table}")].as_object_mut().expect("a bookmark")
+}
+
+/// A column of all records of a table, in order.
+#[track_caller]
+fn column(output: &Output, table: &str, column: &str) -> Vec<Value> {
+    let records = output.records(&format!("public-{table}"));
+    let value = |record: &&Map<String, Value>| {
+        record.get(column).cloned().unwrap_or_else(|| panic!("{column} is absent in {record:?}"))
+    };
+    records.iter().map(value).collect()
+}
+
+/// The same as integers.
+#[track_caller]
+fn numbers(output: &Output, table: &str, name: &str) -> Vec<i64> {
+    column(output, table, name).iter().map(|value| value.as_i64().expect("an integer")).collect()
+}
+
+/// A record of a table, whose only one it has to be.
+#[track_caller]
+fn only<'a>(output: &'a Output, table: &str) -> &'a Map<String, Value> {
+    let records = output.records(&format!("public-{table}"));
+    assert_eq!(records.len(), 1, "records of {table}: {records:?}");
+    records[0]
+}
+
+/// Everything that a record says but for the time at which it was read.
+fn content(output: &Output) -> Vec<(String, Map<String, Value>, Option<u64>)> {
+    output.record_messages().map(|record| (record.stream.clone(), record.record.clone(), record.version)).collect()
+}

@@ -1,0 +1,206 @@
+//! What is refused before a change is read: in one line that says what to do, with exit code 1, nothing acknowledged.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use super::{Source, bookmark, lsn, numbers, select, with_both_plugins};
+use crate::harness::{Cluster, Output, Tap, TestDb};
+
+with_both_plugins!(
+    the_slot_has_moved_past_the_bookmark,
+    the_bookmark_is_beyond_the_log,
+    the_slot_is_in_use,
+    the_slot_is_gone,
+    the_slot_lost_its_log,
+);
+
+const TABLES: &str = "create table item (id integer primary key); create table other (id integer primary key);
+    insert into item values (1), (2);";
+
+/// A failed run said so in one line of the log with all these texts, and told the target nothing.
+#[track_caller]
+fn refused(tap: &Tap, texts: &[&str]) -> Output {
+    let output = tap.run_failing(1);
+    let errors: Vec<&str> =
+        output.stderr.lines().filter(|line| line.contains("level=CRITICAL") || line.contains("level=ERROR")).collect();
+    assert_eq!(errors.len(), 1, "one line tells of the failure:\n{}", output.stderr);
+    assert!(!output.stderr.contains("panicked"), "{}", output.stderr);
+    for text in texts {
+        assert!(errors[0].contains(text), "{text:?} is not in: {}", errors[0]);
+    }
+    assert_eq!(output.record_messages().count(), 0);
+    output
+}
+
+/// As Postgres writes a position.
+fn pg_lsn(lsn: u64) -> String {
+    format!("{:X}/{:X}", lsn >> 32, lsn & 0xffff_ffff)
+}
+
+fn advance(source: &Source) {
+    source.db.query_one(&format!(
+        "select slot_name from pg_replication_slot_advance('{}', pg_current_wal_lsn())",
+        source.slot
+    ));
+}
+
+fn the_slot_has_moved_past_the_bookmark(plugin: &str) {
+    let source = Source::new(plugin, TABLES, &["item"]);
+    let state = source.copied();
+    source.db.psql("insert into item values (3)");
+    advance(&source);
+    let slot = source.confirmed_flush();
+    let tap = source.tap().state(&state);
+    refused(&tap, &[&source.slot, &pg_lsn(slot), &pg_lsn(lsn(&state, "item")), "on_slot_lost"]);
+    assert_eq!(source.confirmed_flush(), slot);
+
+    // The slot is healthy: it stays, the stream is copied again.
+    let output = tap.config("on_slot_lost", "copy_again").run();
+    assert_eq!(numbers(&output, "item", "id"), [1, 2, 3]);
+    assert!(source.confirmed_flush() >= slot);
+    assert!(output.bookmark("public-item")["version"].as_u64() > state["bookmarks"]["public-item"]["version"].as_u64());
+    let output = source.run_after("insert into item values (4)", output.last_state());
+    assert_eq!(numbers(&output, "item", "id"), [4]);
+}
+
+fn the_bookmark_is_beyond_the_log(plugin: &str) {
+    let source = Source::new(plugin, TABLES, &["item"]);
+    let mut state = source.copied();
+    let slot = source.confirmed_flush();
+    let beyond = source.end() + (4 << 30);
+    bookmark(&mut state, "item")["lsn"] = json!(beyond);
+    refused(&source.tap().state(&state), &["public-item", &pg_lsn(beyond)]);
+    assert_eq!(source.confirmed_flush(), slot);
+    let output = source.tap().state(&state).config("on_slot_lost", "copy_again").run();
+    assert_eq!(numbers(&output, "item", "id"), [1, 2]);
+    assert!(lsn(output.last_state(), "item") <= source.end());
+}
+
+fn the_slot_is_gone(plugin: &str) {
+    let source = Source::new(plugin, TABLES, &["item"]);
+    let state = source.copied();
+    source.db.psql(&format!("select pg_drop_replication_slot('{}')", source.slot));
+    let create = "pg_create_logical_replication_slot('";
+    refused(&source.tap().state(&state), &[create, &source.slot]);
+    // A run that has yet to copy finds out before it has copied.
+    refused(&source.tap(), &[create, &source.slot]);
+    assert_eq!(
+        source.db.query_one("select count(*) from pg_replication_slots where database = current_database()"),
+        "0"
+    );
+
+    // A slot of today has nothing of yesterday.
+    let made = source.tap().state(&state).config("create_replication_slot", true).config("output_plugin", plugin);
+    refused(&made, &["on_slot_lost"]);
+    let output = made.config("on_slot_lost", "copy_again").run();
+    assert_eq!(numbers(&output, "item", "id"), [1, 2]);
+    let output = source.run_after("insert into item values (3)", output.last_state());
+    assert_eq!(numbers(&output, "item", "id"), [3]);
+}
+
+fn the_slot_lost_its_log(plugin: &str) {
+    let cluster = Cluster::start("max_slot_wal_keep_size = '1MB'\nmin_wal_size = '32MB'\nmax_wal_size = '32MB'");
+    let source = Source::on(&cluster, plugin, TABLES, &["item"]);
+    let state = source.copied();
+    source.db.psql("insert into item values (3)");
+    for _ in 0..4 {
+        source.db.psql("select pg_logical_emit_message(false, 'filler', repeat('x', 1000000)) from generate_series(1, 20) \\g /dev/null
+            select pg_switch_wal() \\g /dev/null
+            checkpoint;");
+    }
+    assert_eq!(source.db.query_one("select wal_status from pg_replication_slots"), "lost");
+    refused(&source.tap().state(&state), &[&source.slot, "on_slot_lost"]);
+    let output = source.tap().state(&state).config("on_slot_lost", "copy_again").config("output_plugin", plugin).run();
+    assert_eq!(numbers(&output, "item", "id"), [1, 2, 3]);
+    let output = source.run_after("insert into item values (4)", output.last_state());
+    assert_eq!(numbers(&output, "item", "id"), [4]);
+}
+
+fn the_slot_is_in_use(plugin: &str) {
+    let source = Source::new(plugin, TABLES, &["item"]);
+    let state = source.copied();
+    source.db.psql("insert into item values (3)");
+    let mut holder = source.tap().state(&state).config("break_at_end_lsn", false).spawn();
+    holder.wait_for(Duration::from_secs(30), |message| message.as_record().is_some());
+    let active = format!("select active_pid from pg_replication_slots where slot_name = '{}'", source.slot);
+    refused(&source.tap().state(&state), &[&source.slot, &source.db.query_one(&active)]);
+    holder.signal(Signal::TERM);
+    holder.finish().expect_code(143);
+    // Its walsender may live a moment longer, which the tap waits for.
+    assert_eq!(numbers(&source.run(&state), "item", "id"), [3]);
+}
+
+/// A slot under the name that the tap looks for, which it can't read.
+#[test]
+fn a_slot_of_another_kind() {
+    let db = TestDb::new("log_kind");
+    db.psql(TABLES);
+    let catalog = select(Tap::new(&db).discover(), &["item"]);
+    let tap = |slot: &str| Tap::new(&db).catalog(&catalog).config("replication_slot_name", slot);
+
+    let physical = format!("{}_physical", db.name());
+    db.query_one(&format!("select slot_name from pg_create_physical_replication_slot('{physical}')"));
+    refused(&tap(&physical), &[&physical, "physical"]);
+    db.psql(&format!("select pg_drop_replication_slot('{physical}')"));
+
+    let decoding = db.slot_named(&format!("{}_decoding", db.name()), "test_decoding");
+    refused(&tap(&decoding), &[&decoding, "test_decoding", "pgoutput", "wal2json"]);
+
+    let other = TestDb::new("log_elsewhere");
+    let elsewhere = other.slot("wal2json");
+    refused(&tap(&elsewhere), &[&elsewhere, other.name()]);
+}
+
+#[test]
+fn the_publication() {
+    let db = TestDb::new("log_publication");
+    db.psql(TABLES);
+    let slot = db.slot("pgoutput");
+    let catalog = select(Tap::new(&db).discover(), &["item", "other"]);
+    let tap = || Tap::new(&db).catalog(&catalog);
+    let error = refused(&tap(), &["publication", &slot, "CREATE PUBLICATION"]);
+    assert!(!error.stderr.contains("FOR ALL TABLES"), "advice that breaks updates of other tables");
+
+    // A publication younger than the slot is not seen by it, hence the new slot.
+    db.publication("for table item");
+    db.psql(&format!("select pg_drop_replication_slot('{slot}')"));
+    db.slot("pgoutput");
+    let before = db.confirmed_flush(&slot);
+    refused(&tap(), &["other", &slot]);
+    assert_eq!(db.confirmed_flush(&slot), before);
+    let named = tap().config("publication_name", "no such");
+    refused(&named, &["no such"]);
+}
+
+/// A publication that drops data in silence is told of.
+#[test]
+fn a_publication_with_gaps() {
+    let db = TestDb::new("log_gaps");
+    db.psql(
+        "create table item (id integer primary key, a text, b text); create table other (id integer primary key);
+        create table third (id integer primary key);",
+    );
+    let slot = db.slot_name();
+    db.psql(&format!(
+        "create publication {slot} for table item (id, a), other where (id > 5), third with (publish = 'insert, update')"
+    ));
+    db.slot("pgoutput");
+    let catalog = select(Tap::new(&db).discover(), &["item", "other", "third"]);
+    let first = Tap::new(&db).catalog(&catalog).run();
+    for table in ["item", "other", "third"] {
+        let warned = first.stderr.lines().any(|line| line.contains("level=WARNING") && line.contains(table));
+        assert!(warned, "no warning about {table}:\n{}", first.stderr);
+    }
+    db.psql(
+        "insert into item values (1, 'a', 'b'); insert into other values (1), (9); update item set a = 'c';
+        update other set id = 1 where id = 9 and false; update other set id = 3 where id = 9; delete from third;",
+    );
+    let output = Tap::new(&db).catalog(&catalog).state(first.last_state()).run();
+    let values: Vec<&Value> = output.records("public-item").iter().map(|record| &record["a"]).collect();
+    assert_eq!(values, ["a", "c"]);
+    // A row that leaves what the filter shows comes as a delete.
+    assert_eq!(numbers(&output, "other", "id"), [9, 9]);
+    assert!(output.records("public-other")[1]["_sdc_deleted_at"].is_string());
+}
