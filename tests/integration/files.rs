@@ -232,7 +232,7 @@ fn version_and_help() {
     assert!(code == Some(0) && text.contains(env!("CARGO_PKG_VERSION")), "{text}");
     let (text, code) = bare(&["--help"]);
     assert_eq!(code, Some(0));
-    for flag in ["--config", "--state", "--catalog", "--properties", "--discover", "--about", "--test", "--version"] {
+    for flag in ["--config", "--state", "--catalog", "--properties", "--discover", "--about", "--version"] {
         assert!(text.contains(flag), "{flag} in {text}");
     }
 }
