@@ -3,13 +3,13 @@
 use std::collections::HashSet;
 
 use super::Env;
+use super::log_based::wal_level;
 use super::plan::StreamPlan;
 use crate::catalog::Catalog;
 use crate::discovery::{Scope, discover, nothing_readable};
 use crate::error::{Error, Result};
 use crate::method::ReplicationMethod;
 use crate::pg::connect::Client;
-use crate::pg::error::query_error;
 use crate::pg::table::{ReplicaIdentity, Table};
 use crate::replication::slot::Slot;
 
@@ -131,11 +131,7 @@ impl Defaults<'_> {
 /// Whether the server can serve LOG_BASED, or why not.
 async fn ask(env: &Env) -> Result<Result<(), String>> {
     let client = env.primary.connect().await?;
-    let row = client
-        .query_one("SELECT pg_catalog.current_setting('wal_level')", &[])
-        .await
-        .map_err(|e| query_error("cannot read wal_level", e))?;
-    let wal_level: String = row.get(0);
+    let wal_level = wal_level(&client).await?;
     if wal_level != "logical" {
         return Ok(Err(format!("the server's wal_level is {wal_level}")));
     }

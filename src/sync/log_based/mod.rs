@@ -67,6 +67,14 @@ pub(super) async fn prepare(env: &Env, client: &Client, plans: &mut [StreamPlan]
         }
         Some(slot) => Some(slot),
         None => {
+            let level = wal_level(client).await?;
+            if level != "logical" {
+                return Err(Error::run(format!("LOG_BASED needs wal_level = logical, and the server's is {level}"))
+                    .hint(
+                        "set it in the server's configuration and restart it (on Amazon RDS: rds.logical_replication = 1), \
+                         or choose another replication method",
+                    ));
+            }
             let bookmarked = plans.iter().find(|plan| is_streamed(plan, state));
             match (bookmarked, config.on_slot_lost) {
                 (Some(plan), OnSlotLost::Fail) => return Err(slot_gone(&name, plan)),
@@ -133,6 +141,12 @@ async fn missing_slot(env: &Env, client: &Client, name: &str, plugin: &str, plan
     sql.push(format!("SELECT pg_create_logical_replication_slot({}, '{plugin}')", quote::literal(name)));
     Ok(Error::run(format!("replication slot \"{name}\" does not exist"))
         .hint(format!("create it: {}; or set create_replication_slot to true", sql.join("; "))))
+}
+
+/// The server's `wal_level`: no slot can be made unless it is logical.
+pub(super) async fn wal_level(client: &Client) -> Result<String> {
+    let sql = "SELECT pg_catalog.current_setting('wal_level')";
+    Ok(client.query_one(sql, &[]).await.map_err(|e| query_error("cannot read wal_level", e))?.get(0))
 }
 
 /// The slot is gone, and with it the changes since the bookmarks.

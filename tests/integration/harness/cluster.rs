@@ -34,6 +34,7 @@ max_parallel_workers_per_gather = 0
 pub(crate) struct Cluster {
     bin: PathBuf,
     dir: PathBuf,
+    port: u16,
     supervisor: Mutex<Supervisor>,
 }
 
@@ -54,7 +55,13 @@ impl Cluster {
     /// A server of the test's own, for what would disturb others: server-wide settings, restarts, transactions left
     /// open (creating a slot waits for every transaction of its cluster). `settings` is appended to postgresql.conf.
     pub(crate) fn start(settings: &str) -> Arc<Cluster> {
-        let cluster = Cluster::supervised();
+        Cluster::start_on(5432, settings)
+    }
+
+    /// The same with a port of its own: for tests that set `listen_addresses`. Without that no port is taken; the number
+    /// is part of the socket's name.
+    pub(crate) fn start_on(port: u16, settings: &str) -> Arc<Cluster> {
+        let cluster = Cluster::supervised(port);
         cluster.command("initdb");
         cluster.append("data/postgresql.conf", SETTINGS);
         cluster.append("data/postgresql.conf", settings);
@@ -64,18 +71,19 @@ impl Cluster {
 
     /// A hot standby of this server.
     pub(crate) fn standby(&self) -> Arc<Cluster> {
-        let cluster = Cluster::supervised();
+        let cluster = Cluster::supervised(self.port);
         cluster.command(&format!("basebackup {}", self.dir.display()));
         cluster.command("start");
         Arc::new(cluster)
     }
 
-    fn supervised() -> Cluster {
+    fn supervised(port: u16) -> Cluster {
         let bin = server_binaries();
         // Not env::temp_dir(): a socket's path is limited to some hundred bytes.
         let dir = tempfile::Builder::new().prefix("tap-pg.").tempdir_in("/tmp").expect("a directory in /tmp").keep();
         let mut command = Command::new("/bin/sh");
         command.arg("-c").arg(include_str!("supervisor.sh")).arg("supervisor").arg(&bin).arg(&dir);
+        command.arg(port.to_string());
         // A group of its own: signals from the terminal are for the tests alone.
         command.process_group(0).current_dir(&dir).env("LC_ALL", "C").env("HOME", &dir);
         without_pg_variables(&mut command);
@@ -93,7 +101,7 @@ impl Cluster {
             .unwrap_or_else(|error| panic!("cannot start the server's supervisor: {error}"));
         let commands = child.stdin.take();
         let replies = BufReader::new(child.stdout.take().expect("a piped stdout"));
-        Cluster { bin, dir, supervisor: Mutex::new(Supervisor { child, commands, replies }) }
+        Cluster { bin, dir, port, supervisor: Mutex::new(Supervisor { child, commands, replies }) }
     }
 
     /// Has the supervisor do something and waits until it is done.
@@ -129,6 +137,11 @@ impl Cluster {
         &self.dir
     }
 
+    /// Its port, or the number in its socket's name.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// What the server has logged.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.dir.join("log")).unwrap_or_default()
@@ -138,7 +151,8 @@ impl Cluster {
     pub(crate) fn program(&self, name: &str) -> Command {
         let mut command = Command::new(self.bin.join(name));
         without_pg_variables(&mut command);
-        command.env("PGHOST", &self.dir).env("PGUSER", "postgres").env("PGCLIENTENCODING", "UTF8");
+        command.env("PGHOST", &self.dir).env("PGPORT", self.port.to_string());
+        command.env("PGUSER", "postgres").env("PGCLIENTENCODING", "UTF8");
         command
     }
 

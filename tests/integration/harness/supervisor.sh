@@ -1,9 +1,10 @@
-# Owns one PostgreSQL cluster for the process at the other end of stdin. Arguments: server binaries, directory.
+# Owns one PostgreSQL cluster for the process at the other end of stdin. Arguments: server binaries, directory, port.
 #
 # Reads one command a line and answers "ok" or "failed: why". When stdin closes, which the kernel does for us however
 # that process ends (kill -9 too), the server is stopped and the directory removed.
 bin=$1
 dir=$2
+port=$3
 data=$dir/data
 log=$dir/log
 server=
@@ -19,9 +20,9 @@ client() {
 
 start() {
     # -k rather than a setting: a standby's copied configuration would name the primary's directory.
-    "$bin/postgres" -D "$data" -k "$dir" </dev/null >>"$log" 2>&1 &
+    "$bin/postgres" -D "$data" -k "$dir" -p "$port" </dev/null >>"$log" 2>&1 &
     server=$!
-    until "$(client pg_isready)" -q -h "$dir" -U postgres >>"$log" 2>&1; do
+    until "$(client pg_isready)" -q -h "$dir" -p "$port" -U postgres >>"$log" 2>&1; do
         kill -0 "$server" 2>/dev/null || return 1
         sleep 0.05
     done
@@ -46,7 +47,7 @@ while read -r command argument; do
         "$bin/initdb" -D "$data" -U postgres -A trust -E UTF8 --locale=C -N >>"$log" 2>&1 &&
             allow_plugins
         ;;
-    basebackup) "$(client pg_basebackup)" -h "$argument" -U postgres -D "$data" -R -X stream -c fast >>"$log" 2>&1 ;;
+    basebackup) "$(client pg_basebackup)" -h "$argument" -p "$port" -U postgres -D "$data" -R -X stream -c fast >>"$log" 2>&1 ;;
     start) start ;;
     stop) stop "$argument" || true ;;
     *) false ;;

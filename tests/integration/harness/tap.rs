@@ -29,7 +29,7 @@ impl Tap {
     pub(crate) fn new(db: &TestDb) -> Tap {
         Tap::bare()
             .config("host", db.cluster().dir().to_str().expect("a UTF-8 path"))
-            .config("port", 5432)
+            .config("port", db.cluster().port())
             .config("user", "postgres")
             .config("password", "not asked for")
             .config("dbname", db.name())

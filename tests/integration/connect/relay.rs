@@ -1,0 +1,64 @@
+//! Somebody in the middle: ends the client's TLS with a certificate of its own and opens another to the server.
+
+use std::fs;
+use std::sync::Arc;
+use std::thread;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+use super::server::pem;
+
+/// Listens on a free port of loopback until the tests end and relays to this one.
+pub(super) fn start(server: u16, certificate: &str, key: &str) -> u16 {
+    let read = |path: &str| fs::read(path).expect("read a certificate or key");
+    let certificate = CertificateDer::from_pem_slice(&read(certificate)).expect("a certificate");
+    let key = PrivateKeyDer::from_pem_slice(&read(key)).expect("a key");
+    let accept = ServerConfig::builder().with_no_client_auth().with_single_cert(vec![certificate], key);
+    let acceptor = TlsAcceptor::from(Arc::new(accept.expect("a certificate with its key")));
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(&read(&pem("ca.crt"))).expect("a certificate")).expect("an authority");
+    let connector =
+        TlsConnector::from(Arc::new(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth()));
+
+    let (sender, port) = std::sync::mpsc::channel();
+    thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async move {
+            let mut listener = None;
+            for port in 5570..5580 {
+                if let Ok(bound) = TcpListener::bind(("127.0.0.1", port)).await {
+                    sender.send(port).expect("the test waits");
+                    listener = Some(bound);
+                    break;
+                }
+            }
+            let listener = listener.expect("a free port among 5570 to 5579");
+            while let Ok((client, _)) = listener.accept().await {
+                let (acceptor, connector) = (acceptor.clone(), connector.clone());
+                tokio::spawn(async move {
+                    // However it ends, it is the client's to tell.
+                    let _ = relay(client, server, acceptor, connector).await;
+                });
+            }
+        });
+    });
+    port.recv().expect("the relay listens")
+}
+
+async fn relay(mut client: TcpStream, port: u16, accept: TlsAcceptor, connect: TlsConnector) -> std::io::Result<()> {
+    let mut request = [0; 8];
+    client.read_exact(&mut request).await?;
+    client.write_all(b"S").await?;
+    let mut client = accept.accept(client).await?;
+    let mut server = TcpStream::connect(("127.0.0.1", port)).await?;
+    server.write_all(&request).await?;
+    assert_eq!(server.read_u8().await?, b'S', "the server speaks TLS");
+    let name = ServerName::try_from("localhost").expect("a host name");
+    let mut server = connect.connect(name, server).await?;
+    copy_bidirectional(&mut client, &mut server).await.map(|_| ())
+}
