@@ -28,7 +28,8 @@ class Database:
 
     def run(self, *arguments):
         command = [self.psql, "-X", "-q", "-At", "-v", "ON_ERROR_STOP=1", "-h", self.host, "-U", "postgres"]
-        return subprocess.run(command + ["-d", self.name, *arguments], check=True, stdout=subprocess.PIPE).stdout.decode()
+        command += ["-d", self.name, *arguments]
+        return subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout.decode()
 
     def sql(self, *statements):
         return self.run(*(item for statement in statements for item in ("-c", statement)))
@@ -214,7 +215,7 @@ def reason(column, sql_type, logged, ours, theirs):
         "NaN, ±Infinity": element in ("numeric", "real", "double precision") and ours is None and is_number(theirs),
         "NULL array": array and ours is None and theirs == [],
         "date outside years 1–9999, ±infinity": element == "date" and same(ours, fallback),
-        "timestamp, timestamptz outside years 1–9999, ±infinity": element.startswith("timestamp") and same(ours, fallback),
+        "timestamp outside years 1–9999, ±infinity": element.startswith("timestamp") and same(ours, fallback),
         "json, jsonb": element in ("json", "jsonb") and as_double(ours, theirs),
         "time 24:00": element == "time without time zone" and ours == "00:00:00",
         "timetz": element == "time with time zone" and isinstance(ours, str),
@@ -388,7 +389,7 @@ def differing_run(report, table, run, logged=False):
     crashes = {
         "no_number_array": "NaN, ±Infinity",
         "odd_date": "date outside years 1–9999, ±infinity",
-        "odd_timestamp": "timestamp, timestamptz outside years 1–9999, ±infinity",
+        "odd_timestamp": "timestamp outside years 1–9999, ±infinity",
         "odd_timetz": "timetz",
         "odd_offset": "timetz",
     }
@@ -436,12 +437,12 @@ class Target:
             elif message["type"] == "STATE":
                 self.state = message["value"]
 
-    def compare(self, database, table):
-        """What is wrong with a table, in a few words."""
+    def compare(self, database, table, deleted=True):
+        """What is wrong with a table, in a few words. Without `deleted`, rows too many are still to be deleted."""
         held = [row for _, row in self.rows.get(f"public-{table}", {}).values()]
         held, wanted = ({dump(row["id"]): plain(row) for row in rows} for rows in (held, database.rows(table)))
         missing = [wanted[key] for key in wanted if key not in held]
-        surplus = [held[key] for key in held if key not in wanted]
+        surplus = [held[key] for key in held if deleted and key not in wanted]
         wrong = [(held[key], wanted[key]) for key in wanted if key in held and held[key] != wanted[key]]
         found = (("missing", missing), ("surplus", surplus), ("different", wrong))
         return ", ".join(f"{len(rows)} {what} rows, such as {rows[0]}" for what, rows in found if rows)
@@ -469,7 +470,8 @@ create table beside (id integer primary key, note text);
 create table big (id integer primary key, note text);
 create function change(round integer) returns void language sql as $$
     insert into moved select i, i, 5000000000 + i, i + 0.02, 'k' || to_char(i, 'FM000000'), date '2020-01-01' + i,
-        timestamp '2020-01-01 00:00:00.123456' + i * interval '1 hour', timestamptz '2020-06-01 12:00+02' + i * interval '1 hour',
+        timestamp '2020-01-01 00:00:00.123456' + i * interval '1 hour',
+        timestamptz '2020-06-01 12:00+02' + i * interval '1 hour',
         ('00000000-0000-0000-0000-' || to_char(i, 'FM000000000000'))::uuid, 'round ' || round
     from generate_series(round * 1000 + 1, round * 1000 + 100) i;
     update moved set note = 'changed in ' || round where id = round * 1000 - 900;
@@ -491,14 +493,13 @@ def handover(database, ours, theirs, report):
         order = [first, second, first, second, second, first]
         keys = ["integer", "bigint", "numeric", "text", "date", "timestamp", "timestamptz", "uuid"]
         for method, key in [("FULL_TABLE", None), *(("INCREMENTAL", f"k_{key}") for key in keys), ("LOG_BASED", None)]:
-            # A text key goes through all methods as it is; the database is new for each.
             rounds(database, order, method, key, report)
         for method in ("FULL_TABLE", "LOG_BASED"):
             mid_copy(database, first, second, method, report)
 
 
 def new_database(database, name):
-    database.sql(f"drop database if exists {name}", f"create database {name} encoding 'UTF8' template template0")
+    database.sql(f"create database {name} encoding 'UTF8' template template0")
     database.on(name).sql(HANDOVER)
     return database.on(name)
 
@@ -556,7 +557,10 @@ def mid_copy(database, first, second, method, report):
             return
         target.take(output)
         copied = sum(message["type"] == "RECORD" for message in output)
-        wrong = target.compare(source, "big")
+        # The reference goes on under the version of the interrupted copy: a row that was deleted meanwhile stays in the
+        # target until the next run reads the log.
+        later = number == 1 and method == "LOG_BASED" and not tap.settings
+        wrong = target.compare(source, "big", deleted=not later)
         if number == 1 and copied < 60000 and not wrong:
             wrong = f"only {copied} rows copied"
         if wrong:

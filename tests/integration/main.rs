@@ -10,6 +10,7 @@ mod harness;
 mod harness_tests;
 mod incremental;
 mod log_based;
+mod pipelinewise;
 mod reference;
 mod selection;
 mod values;
