@@ -114,7 +114,7 @@ fn properties(catalog: &Value, selected: &[(&str, &str, Option<&str>)]) -> Value
 
 /// What PipelineWise looks for in the log of a run, to tell what went wrong.
 fn alarms(output: &Output) -> Vec<&str> {
-    let words = ["CRITICAL", "EXCEPTION", "ERROR", "Exception", "Traceback"];
+    let words = ["CRITICAL", "EXCEPTION", "ERROR", ".exception", ".Exception", ".error", ".Error"];
     output.stderr.lines().filter(|line| words.iter().any(|word| line.contains(word))).collect()
 }
 
