@@ -133,7 +133,7 @@ async fn synchronize(env: &Env, catalog: Option<Catalog>, state: State) -> Resul
             }
         }
         Err(ref error) => {
-            if error.kind() == ErrorKind::Output {
+            if error.kind() == ErrorKind::Output || !ctx.has_written() {
                 return outcome;
             }
             ctx.cut_short();

@@ -146,6 +146,11 @@ impl Context {
         self.write_state().await
     }
 
+    /// Whether a record was written, so that there is something for a STATE to stand behind.
+    pub fn has_written(&self) -> bool {
+        self.opened
+    }
+
     /// Hands the buffered lines over.
     pub async fn hand_over(&mut self) -> Result<()> {
         self.out.drain().await?;
