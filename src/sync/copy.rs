@@ -33,6 +33,8 @@ pub(super) async fn copy_rows(
     let mut counter = RecordCounter::new(&plan.id);
     let mut scratch = Vec::new();
     tracing::debug!("{}: {query}", plan.id);
+    // The server may think for long before the first row.
+    ctx.hand_over().await?;
     let mut rows = session.copy_out(&format!("COPY ({query}) TO STDOUT")).await?;
     let mut pause = tokio::time::interval(PAUSE);
     loop {
