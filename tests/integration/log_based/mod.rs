@@ -16,6 +16,7 @@ mod records;
 mod refusals;
 mod rounds;
 mod schema_changes;
+mod secondary;
 mod toast;
 
 /// The plugins that a slot may have.
