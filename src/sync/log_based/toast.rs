@@ -17,7 +17,7 @@ use crate::pg::quote;
 use crate::pg::wire::Session;
 use crate::singer::JsonBuf;
 use crate::sync::plan::StreamPlan;
-use crate::sync::initial_copy::TransactionSnapshot;
+use crate::sync::transaction_snapshot::TransactionSnapshot;
 
 /// Rows in one query.
 const BATCH: usize = 500;
