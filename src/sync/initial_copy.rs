@@ -224,9 +224,16 @@ async fn current_snapshot(session: &mut Session) -> Result<Place> {
 /// snapshot does not see either. (A slot waits for such writers when it is made.)
 async fn check_publications(session: &mut Session, place: &Place) -> Result<()> {
     let Place::Snapshot { snapshot, .. } = place else { return Ok(()) };
+    let schemas = if session.server_version() >= 150_000 {
+        " UNION ALL SELECT xmin FROM pg_catalog.pg_publication_namespace"
+    } else {
+        ""
+    };
+    // An id from before half of all ids were used up has a negative age.
     let sql = format!(
-        "SELECT coalesce(bool_and(pg_catalog.age(m.xmin) > pg_catalog.age('{}'::xid)), true) FROM \
-         (SELECT xmin FROM pg_catalog.pg_publication_rel UNION ALL SELECT xmin FROM pg_catalog.pg_publication) m",
+        "SELECT NOT EXISTS (SELECT FROM (SELECT xmin FROM pg_catalog.pg_publication_rel \
+         UNION ALL SELECT xmin FROM pg_catalog.pg_publication{schemas}) m \
+         WHERE pg_catalog.age(m.xmin) BETWEEN 0 AND pg_catalog.age('{}'::xid))",
         snapshot.oldest()
     );
     let rows = session.query(&sql).await?;
