@@ -8,6 +8,7 @@ mod initial_copy;
 mod log_based;
 mod plan;
 mod select;
+mod transaction_snapshot;
 
 use std::path::PathBuf;
 

@@ -111,25 +111,22 @@ impl<'a> Phase<'a> {
             tracing::debug!("acknowledging {lsn}");
             let sql = "SELECT pg_catalog.pg_replication_slot_advance($1, $2::text::pg_lsn)";
             if let Err(error) = self.applier.client.execute(sql, &[&source.slot, &lsn.to_string()]).await {
-                let error = query_error("cannot advance the slot", error);
-                tracing::info!("streaming instead of reading in bulk: {error}");
-                return Ok(false);
+                return Ok(refused(ctx, &query_error("cannot advance the slot", error)));
             }
         }
         let mut session = env.primary.session().await?;
         // A server that gathers the result notices only by this that nobody waits for it any more.
         ctx.cancel = Some(session.cancel_token());
-        let mut rows = BulkRead::start(&mut session, &source.slot, source.plugin.as_ref(), self.end.lsn).await?;
+        let mut rows = match BulkRead::start(&mut session, &source.slot, source.plugin.as_ref(), self.end.lsn).await {
+            Ok(rows) => rows,
+            Err(error) => return Ok(refused(ctx, &error)),
+        };
         let mut started = false;
         loop {
             let (start, payload) = match rows.next().await {
                 Ok(Some(row)) => row,
                 Ok(None) => break,
-                Err(error) if !started => {
-                    tracing::info!("streaming instead of reading in bulk: {error}");
-                    ctx.cancel = None;
-                    return Ok(false);
-                }
+                Err(error) if !started => return Ok(refused(ctx, &error)),
                 Err(error) => return Err(error),
             };
             started = true;
@@ -358,4 +355,11 @@ impl<'a> Phase<'a> {
         }
         Ok(())
     }
+}
+
+/// Says why a bulk read did not begin: the log is streamed.
+fn refused(ctx: &mut Context, error: &Error) -> bool {
+    tracing::info!("streaming instead of reading in bulk: {error}");
+    ctx.cancel = None;
+    false
 }

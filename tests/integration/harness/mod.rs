@@ -15,5 +15,5 @@ pub(crate) use catalog::Catalog;
 pub(crate) use cluster::Cluster;
 pub(crate) use database::TestDb;
 pub(crate) use messages::{Message, check_protocol};
-pub(crate) use running::Running;
+pub(crate) use running::{Running, Stalled};
 pub(crate) use tap::{Output, Tap};

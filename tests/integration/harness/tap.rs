@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::cluster::without_pg_variables;
 use super::messages::{Record, Schema};
-use super::{Catalog, Message, Running, TestDb, check_protocol};
+use super::{Catalog, Message, Running, Stalled, TestDb, check_protocol};
 
 /// The program with its files. Methods that set something return it, so that a test reads as a command line.
 pub(crate) struct Tap {
@@ -163,6 +163,12 @@ impl Tap {
     #[track_caller]
     pub(crate) fn spawn(self) -> Running {
         Running::start(self)
+    }
+
+    /// The same, but nobody reads what it prints.
+    #[track_caller]
+    pub(crate) fn stall(self) -> Stalled {
+        Stalled::start(self)
     }
 
     pub(crate) fn time_limit(&self) -> Duration {

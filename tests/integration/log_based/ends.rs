@@ -18,6 +18,7 @@ with_both_plugins!(
     a_reader_that_stops_for_a_while,
     new_changes_are_followed,
     the_longest_run,
+    a_run_without_any_limit,
     the_longest_wait,
     a_busy_server_whose_tables_are_idle,
     a_server_that_restarts,
@@ -181,6 +182,17 @@ fn the_longest_run(plugin: &str) {
     assert_eq!(numbers(&output, "item", "id"), [1, 2, 3]);
     assert!(started.elapsed() >= Duration::from_secs(2), "{:?}", started.elapsed());
     assert_nothing_lost(&source, &output, &[1, 2, 3]);
+}
+
+fn a_run_without_any_limit(plugin: &str) {
+    let source = Source::new(plugin, ITEM, &["item"]);
+    let state = source.copied();
+    source.db.psql(&fill(1, 3));
+    for (seconds, bounded) in [(u64::MAX, true), (u64::MAX, false), (i64::MAX as u64, false)] {
+        let tap = source.tap().state(&state).config("break_at_end_lsn", bounded).config("max_run_seconds", seconds);
+        let tap = tap.config("logical_poll_total_seconds", if bounded { seconds } else { 1 });
+        assert_eq!(numbers(&tap.run(), "item", "id"), [1, 2, 3]);
+    }
 }
 
 fn the_longest_wait(plugin: &str) {

@@ -1,6 +1,9 @@
 //! LOG_BASED, by its contract: what a target has in the end, what a record holds, where a run starts and stops, what is
 //! acknowledged, and what is refused. Nearly every case runs with both plugins.
 
+use std::thread;
+use std::time::{Duration, Instant};
+
 use serde_json::{Map, Value};
 
 use crate::harness::{Catalog, Cluster, Output, Tap, TestDb};
@@ -10,6 +13,8 @@ mod bookmarks;
 mod copies;
 mod create;
 mod ends;
+mod inheritance;
+mod order;
 mod partitions;
 mod positions;
 mod records;
@@ -17,7 +22,9 @@ mod refusals;
 mod rounds;
 mod schema_changes;
 mod secondary;
+mod snapshots;
 mod toast;
+mod toast_changes;
 
 /// The plugins that a slot may have.
 const PLUGINS: [&str; 2] = ["pgoutput", "wal2json"];
@@ -98,6 +105,16 @@ impl Source {
     /// Where the server's log ends.
     fn end(&self) -> u64 {
         self.db.lsn("pg_current_wal_insert_lsn()")
+    }
+}
+
+/// Waits until a condition holds in the database.
+#[track_caller]
+fn wait_until(db: &TestDb, condition: &str) {
+    let deadline = Instant::now() + Duration::from_secs(40);
+    while db.query_one(&format!("select ({condition})::text")) != "true" {
+        assert!(Instant::now() < deadline, "never came true: {condition}");
+        thread::sleep(Duration::from_millis(50));
     }
 }
 
