@@ -1,5 +1,9 @@
 //! The stream phase: from where the streams stand to where the log ended when it began.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 use super::apply::Applier;
 use super::live::{Live, Start};
 use super::phase::{End, Phase};
@@ -8,6 +12,7 @@ use super::{Source, reader, wal_end};
 use crate::error::Result;
 use crate::pg::Lsn;
 use crate::pg::connect::Client;
+use crate::pg::error::query_error;
 use crate::state::{Copy, State};
 use crate::sync::Env;
 use crate::sync::context::Context;
@@ -68,25 +73,55 @@ fn give_version(state: &mut State, live: &Live, confirmed_flush: Lsn) {
     }
 }
 
-/// Where the log ends now. Writes a logical message first, whose end is a record's and is flushed when this returns.
+/// Where the log ends now, with something behind it, so that decoding gets there: a logical message or, where another
+/// tap may read it, an empty transaction.
 async fn end_position(client: &Client) -> Result<End> {
+    // wal2json passes messages on, and the reference can't read them: it fails, now and in every run to come.
+    let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_replication_slots \
+               WHERE plugin = 'wal2json' AND database = pg_catalog.current_database())";
+    let row = client.query_one(sql, &[]).await.map_err(|e| query_error("cannot read the replication slots", e))?;
+    let marked = if row.get(0) { end_by_transaction(client).await? } else { end_by_message(client).await };
+    match marked {
+        Some(lsn) => Ok(End { lsn, of_record: true }),
+        None => Ok(End { lsn: wal_end(client).await?, of_record: false }),
+    }
+}
+
+/// The end of a logical message, flushed with its transaction.
+async fn end_by_message(client: &Client) -> Option<Lsn> {
     let sql = "BEGIN; SET LOCAL synchronous_commit = local; \
                SELECT pg_catalog.pg_logical_emit_message(true, 'tap-postgres-rs', 'end of run')::text; COMMIT";
-    match client.simple_query(sql).await {
-        Ok(messages) => {
-            let lsn = messages.iter().find_map(|message| match message {
-                tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
-                _ => None,
-            });
-            if let Some(lsn) = lsn {
-                return Ok(End { lsn, of_record: true });
-            }
+    marked(client, sql).await
+}
+
+/// The end of the last record before a transaction that changes nothing. No plugin sees it, and no COMMIT waits for
+/// it: the server's WAL writer takes it to disk within three times `wal_writer_delay`, 0.6 s by default.
+async fn end_by_transaction(client: &Client) -> Result<Option<Lsn>> {
+    const PATIENCE: Duration = Duration::from_secs(2);
+    let sql = "BEGIN; SELECT pg_catalog.pg_current_wal_insert_lsn()::text FROM pg_catalog.txid_current(); COMMIT";
+    let Some(lsn) = marked(client, sql).await else { return Ok(None) };
+    let started = Instant::now();
+    while wal_end(client).await? <= lsn {
+        if started.elapsed() > PATIENCE {
+            return Ok(None);
         }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(Some(lsn))
+}
+
+/// The position that a transaction tells; none on a standby, or without the right to what it calls.
+async fn marked(client: &Client, sql: &str) -> Option<Lsn> {
+    match client.simple_query(sql).await {
+        Ok(messages) => messages.iter().find_map(|message| match message {
+            tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
+            _ => None,
+        }),
         Err(error) => {
-            tracing::debug!("no logical message to mark the end of the run: {error}");
+            tracing::debug!("no mark at the end of the run: {error}");
             // The failed transaction is still open.
             let _ = client.simple_query("ROLLBACK").await;
+            None
         }
     }
-    Ok(End { lsn: wal_end(client).await?, of_record: false })
 }

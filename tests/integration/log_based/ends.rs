@@ -12,6 +12,7 @@ use super::{Source, lsn, numbers, with_both_plugins};
 use crate::harness::{Cluster, Message, Output, Running, TestDb, check_protocol};
 
 with_both_plugins!(
+    nothing_for_other_readers_of_the_log,
     a_signal_ends_a_stream,
     a_signal_ends_a_copy,
     a_reader_that_goes_away,
@@ -261,4 +262,17 @@ fn a_server_that_restarts(plugin: &str) {
         state = source.run(output.last_state()).last_state().clone();
         next += 5;
     }
+}
+
+/// wal2json hands logical messages on, and pipelinewise-tap-postgres fails on them: no run may leave one in the log
+/// that such a slot reads, be it the tap's own, to which its predecessor may return, or another pipeline's.
+fn nothing_for_other_readers_of_the_log(plugin: &str) {
+    let source = Source::new(plugin, ITEM, &["item"]);
+    source.db.psql("select pg_create_logical_replication_slot('other_' || current_database(), 'wal2json')");
+    source.run_after(&fill(1, 1), &source.copied());
+    let action = source.db.query_one(
+        "select distinct data::json ->> 'action' from pg_logical_slot_peek_changes(
+             'other_' || current_database(), null, null, 'format-version', '2', 'include-transaction', 'false')",
+    );
+    assert_eq!(action, "I");
 }
