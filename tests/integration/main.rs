@@ -2,6 +2,7 @@
 //!
 //! `harness` runs the server and the tap and compares messages; every other module is a feature.
 
+mod crash;
 mod discovery;
 mod files;
 mod golden;
