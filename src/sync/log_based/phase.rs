@@ -268,7 +268,7 @@ impl<'a> Phase<'a> {
         if silence.wait == FIRST_ASK {
             silence.since = self.clock;
         }
-        if self.clock - silence.since >= poll {
+        if self.transaction.is_none() && self.clock - silence.since >= poll {
             tracing::info!("ending after logical_poll_total_seconds without a message");
             return Ok(true);
         }
@@ -315,7 +315,18 @@ impl<'a> Phase<'a> {
     /// Moves the bookmarks and writes a STATE. No transaction is open.
     async fn state(&mut self, ctx: &mut Context) -> Result<()> {
         self.fill_holes(ctx).await?;
-        ctx.complete();
+        ctx.mark();
+        self.move_bookmarks(ctx);
+        ctx.write_state().await?;
+        self.changes = 0;
+        self.last_state = Instant::now();
+        self.clock = self.last_state;
+        self.acknowledge_stored(ctx);
+        Ok(())
+    }
+
+    /// To the end of the last transaction that is complete.
+    fn move_bookmarks(&mut self, ctx: &mut Context) {
         ctx.progress.apply(&mut ctx.state);
         let reached = ctx.progress.reached();
         for live in &mut self.applier.streams {
@@ -325,12 +336,6 @@ impl<'a> Phase<'a> {
                 ctx.state.set_log_based(id, reached.0, live.version, Copy::Finished, Some(oid));
             }
         }
-        ctx.write_state().await?;
-        self.changes = 0;
-        self.last_state = Instant::now();
-        self.clock = self.last_state;
-        self.acknowledge_stored(ctx);
-        Ok(())
     }
 
     /// Acknowledges what a rewritten state file says is stored.
@@ -345,13 +350,17 @@ impl<'a> Phase<'a> {
 
     async fn hand_over(&mut self, ctx: &mut Context) -> Result<()> {
         self.fill_holes(ctx).await?;
-        ctx.hand_over().await
+        if self.transaction.is_none() {
+            return ctx.hand_over().await;
+        }
+        self.move_bookmarks(ctx);
+        ctx.hand_over_inside().await
     }
 
     async fn fill_holes(&mut self, ctx: &mut Context) -> Result<()> {
         let applier = &mut self.applier;
         if applier.toast.is_pending() {
-            applier.toast.fill(&applier.env.primary, &mut applier.streams, &mut ctx.out.buf).await?;
+            applier.toast.fill(&applier.env.primary, &mut applier.streams, ctx).await?;
         }
         Ok(())
     }

@@ -16,6 +16,7 @@ use crate::pg::error::sqlstate;
 use crate::pg::quote;
 use crate::pg::wire::Session;
 use crate::singer::JsonBuf;
+use crate::sync::context::Context;
 use crate::sync::plan::StreamPlan;
 use crate::sync::transaction_snapshot::TransactionSnapshot;
 
@@ -80,7 +81,7 @@ impl Toast {
     }
 
     /// Fills the holes of the buffer.
-    pub(super) async fn fill(&mut self, server: &Server, streams: &mut [Live], buf: &mut JsonBuf) -> Result<()> {
+    pub(super) async fn fill(&mut self, server: &Server, streams: &mut [Live], ctx: &mut Context) -> Result<()> {
         if self.rows.is_empty() {
             return Ok(());
         }
@@ -101,14 +102,8 @@ impl Toast {
             }
         }
         found.sort_unstable_by_key(|(at, _)| *at);
-        let lines = buf.replace(Vec::new());
-        let mut done = 0;
-        for (at, property) in found {
-            buf.raw(&lines[done..at]);
-            buf.raw(&property);
-            done = at;
-        }
-        buf.raw(&lines[done..]);
+        ctx.insert(&found);
+        ctx.progress.incomplete = false;
         Ok(())
     }
 }
