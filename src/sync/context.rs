@@ -16,6 +16,9 @@ const LARGE_STATE: usize = 64 * 1024;
 /// follows the one before only after so long.
 const LARGE_STATE_INTERVAL: Duration = Duration::from_secs(10);
 
+/// The lines of an open transaction are kept back up to this size.
+const LARGE_TRANSACTION: usize = 4 * 1024 * 1024;
+
 /// The way out and the state.
 pub struct Context {
     /// Where messages go.
@@ -30,7 +33,8 @@ pub struct Context {
     changed: bool,
     /// When that STATE was written.
     written: Instant,
-    /// Length of the buffered lines up to the last place where the run may be cut; `None` where there is no such place.
+    /// Length of the buffered lines up to the last place where the run may be cut; `None` inside a transaction of which lines
+    /// were handed over.
     mark: Option<usize>,
     /// Whether the last line that was handed over belongs to a transaction of which more is to come.
     torn: bool,
@@ -88,7 +92,7 @@ impl Context {
             last_state: Vec::new(),
             changed: true,
             written: Instant::now(),
-            mark: None,
+            mark: Some(0),
             torn: false,
             progress: Progress::default(),
             cancel: None,
@@ -156,30 +160,46 @@ impl Context {
 
     /// Hands the buffered lines over.
     pub async fn hand_over(&mut self) -> Result<()> {
-        self.hand(false).await
-    }
-
-    /// Hands the buffered lines over while a transaction is open, whose own may be the last of them. A STATE goes before
-    /// those, unless it is large: after them it would stand inside the transaction, and what is cut there comes again.
-    pub async fn hand_over_inside(&mut self) -> Result<()> {
-        if let Some(mark) = self.mark
-            && self.last_state.len() <= LARGE_STATE
-        {
-            self.changed = false;
-            if let Some(line) = self.state_line() {
-                self.insert(&[(mark, line)]);
-            }
-            self.changed = true;
-        }
-        self.hand(true).await
-    }
-
-    async fn hand(&mut self, torn: bool) -> Result<()> {
         self.out.drain().await?;
-        self.mark = None;
+        self.handed_over(false);
+        Ok(())
+    }
+
+    /// Whether lines should be handed over while a transaction is open: those before it, or its own where it is large.
+    pub fn needs_room(&self) -> bool {
+        self.out.is_full() && (self.mark > Some(0) || self.out.buf.len() >= LARGE_TRANSACTION)
+    }
+
+    /// Hands lines over while a transaction is open. Its own stay, so that a run that is cut short forgets them; unless it
+    /// is too large for that. A STATE then goes before them: after them it would stand inside the transaction, and what is
+    /// cut there comes again.
+    pub async fn hand_over_inside(&mut self) -> Result<()> {
+        match self.mark {
+            Some(mark) if mark > 0 => {
+                self.out.drain_front(mark).await?;
+                self.handed_over(false);
+            }
+            _ if self.out.buf.len() < LARGE_TRANSACTION => {}
+            start => {
+                self.changed = false;
+                if start.is_some()
+                    && let Some(line) = self.state_line()
+                {
+                    self.insert(&[(0, line)]);
+                }
+                self.changed = true;
+                self.out.drain().await?;
+                self.handed_over(true);
+            }
+        }
+        Ok(())
+    }
+
+    /// Lines were handed over; `torn`: up to the middle of a transaction.
+    fn handed_over(&mut self, torn: bool) {
+        self.mark = (!torn).then_some(0);
         self.torn = torn;
         self.progress.handed_over = self.progress.reached;
-        Ok(())
     }
 
     /// Puts texts into the buffered lines, each at its place; the places are in order.

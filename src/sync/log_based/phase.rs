@@ -255,7 +255,7 @@ impl<'a> Phase<'a> {
                     return Err(Error::run("the server sent a change outside of a transaction"));
                 };
                 self.changes += self.applier.apply(ctx, transaction, start, change).await?;
-                if ctx.out.is_full() {
+                if ctx.needs_room() {
                     self.hand_over(ctx).await?;
                 }
             }
