@@ -146,7 +146,8 @@ impl Life {
         check_protocol(&messages);
         self.assert_forward(&messages);
         if let Some((before, after)) = before.zip(self.confirmed_flush()) {
-            let stored = STREAMS.iter().map(|id| finished_lsn(&self.state, id)).min().flatten();
+            // A stream that is copied again asks for nothing that was.
+            let stored = STREAMS.iter().filter_map(|id| finished_lsn(&self.state, id)).min();
             let allowed = before.max(stored.unwrap_or(0));
             assert!(after <= allowed, "acknowledged {after}, past {allowed}: {:#?}", self.log);
         }
