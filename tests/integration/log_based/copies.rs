@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{Source, lsn, numbers, select, with_both_plugins};
-use crate::harness::{Cluster, Output, Tap, TestDb};
+use crate::harness::{Cluster, Output, Tap, TestDb, plugins};
 
 with_both_plugins!(
     rows_written_meanwhile_arrive_once,
@@ -143,7 +143,7 @@ fn a_slot_that_a_killed_run_was_making() {
 #[test]
 fn rows_written_while_the_slot_is_made() {
     let cluster = Cluster::start("");
-    for plugin in super::PLUGINS {
+    for &plugin in plugins() {
         let db = TestDb::on(&cluster, "log_made");
         db.psql(TABLES);
         let catalog = select(Tap::new(&db).discover(), &["item"]);
