@@ -50,7 +50,7 @@ pub(super) async fn prepare(env: &Env, client: &Client, plans: &mut [StreamPlan]
     let config = &env.config;
     let candidates = config.slot_candidates();
     let mut copy_again = HashSet::new();
-    let found = Slot::find(client, &candidates).await?;
+    let found = Slot::find_finished(client, &candidates).await?;
     let lost = found.as_ref().is_some_and(|slot| slot.invalid.is_some());
     let (name, plugin_name) = match &found {
         Some(slot) => (slot.name.clone(), slot.plugin.clone()),

@@ -164,7 +164,7 @@ fn a_slot_of_another_kind() {
     refused(&tap(&decoding), &[&decoding, "test_decoding", "pgoutput", "wal2json"]);
 
     let other = TestDb::new("log_elsewhere");
-    let elsewhere = other.slot("wal2json");
+    let elsewhere = other.slot("pgoutput");
     refused(&tap(&elsewhere), &[&elsewhere, other.name()]);
 }
 
