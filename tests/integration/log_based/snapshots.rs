@@ -55,7 +55,7 @@ fn tables_rewritten_after_the_snapshot(plugin: &str) {
     }
 }
 
-/// In each copy of the three runs another part of the tables is new.
+/// Whatever the copy sees of such a table, the log has the rest of it, and no row comes twice.
 fn a_table_rewritten_again_and_again(plugin: &str) {
     let source = Source::new(plugin, TABLES, &["a_large", "emptied"]);
     for round in 0..2 {
