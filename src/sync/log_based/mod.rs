@@ -6,6 +6,7 @@ mod phase;
 mod reader;
 mod route;
 pub(super) mod run;
+mod silence;
 mod state_file;
 mod toast;
 

@@ -7,6 +7,7 @@ use tokio::time::{Instant, timeout};
 use super::Source;
 use super::apply::Applier;
 use super::live::Transaction;
+use super::silence::{FIRST_ASK, IDLE, Silence};
 use super::state_file::StateFile;
 use crate::error::{Error, Result};
 use crate::pg::Lsn;
@@ -22,16 +23,9 @@ use crate::sync::plan::RecordEnd;
 const STATE_CHANGES: u64 = 10_000;
 /// or after so long.
 const STATE_INTERVAL: Duration = Duration::from_secs(10);
-/// On an idle stream a keepalive is asked for after this; then after twice as long, and so on
-const FIRST_ASK: Duration = Duration::from_millis(20);
-/// up to this. Also the time without a message after which buffered lines go out.
-const IDLE: Duration = Duration::from_secs(1);
 /// A server that leaves a question unanswered for so long is gone. One that decodes a huge transaction may be silent for
 /// long, and dead peers are found by TCP.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(1800);
-/// An end that is not known to be a record's may lie inside one that is not complete. The server then stands still within
-/// a page of it.
-const PAGE: u64 = 8192;
 
 /// Where a run ends.
 pub(super) struct End {
@@ -55,32 +49,6 @@ pub(super) struct Phase<'a> {
     give_up: Option<Instant>,
     /// The time as of the last commit or pause.
     clock: Instant,
-}
-
-/// What a run without messages knows of its server.
-struct Silence {
-    since: Instant,
-    wait: Duration,
-    /// When the wait is over. Keepalives, of which a server with busy neighbours sends many, don't put it off.
-    wake: Instant,
-    asked: Option<Instant>,
-    /// Answers that brought nothing new.
-    standstill: u32,
-    last_answer: Lsn,
-}
-
-impl Silence {
-    fn new() -> Self {
-        let now = Instant::now();
-        Silence {
-            since: now,
-            wait: FIRST_ASK,
-            wake: now + FIRST_ASK,
-            asked: None,
-            standstill: 0,
-            last_answer: Lsn::INVALID,
-        }
-    }
 }
 
 impl<'a> Phase<'a> {
@@ -174,7 +142,8 @@ impl<'a> Phase<'a> {
     async fn stream(&mut self, ctx: &mut Context, mut stream: WalStream, plugin: &mut dyn OutputPlugin) -> Result<()> {
         let config = &self.applier.env.config;
         let (bounded, poll) = (config.break_at_end_lsn, config.logical_poll());
-        let mut silence = Silence { asked: Some(Instant::now()), ..Silence::new() };
+        let mut silence = Silence::new();
+        silence.asked = Some(Instant::now());
         loop {
             match timeout(silence.wait, stream.next()).await {
                 Ok(event) => match event? {
@@ -194,7 +163,7 @@ impl<'a> Phase<'a> {
                     Some(Event::Keepalive { wal_end }) => {
                         if self.transaction.is_none() {
                             ctx.progress.reach(wal_end);
-                            if bounded && (wal_end >= self.end.lsn || self.is_stuck(&mut silence, wal_end)) {
+                            if bounded && (wal_end >= self.end.lsn || silence.is_stuck(&self.end, wal_end)) {
                                 break;
                             }
                         }
@@ -295,21 +264,6 @@ impl<'a> Phase<'a> {
         }
         self.acknowledge_stored(ctx);
         Ok(false)
-    }
-
-    /// Whether the server stands still just before an end that may lie inside a record: its answers bring nothing new.
-    /// Elsewhere it is but busy.
-    fn is_stuck(&self, silence: &mut Silence, wal_end: Lsn) -> bool {
-        if silence.asked.is_none() || wal_end != silence.last_answer {
-            silence.last_answer = wal_end;
-            silence.standstill = 0;
-            return false;
-        }
-        silence.standstill += 1;
-        !self.end.of_record
-            && self.end.lsn.0 - wal_end.0 < PAGE
-            && silence.standstill >= 2
-            && silence.since.elapsed() >= IDLE
     }
 
     /// Moves the bookmarks and writes a STATE. No transaction is open.

@@ -27,8 +27,12 @@ pub(crate) struct Tap {
 impl Tap {
     /// A tap with the connection keys of this database in its config.
     pub(crate) fn new(db: &TestDb) -> Tap {
-        Tap::bare()
-            .config("host", db.cluster().dir().to_str().expect("a UTF-8 path"))
+        // The whole suite with one way to read the log, in bulk or streamed.
+        let tap = match env::var("TAP_TEST_WAL_READER") {
+            Ok(reader) => Tap::bare().config("wal_reader", reader),
+            Err(_) => Tap::bare(),
+        };
+        tap.config("host", db.cluster().dir().to_str().expect("a UTF-8 path"))
             .config("port", db.cluster().port())
             .config("user", "postgres")
             .config("password", "not asked for")

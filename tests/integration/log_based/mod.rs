@@ -10,6 +10,8 @@ use crate::harness::{Catalog, Cluster, Output, Tap, TestDb};
 
 mod acknowledge;
 mod bookmarks;
+mod bulk;
+mod bulk_same;
 mod copies;
 mod create;
 mod ends;
