@@ -95,7 +95,7 @@ fn params(config: &Config, host: &str, port: u16) -> Params {
 }
 
 async fn discovery(env: &Env) -> Result<Outcome> {
-    let client = env.tables().connect().await?;
+    let client = env.tables().connect_patiently().await?;
     let schemas = &env.config.filter_schemas;
     let tables = discover(&client, Scope::All((!schemas.is_empty()).then_some(schemas))).await?;
     if tables.is_empty() {
@@ -107,8 +107,8 @@ async fn discovery(env: &Env) -> Result<Outcome> {
     print(&text)
 }
 
-/// Syncs until done, or until a signal comes. In every case what was written is whole and ends with a valid STATE, as
-/// long as stdout takes it.
+/// Syncs until done, or until a signal comes. In every case what was written is whole and, as long as stdout takes it, ends
+/// with a valid STATE; or with the first lines of a transaction that comes again, and a valid STATE before them.
 async fn synchronize(env: &Env, catalog: Option<Catalog>, state: State) -> Result<Outcome> {
     let mut interrupt = signal(SignalKind::interrupt()).context(|| "cannot handle signals".to_owned())?;
     let mut terminate = signal(SignalKind::terminate()).context(|| "cannot handle signals".to_owned())?;
@@ -133,7 +133,7 @@ async fn synchronize(env: &Env, catalog: Option<Catalog>, state: State) -> Resul
             }
         }
         Err(ref error) => {
-            if error.kind() == ErrorKind::Output {
+            if error.kind() == ErrorKind::Output || !ctx.has_written() {
                 return outcome;
             }
             ctx.cut_short();

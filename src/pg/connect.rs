@@ -23,10 +23,18 @@ pub use super::tls::{Pem, SslMode};
 use super::wire::stream::{Established, Stream};
 use super::wire::{CancelToken, Session, message, startup};
 use super::{password, tls};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// For the socket, and once more for TLS and login.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Waits between the tries of a server that is only starting up, or full.
+const RETRIES: [Duration; 5] = [
+    Duration::from_millis(250),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(4),
+];
 const APPLICATION_NAME: &str = "tap-postgres-rs";
 
 /// Where the server is and how to log in.
@@ -122,6 +130,21 @@ impl Server {
             .await
             .map_err(|error| query_error("cannot set up the session", error))?;
         Ok(client)
+    }
+
+    /// As [`connect`](Self::connect), and again a few times where the server is only starting up, or has no connection
+    /// free.
+    pub async fn connect_patiently(&self) -> Result<Client> {
+        for wait in RETRIES {
+            match self.connect().await {
+                Err(error) if error.kind() == ErrorKind::Transient => {
+                    tracing::info!("trying again in {wait:?}: {error}");
+                    tokio::time::sleep(wait).await;
+                }
+                result => return result,
+            }
+        }
+        self.connect().await
     }
 
     /// A plain session of our own, for `COPY … TO STDOUT`.

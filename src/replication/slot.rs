@@ -1,10 +1,17 @@
 //! Replication slots: finding them, what is wrong with them, and the temporary one that exports a snapshot.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 use crate::error::{Error, Result};
 use crate::pg::connect::{Client, Server};
 use crate::pg::error::{query_error, sqlstate};
 use crate::pg::wire::Session;
 use crate::pg::{Lsn, quote};
+
+/// How long to wait for a slot that somebody is making: as long as [`ExportedSnapshot::create`] would try it.
+const MAKING_PATIENCE: Duration = Duration::from_secs(60);
 
 /// A logical replication slot, as `pg_replication_slots` shows it.
 #[derive(Clone, Debug)]
@@ -19,6 +26,8 @@ pub struct Slot {
     pub restart_lsn: Option<Lsn>,
     /// The server process that uses it now.
     pub active_pid: Option<i32>,
+    /// Whether that process is still making it. It goes again if its maker does.
+    pub unfinished: bool,
     /// Why the server gave it up, in the server's words.
     pub invalid: Option<String>,
     /// `pg_replication_slots.wal_status` (13+): reserved, extended, unreserved or lost.
@@ -57,7 +66,10 @@ impl Slot {
         let wal_status: Option<String> = row.get(7);
         let reason: Option<String> = row.get(8);
         let conflicting = row.get::<_, Option<&str>>(9) == Some("true");
+        let active_pid: Option<i32> = row.get(6);
+        let unfinished = lsn(4).is_none() && active_pid.is_some() && reason.is_none();
         let invalid = match (reason, wal_status.as_deref()) {
+            _ if unfinished => None,
             (Some(reason), _) => Some(reason),
             (None, Some("lost")) => Some("the WAL it needs was removed".to_owned()),
             (None, _) if conflicting => Some("it conflicted with recovery".to_owned()),
@@ -69,10 +81,33 @@ impl Slot {
             plugin,
             confirmed_flush: lsn(4).unwrap_or(Lsn::INVALID),
             restart_lsn: lsn(5),
-            active_pid: row.get(6),
+            active_pid,
+            unfinished,
             invalid,
             wal_status,
         }))
+    }
+
+    /// As [`find`](Self::find), but waits while the slot is being made: a run that was killed may have left that behind, and
+    /// the server notices only when the writers it waits for have finished.
+    pub async fn find_finished(client: &Client, names: &[String]) -> Result<Option<Slot>> {
+        let give_up = Instant::now() + MAKING_PATIENCE;
+        let mut told = false;
+        loop {
+            let slot = match Slot::find(client, names).await? {
+                Some(slot) if slot.unfinished => slot,
+                found => return Ok(found),
+            };
+            let (name, pid) = (&slot.name, slot.active_pid.unwrap_or_default());
+            if Instant::now() >= give_up {
+                return Err(Error::transient(format!("replication slot \"{name}\" is still being made by process {pid}"))
+                    .hint("it waits for transactions that write: see xact_start in pg_stat_activity; run again when they have ended"));
+            }
+            if !std::mem::replace(&mut told, true) {
+                tracing::info!("waiting for process {pid}, which is making the replication slot \"{name}\"");
+            }
+            tokio::time::sleep(Duration::from_millis(250)).await;
+        }
     }
 
     /// The error for a slot that the server gave up, if it did.

@@ -51,7 +51,12 @@ impl MessageWriter {
 
     /// Hands the buffered lines to the writing thread; waits while the reader is too slow for it.
     pub async fn drain(&mut self) -> Result<()> {
-        if self.buf.is_empty() {
+        self.drain_front(self.buf.len()).await
+    }
+
+    /// As [`drain`](Self::drain), but only the first `len` bytes, which end a line.
+    pub async fn drain_front(&mut self, len: usize) -> Result<()> {
+        if len == 0 {
             return Ok(());
         }
         // The place first: a run that is cut short while it waits still has its lines.
@@ -60,7 +65,12 @@ impl MessageWriter {
             None => return Err(self.failure()),
         };
         match place {
-            Ok(place) => place.send(self.buf.replace(self.empty.try_recv().unwrap_or_default())),
+            Ok(place) => {
+                let mut chunk = self.buf.replace(self.empty.try_recv().unwrap_or_default());
+                self.buf.raw(&chunk[len..]);
+                chunk.truncate(len);
+                place.send(chunk);
+            }
             Err(_) => return Err(self.failure()),
         }
         Ok(())

@@ -16,6 +16,9 @@ const LARGE_STATE: usize = 64 * 1024;
 /// follows the one before only after so long.
 const LARGE_STATE_INTERVAL: Duration = Duration::from_secs(10);
 
+/// The lines of an open transaction are kept back up to this size.
+const LARGE_TRANSACTION: usize = 4 * 1024 * 1024;
+
 /// The way out and the state.
 pub struct Context {
     /// Where messages go.
@@ -30,8 +33,11 @@ pub struct Context {
     changed: bool,
     /// When that STATE was written.
     written: Instant,
-    /// Length of the buffered lines up to the last place where the run may be cut.
-    mark: usize,
+    /// Length of the buffered lines up to the last place where the run may be cut; `None` inside a transaction of which lines
+    /// were handed over.
+    mark: Option<usize>,
+    /// Whether the last line that was handed over belongs to a transaction of which more is to come.
+    torn: bool,
     /// How far the stream phase is.
     pub progress: Progress,
     /// What is to be cancelled on the server if the run is cut short.
@@ -86,7 +92,8 @@ impl Context {
             last_state: Vec::new(),
             changed: true,
             written: Instant::now(),
-            mark: 0,
+            mark: Some(0),
+            torn: false,
             progress: Progress::default(),
             cancel: None,
         }
@@ -146,55 +153,116 @@ impl Context {
         self.write_state().await
     }
 
+    /// Whether a record was written, so that there is something for a STATE to stand behind.
+    pub fn has_written(&self) -> bool {
+        self.opened
+    }
+
     /// Hands the buffered lines over.
     pub async fn hand_over(&mut self) -> Result<()> {
         self.out.drain().await?;
-        self.mark = 0;
-        self.progress.handed_over = self.progress.reached;
-        self.progress.incomplete = false;
+        self.handed_over(false);
         Ok(())
+    }
+
+    /// Whether lines should be handed over while a transaction is open: those before it, or its own where it is large.
+    pub fn needs_room(&self) -> bool {
+        self.out.is_full() && (self.mark > Some(0) || self.out.buf.len() >= LARGE_TRANSACTION)
+    }
+
+    /// Hands lines over while a transaction is open. Its own stay, so that a run that is cut short forgets them; unless it
+    /// is too large for that. A STATE then goes before them: after them it would stand inside the transaction, and what is
+    /// cut there comes again.
+    pub async fn hand_over_inside(&mut self) -> Result<()> {
+        match self.mark {
+            Some(mark) if mark > 0 => {
+                self.out.drain_front(mark).await?;
+                self.handed_over(false);
+            }
+            _ if self.out.buf.len() < LARGE_TRANSACTION => {}
+            start => {
+                self.changed = false;
+                if start.is_some()
+                    && let Some(line) = self.state_line()
+                {
+                    self.insert(&[(0, line)]);
+                }
+                self.changed = true;
+                self.out.drain().await?;
+                self.handed_over(true);
+            }
+        }
+        Ok(())
+    }
+
+    /// Lines were handed over; `torn`: up to the middle of a transaction.
+    fn handed_over(&mut self, torn: bool) {
+        self.mark = (!torn).then_some(0);
+        self.torn = torn;
+        self.progress.handed_over = self.progress.reached;
+    }
+
+    /// Puts texts into the buffered lines, each at its place; the places are in order.
+    pub fn insert(&mut self, texts: &[(usize, Vec<u8>)]) {
+        let lines = self.out.buf.replace(Vec::new());
+        let mut done = 0;
+        let mut mark = self.mark;
+        for (at, text) in texts {
+            self.out.buf.raw(&lines[done..*at]);
+            self.out.buf.raw(text);
+            done = *at;
+            if self.mark.is_some_and(|before| *at < before) {
+                mark = mark.map(|mark| mark + text.len());
+            }
+        }
+        self.out.buf.raw(&lines[done..]);
+        self.mark = mark;
     }
 
     /// Says that the buffered lines are complete here: a run that is cut short keeps them.
     pub fn mark(&mut self) {
-        self.mark = self.out.buf.len();
-    }
-
-    /// Says that the buffered lines are complete and lack nothing.
-    pub fn complete(&mut self) {
-        self.progress.incomplete = false;
-        self.mark();
+        self.mark = Some(self.out.buf.len());
     }
 
     /// Ends a run that was cut short, wherever it was: forgets what is not complete and sets the bookmarks to what is.
     pub fn cut_short(&mut self) {
         if self.progress.incomplete {
-            self.mark = 0;
+            self.mark = None;
             self.progress.reached = self.progress.handed_over;
         }
-        self.out.buf.truncate(self.mark);
+        self.out.buf.truncate(self.mark.unwrap_or(0));
+        self.torn &= self.mark.is_none();
         self.progress.apply(&mut self.state);
         self.changed = true;
     }
 
-    /// Writes the last STATE, if nothing but it was written since the one before, and waits until all is taken.
+    /// Writes the last STATE, unless it would repeat the one before or stand inside a transaction, and waits until all is
+    /// taken.
     pub async fn finish(&mut self) -> Result<()> {
-        self.append_state();
+        if !self.torn {
+            self.append_state();
+        }
         self.out.finish().await
     }
 
     fn append_state(&mut self) {
+        if let Some(line) = self.state_line() {
+            self.out.buf.raw(&line);
+        }
+    }
+
+    /// A STATE message that is to be written, if it would not repeat the one before.
+    fn state_line(&mut self) -> Option<Vec<u8>> {
         let mut text = Vec::with_capacity(self.last_state.len() + 64);
         self.state.write_state_value(&mut text);
-        if self.changed || text != self.last_state {
-            let out = &mut self.out.buf;
-            out.raw(br#"{"type":"STATE","value":"#);
-            out.raw(&text);
-            out.raw(b"}\n");
-            self.last_state = text;
-            self.written = Instant::now();
-            self.changed = false;
+        if !self.changed && text == self.last_state {
+            return None;
         }
+        let line = [br#"{"type":"STATE","value":"#, text.as_slice(), b"}\n"].concat();
+        self.last_state = text;
+        self.written = Instant::now();
+        self.changed = false;
+        Some(line)
     }
 }
 

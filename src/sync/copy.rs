@@ -1,5 +1,7 @@
 //! `COPY … TO STDOUT` into RECORD messages: the loop that initial copies, FULL_TABLE and INCREMENTAL share.
 
+use std::time::Duration;
+
 use super::context::Context;
 use super::incremental::KeyTracker;
 use super::plan::{RecordEnd, StreamPlan};
@@ -8,6 +10,9 @@ use crate::logging::RecordCounter;
 use crate::pg::copy::{Field, fields, unescape};
 use crate::pg::quote;
 use crate::pg::wire::Session;
+
+/// Lines don't wait for longer than this while no row comes.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// The SELECT of the plan's columns from its table; the caller adds what follows FROM.
 pub(super) fn select(plan: &StreamPlan) -> String {
@@ -28,8 +33,21 @@ pub(super) async fn copy_rows(
     let mut counter = RecordCounter::new(&plan.id);
     let mut scratch = Vec::new();
     tracing::debug!("{}: {query}", plan.id);
+    // The server may think for long before the first row.
+    ctx.hand_over().await?;
     let mut rows = session.copy_out(&format!("COPY ({query}) TO STDOUT")).await?;
-    while let Some(row) = rows.next().await? {
+    let mut pause = tokio::time::interval(PAUSE);
+    loop {
+        let row = tokio::select! {
+            biased;
+            row = rows.next() => row?,
+            // A slow query: what there is goes out meanwhile.
+            _ = pause.tick() => {
+                ctx.hand_over().await?;
+                continue;
+            }
+        };
+        let Some(row) = row else { break };
         ctx.before_record();
         let out = &mut ctx.out.buf;
         plan.start_record(out);

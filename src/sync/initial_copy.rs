@@ -4,6 +4,7 @@
 //! others, so the copy holds them, and the log from C on holds the rest. Reading a position and then selecting would lose
 //! a transaction that is in the log and not yet visible.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -11,12 +12,14 @@ use tokio::time::Instant;
 use super::context::Context;
 use super::copy::{copy_rows, select};
 use super::plan::StreamPlan;
+use super::transaction_snapshot::TransactionSnapshot;
 use super::{Env, version_now};
+use crate::discovery::{Scope, discover};
 use crate::error::{Error, Result};
 use crate::pg::Lsn;
 use crate::pg::connect::Server;
 use crate::pg::quote;
-use crate::pg::table::Table;
+use crate::pg::table::{Column, Table};
 use crate::pg::wire::Session;
 use crate::replication::slot::{ExportedSnapshot, is_no_slot_now};
 use crate::state::Copy;
@@ -57,41 +60,6 @@ pub(super) enum Place {
     Snapshot { snapshot: TransactionSnapshot, until: Lsn },
 }
 
-/// `pg_current_snapshot()`: which transactions were visible.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct TransactionSnapshot {
-    xmin: u64,
-    xmax: u64,
-    running: Vec<u64>,
-}
-
-impl TransactionSnapshot {
-    /// What is visible to the session's transaction, or now where it has none.
-    pub(super) async fn read(session: &mut Session) -> Result<Self> {
-        let function =
-            if session.server_version() >= 130_000 { "pg_current_snapshot" } else { "txid_current_snapshot" };
-        let rows = session.query(&format!("SELECT pg_catalog.{function}()")).await?;
-        let text = rows.first().and_then(|row| row.first()?.as_deref());
-        text.and_then(TransactionSnapshot::parse).ok_or_else(|| Error::run("the server's snapshot can't be read"))
-    }
-
-    /// From `xmin:xmax:xid,xid,…`.
-    fn parse(text: &str) -> Option<Self> {
-        let mut parts = text.split(':');
-        let (xmin, xmax, running) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?, parts.next()?);
-        let running =
-            running.split(',').filter(|xid| !xid.is_empty()).map(|xid| xid.parse().ok()).collect::<Option<_>>()?;
-        Some(TransactionSnapshot { xmin, xmax, running })
-    }
-
-    /// Whether it sees a committed transaction with this id; the log writes ids without their epoch.
-    pub(super) fn sees(&self, xid: u32) -> bool {
-        // A signed distance in the circle of 2^32 ids: no two ids in use are further apart than half of it.
-        let before = |limit: u64| (xid.wrapping_sub(limit as u32) as i32) < 0;
-        before(self.xmin) || (before(self.xmax) && !self.running.iter().any(|&running| running as u32 == xid))
-    }
-}
-
 impl<'a> Copier<'a> {
     /// `floor`: the slot's position, or what this run acknowledges if that is later.
     pub(super) fn new(env: &'a Env, exported: Option<ExportedSnapshot>, floor: Lsn) -> Self {
@@ -110,7 +78,7 @@ impl<'a> Copier<'a> {
                 let session = wait_for_replay(&mut self.secondary, secondary, floor).await?;
                 (Place::At(floor), session)
             }
-            _ => self.snapshot_for(&plan.table).await?,
+            _ => self.snapshot_for(plan).await?,
         };
         // Until its changes are streamed, a copy that no slot stands behind has the position of the main slot.
         let lsn = match &place {
@@ -134,17 +102,20 @@ impl<'a> Copier<'a> {
 
     /// A session on the primary in a transaction whose snapshot sees the table's rows, and which holds the table so that
     /// this stays so. What was rewritten or truncated since the snapshot looks empty to it, and no log tells of it.
-    async fn snapshot_for(&mut self, table: &Table) -> Result<(Place, &mut Session)> {
+    async fn snapshot_for(&mut self, plan: &mut StreamPlan) -> Result<(Place, &mut Session)> {
         for _ in 0..REWRITES {
             let (_, session) = self.snapshot().await?;
-            if sees_rows(session, table).await? {
+            if sees_rows(session, &plan.table).await? {
+                if !has_columns(session, &plan.table).await? {
+                    refresh(self.env, plan).await?;
+                }
                 return self.snapshot().await;
             }
-            tracing::info!("{}: rewritten since the snapshot was taken; taking another", table.stream_id());
+            tracing::info!("{}: rewritten since the snapshot was taken; taking another", plan.id);
             session.query("COMMIT").await?;
             self.open = None;
         }
-        Err(Error::transient(format!("the table of \"{}\" is rewritten again and again", table.stream_id()))
+        Err(Error::transient(format!("the table of \"{}\" is rewritten again and again", plan.id))
             .hint("copy it when nobody alters or truncates it"))
     }
 
@@ -208,6 +179,36 @@ impl<'a> Copier<'a> {
     }
 }
 
+/// Whether the columns that a table is known to have are still there, and of the same types.
+async fn has_columns(session: &mut Session, table: &Table) -> Result<bool> {
+    let sql = format!(
+        "SELECT attname, atttypid, atttypmod FROM pg_catalog.pg_attribute \
+         WHERE attrelid = {} AND attnum > 0 AND NOT attisdropped",
+        table.oid
+    );
+    let rows: HashSet<Vec<Option<String>>> = session.query(&sql).await?.into_iter().collect();
+    let is_there = |column: &Column| {
+        let (name, ty, typmod) = (column.name.clone(), column.ty.oid.to_string(), column.typmod.to_string());
+        rows.contains(&vec![Some(name), Some(ty), Some(typmod)])
+    };
+    Ok(table.columns.iter().all(is_there))
+}
+
+/// Describes a table again that was altered since it was discovered.
+async fn refresh(env: &Env, plan: &mut StreamPlan) -> Result<()> {
+    let client = env.primary.connect().await?;
+    let wanted = [(plan.table.schema.clone(), plan.table.name.clone())];
+    let found = discover(&client, Scope::Tables(&wanted)).await?;
+    match found.into_iter().find(|table| table.oid == plan.table.oid) {
+        Some(table) => {
+            plan.refresh(table, &env.types);
+            Ok(())
+        }
+        None => Err(Error::transient(format!("the table of \"{}\" was dropped during the run", plan.id))
+            .hint("run again: a table made anew under its name is another table")),
+    }
+}
+
 async fn current_snapshot(session: &mut Session) -> Result<Place> {
     let snapshot = TransactionSnapshot::read(session).await?;
     // The position is read after the snapshot, in which everything visible was committed before it.
@@ -223,10 +224,17 @@ async fn current_snapshot(session: &mut Session) -> Result<Place> {
 /// snapshot does not see either. (A slot waits for such writers when it is made.)
 async fn check_publications(session: &mut Session, place: &Place) -> Result<()> {
     let Place::Snapshot { snapshot, .. } = place else { return Ok(()) };
+    let schemas = if session.server_version() >= 150_000 {
+        " UNION ALL SELECT xmin FROM pg_catalog.pg_publication_namespace"
+    } else {
+        ""
+    };
+    // An id from before half of all ids were used up has a negative age.
     let sql = format!(
-        "SELECT coalesce(bool_and(pg_catalog.age(m.xmin) > pg_catalog.age('{}'::xid)), true) FROM \
-         (SELECT xmin FROM pg_catalog.pg_publication_rel UNION ALL SELECT xmin FROM pg_catalog.pg_publication) m",
-        snapshot.xmin as u32
+        "SELECT NOT EXISTS (SELECT FROM (SELECT xmin FROM pg_catalog.pg_publication_rel \
+         UNION ALL SELECT xmin FROM pg_catalog.pg_publication{schemas}) m \
+         WHERE pg_catalog.age(m.xmin) BETWEEN 0 AND pg_catalog.age('{}'::xid))",
+        snapshot.oldest()
     );
     let rows = session.query(&sql).await?;
     if rows.first().and_then(|row| row.first()?.as_deref()) == Some("t") {
@@ -281,29 +289,5 @@ async fn wait_for_replay<'s>(
             .hint("look at its replication lag, or copy from the primary: set use_secondary to false"));
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_snapshot_sees_what_was_committed_before_it() {
-        let snapshot = TransactionSnapshot::parse("10:15:10,12").unwrap();
-        for (xid, seen) in [(9, true), (10, false), (11, true), (12, false), (14, true), (15, false), (16, false)] {
-            assert_eq!(snapshot.sees(xid), seen, "{xid}");
-        }
-        assert_eq!(TransactionSnapshot::parse("10:10:").unwrap().running, Vec::<u64>::new());
-        assert_eq!(TransactionSnapshot::parse("10:x:"), None);
-    }
-
-    #[test]
-    fn ids_are_compared_across_the_wrap_of_their_epoch() {
-        let epoch = 1u64 << 32;
-        let snapshot = TransactionSnapshot { xmin: epoch + 3, xmax: epoch + 5, running: vec![epoch + 3] };
-        for (xid, seen) in [(u32::MAX, true), (3, false), (4, true), (5, false)] {
-            assert_eq!(snapshot.sees(xid), seen, "{xid}");
-        }
     }
 }

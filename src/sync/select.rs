@@ -63,9 +63,11 @@ pub(super) async fn select(client: &Client, env: &Env, catalog: Option<Catalog>)
             Some(method) => method,
             None => defaults.method(&table, false).await?,
         };
-        if method == ReplicationMethod::LogBased && table.kind.is_view() {
+        if method == ReplicationMethod::LogBased
+            && let Some(why) = without_log(&table)
+        {
             return Err(Error::usage(format!(
-                "stream \"{}\" is a view, which has no log to read",
+                "stream \"{}\" can't be LOG_BASED: {why}, so that no log has its rows",
                 entry.tap_stream_id
             ))
             .hint("set its replication-method to FULL_TABLE or INCREMENTAL"));
@@ -95,17 +97,14 @@ struct Defaults<'a> {
 impl Defaults<'_> {
     /// `views_too`: a default of LOG_BASED can't hold for a view, or an unlogged table, that nobody chose.
     async fn method(&mut self, table: &Table, views_too: bool) -> Result<ReplicationMethod> {
+        let without_log = without_log(table);
         match self.env.config.default_replication_method {
-            Some(ReplicationMethod::LogBased) if views_too && (table.kind.is_view() || !table.logged) => {
-                return Ok(ReplicationMethod::FullTable);
-            }
+            Some(ReplicationMethod::LogBased) if views_too && without_log.is_some() => {}
             Some(method) => return Ok(method),
             None => {}
         }
-        let reason = if table.kind.is_view() {
-            Err("it is a view".to_owned())
-        } else if !table.logged {
-            Err("it is unlogged".to_owned())
+        let reason = if let Some(why) = without_log {
+            Err(why.to_owned())
         } else if table.primary_key().is_empty() && table.replica_identity != ReplicaIdentity::Full {
             Err("it has neither a primary key nor REPLICA IDENTITY FULL".to_owned())
         } else if table.replica_identity == ReplicaIdentity::None {
@@ -125,6 +124,17 @@ impl Defaults<'_> {
         };
         tracing::info!("{}: reading by {method} ({why})", table.stream_id());
         Ok(method)
+    }
+}
+
+/// Why no log has the changes of a table, if none has.
+fn without_log(table: &Table) -> Option<&'static str> {
+    if table.kind.is_view() {
+        Some("it is a view")
+    } else if !table.logged {
+        Some("it is unlogged")
+    } else {
+        None
     }
 }
 

@@ -163,7 +163,9 @@ fn numeric_bounds(size: Option<(i32, i32)>, dialect: Dialect) -> Vec<(&'static s
         }
         (Dialect::Portable, Some((precision, scale))) if bounded(precision, scale) => {
             let limit = power_of_ten(precision - scale);
-            vec![("exclusiveMinimum", number(format!("-{limit}"))), ("exclusiveMaximum", number(limit))]
+            // Inclusive, although the limit itself is out of reach: draft 4 wants a boolean for exclusiveMaximum and the
+            // later drafts a number, and a validator that computes in doubles takes numeric(38,0)'s largest value for 1e38.
+            vec![("minimum", number(format!("-{limit}"))), ("maximum", number(limit))]
         }
         (Dialect::Portable, _) => Vec::new(),
     }
@@ -212,7 +214,7 @@ mod tests {
             (3, -2, "100000"),
         ] {
             let json = numeric(precision, scale, Dialect::Portable);
-            let bounds = format!(r#""exclusiveMinimum":-{limit},"exclusiveMaximum":{limit}"#);
+            let bounds = format!(r#""minimum":-{limit},"maximum":{limit}"#);
             assert_eq!(json, format!(r#"{{"type":["null","number"],{bounds}}}"#));
         }
     }
@@ -223,7 +225,7 @@ mod tests {
         assert_eq!(Shape::Numeric(None).schema(true, Dialect::Portable).to_string(), unbounded);
         assert_eq!(numeric(1000, 0, Dialect::Portable), unbounded);
         assert_eq!(numeric(3, 500, Dialect::Portable), unbounded);
-        assert!(numeric(1000, 900, Dialect::Portable).contains(&format!(r#""exclusiveMaximum":1{}"#, "0".repeat(100))));
+        assert!(numeric(1000, 900, Dialect::Portable).contains(&format!(r#""maximum":1{}"#, "0".repeat(100))));
     }
 
     #[test]
@@ -246,7 +248,7 @@ mod tests {
         assert_eq!(name, "sdc_recursive_decimal_10_3_array");
         assert_eq!(
             schema.to_string(),
-            r##"{"type":["null","number","array"],"exclusiveMinimum":-10000000,"exclusiveMaximum":10000000,"items":{"$ref":"#/definitions/sdc_recursive_decimal_10_3_array"}}"##
+            r##"{"type":["null","number","array"],"minimum":-10000000,"maximum":10000000,"items":{"$ref":"#/definitions/sdc_recursive_decimal_10_3_array"}}"##
         );
         let (name, _) = array(None).definition(Dialect::Reference).unwrap();
         assert_eq!(name, "sdc_recursive_decimal_100_38_array");

@@ -3,6 +3,7 @@
 //! `harness` runs the server and the tap and compares messages; every other module is a feature.
 
 mod connect;
+mod crash;
 mod discovery;
 mod files;
 mod golden;

@@ -12,7 +12,7 @@ use crate::harness::compare::{assert_messages, assert_same, instant, state_place
 use crate::harness::decimal;
 use crate::harness::messages::Record;
 use crate::harness::tap::reference_dialect;
-use crate::harness::{Catalog, Message, Output, Tap, TestDb};
+use crate::harness::{Catalog, Message, Output, Tap, TestDb, plugins};
 
 /// The streams of the LOG_BASED run.
 const REPLICATED: [&str; 7] = [
@@ -218,6 +218,9 @@ fn full_table_with_other_settings() {
 
 /// The first run copies, the second reads changes.sql from the log.
 fn log_based(plugin: &str, wal_reader: &str, settings: &str) {
+    if !plugins().contains(&plugin) {
+        return;
+    }
     let db = database(&format!("ref_{plugin}_{wal_reader}"));
     db.replicate(plugin);
     let changes = format!("set search_path = public;\n{}", fs::read_to_string(fixture("changes.sql")).expect("read"));
@@ -298,7 +301,7 @@ fn assert_deletes(output: &Output, before: DateTime<Utc>, after: DateTime<Utc>) 
 /// An array that is NULL is null, here and in the log; the reference has `[]` in its place.
 #[test]
 fn null_array_is_null() {
-    for plugin in ["wal2json", "pgoutput"] {
+    for &plugin in plugins() {
         let db = database("reference_null_array");
         db.replicate(plugin);
         db.psql("insert into arrays (id) values (20)");
@@ -322,7 +325,7 @@ fn null_array_is_null() {
 #[test]
 fn numeric_is_exact() {
     let exact = "123456789012345678901234567890.12345678901234567890123456789";
-    for plugin in ["wal2json", "pgoutput"] {
+    for &plugin in plugins() {
         let db = database("reference_numeric");
         db.replicate(plugin);
         let catalog = tap(&db).discover().select("public-scalars", "LOG_BASED");

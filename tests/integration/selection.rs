@@ -258,3 +258,40 @@ fn a_role_that_can_read_nothing_fails_without_a_catalog_too() {
         assert_eq!(output.logged("the role can read no table of the database"), 1, "{}", output.stderr);
     }
 }
+
+#[test]
+fn what_has_no_log_or_no_identity_is_read_whole() {
+    let db = TestDb::new("selection_log");
+    db.psql(
+        "create table t (id integer primary key); create unlogged table fast (id integer primary key);
+         create table nameless (id integer primary key); alter table nameless replica identity nothing;
+         insert into t values (1); insert into fast values (1); insert into nameless values (1);",
+    );
+    db.replicate("wal2json");
+    let fast = "public-fast";
+    let discovered = Tap::new(&db).discover();
+    let selected =
+        discovered.ids().iter().fold(discovered.clone(), |c, id| c.set(id, None, &json!({"selected": true})));
+    for tap in [Tap::new(&db), Tap::new(&db).catalog(&selected)] {
+        let output = tap.run();
+        for (stream, expected, why) in [
+            (T, "LOG_BASED", ""),
+            (fast, "FULL_TABLE", "it is unlogged"),
+            ("public-nameless", "FULL_TABLE", "it has no replica identity"),
+        ] {
+            assert_eq!((method(&output, stream), output.records(stream).len()), (expected, 1), "{stream}");
+            let said =
+                output.stderr.lines().any(|line| line.contains(&format!("{stream}: reading by {expected} ({why}")));
+            assert!(said, "{}", output.stderr);
+        }
+    }
+    // A default for all that nobody chose for this table.
+    let output = Tap::new(&db).config("default_replication_method", "LOG_BASED").run();
+    assert_eq!(method(&output, fast), "FULL_TABLE");
+    assert!(output.logged("public-fast: reading by FULL_TABLE") > 0, "{}", output.stderr);
+
+    let chosen = discovered.select(fast, "LOG_BASED");
+    let output = Tap::new(&db).catalog(&chosen).run_failing(2);
+    assert!(output.stderr.contains(fast) && output.stderr.contains("unlogged"), "{}", output.stderr);
+    assert_eq!(output.record_messages().count(), 0);
+}

@@ -184,7 +184,7 @@ impl<'a> Applier<'a> {
             return Ok(());
         };
         // The holes name columns of the plan as it was.
-        self.toast.fill(&self.env.primary, &mut self.streams, &mut ctx.out.buf).await?;
+        self.toast.fill(&self.env.primary, &mut self.streams, ctx).await?;
         let live = &mut self.streams[stream];
         let before = live.plan.schema.clone();
         live.plan.refresh(table, &self.env.types);

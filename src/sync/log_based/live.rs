@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use crate::logging::RecordCounter;
 use crate::pg::Lsn;
 use crate::sync::context::Context;
-use crate::sync::initial_copy::TransactionSnapshot;
 use crate::sync::plan::{RecordEnd, StreamPlan};
+use crate::sync::transaction_snapshot::TransactionSnapshot;
 
 /// A stream of the phase.
 pub(super) struct Live {

@@ -6,6 +6,7 @@ mod phase;
 mod reader;
 mod route;
 pub(super) mod run;
+mod silence;
 mod state_file;
 mod toast;
 
@@ -50,7 +51,7 @@ pub(super) async fn prepare(env: &Env, client: &Client, plans: &mut [StreamPlan]
     let config = &env.config;
     let candidates = config.slot_candidates();
     let mut copy_again = HashSet::new();
-    let found = Slot::find(client, &candidates).await?;
+    let found = Slot::find_finished(client, &candidates).await?;
     let lost = found.as_ref().is_some_and(|slot| slot.invalid.is_some());
     let (name, plugin_name) = match &found {
         Some(slot) => (slot.name.clone(), slot.plugin.clone()),

@@ -7,6 +7,7 @@ use tokio::time::{Instant, timeout};
 use super::Source;
 use super::apply::Applier;
 use super::live::Transaction;
+use super::silence::{FIRST_ASK, IDLE, Silence};
 use super::state_file::StateFile;
 use crate::error::{Error, Result};
 use crate::pg::Lsn;
@@ -22,16 +23,9 @@ use crate::sync::plan::RecordEnd;
 const STATE_CHANGES: u64 = 10_000;
 /// or after so long.
 const STATE_INTERVAL: Duration = Duration::from_secs(10);
-/// On an idle stream a keepalive is asked for after this; then after twice as long, and so on
-const FIRST_ASK: Duration = Duration::from_millis(20);
-/// up to this. Also the time without a message after which buffered lines go out.
-const IDLE: Duration = Duration::from_secs(1);
 /// A server that leaves a question unanswered for so long is gone. One that decodes a huge transaction may be silent for
 /// long, and dead peers are found by TCP.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(1800);
-/// An end that is not known to be a record's may lie inside one that is not complete. The server then stands still within
-/// a page of it.
-const PAGE: u64 = 8192;
 
 /// Where a run ends.
 pub(super) struct End {
@@ -55,32 +49,6 @@ pub(super) struct Phase<'a> {
     give_up: Option<Instant>,
     /// The time as of the last commit or pause.
     clock: Instant,
-}
-
-/// What a run without messages knows of its server.
-struct Silence {
-    since: Instant,
-    wait: Duration,
-    /// When the wait is over. Keepalives, of which a server with busy neighbours sends many, don't put it off.
-    wake: Instant,
-    asked: Option<Instant>,
-    /// Answers that brought nothing new.
-    standstill: u32,
-    last_answer: Lsn,
-}
-
-impl Silence {
-    fn new() -> Self {
-        let now = Instant::now();
-        Silence {
-            since: now,
-            wait: FIRST_ASK,
-            wake: now + FIRST_ASK,
-            asked: None,
-            standstill: 0,
-            last_answer: Lsn::INVALID,
-        }
-    }
 }
 
 impl<'a> Phase<'a> {
@@ -111,25 +79,22 @@ impl<'a> Phase<'a> {
             tracing::debug!("acknowledging {lsn}");
             let sql = "SELECT pg_catalog.pg_replication_slot_advance($1, $2::text::pg_lsn)";
             if let Err(error) = self.applier.client.execute(sql, &[&source.slot, &lsn.to_string()]).await {
-                let error = query_error("cannot advance the slot", error);
-                tracing::info!("streaming instead of reading in bulk: {error}");
-                return Ok(false);
+                return Ok(refused(ctx, &query_error("cannot advance the slot", error)));
             }
         }
         let mut session = env.primary.session().await?;
         // A server that gathers the result notices only by this that nobody waits for it any more.
         ctx.cancel = Some(session.cancel_token());
-        let mut rows = BulkRead::start(&mut session, &source.slot, source.plugin.as_ref(), self.end.lsn).await?;
+        let mut rows = match BulkRead::start(&mut session, &source.slot, source.plugin.as_ref(), self.end.lsn).await {
+            Ok(rows) => rows,
+            Err(error) => return Ok(refused(ctx, &error)),
+        };
         let mut started = false;
         loop {
             let (start, payload) = match rows.next().await {
                 Ok(Some(row)) => row,
                 Ok(None) => break,
-                Err(error) if !started => {
-                    tracing::info!("streaming instead of reading in bulk: {error}");
-                    ctx.cancel = None;
-                    return Ok(false);
-                }
+                Err(error) if !started => return Ok(refused(ctx, &error)),
                 Err(error) => return Err(error),
             };
             started = true;
@@ -177,7 +142,8 @@ impl<'a> Phase<'a> {
     async fn stream(&mut self, ctx: &mut Context, mut stream: WalStream, plugin: &mut dyn OutputPlugin) -> Result<()> {
         let config = &self.applier.env.config;
         let (bounded, poll) = (config.break_at_end_lsn, config.logical_poll());
-        let mut silence = Silence { asked: Some(Instant::now()), ..Silence::new() };
+        let mut silence = Silence::new();
+        silence.asked = Some(Instant::now());
         loop {
             match timeout(silence.wait, stream.next()).await {
                 Ok(event) => match event? {
@@ -197,7 +163,7 @@ impl<'a> Phase<'a> {
                     Some(Event::Keepalive { wal_end }) => {
                         if self.transaction.is_none() {
                             ctx.progress.reach(wal_end);
-                            if bounded && (wal_end >= self.end.lsn || self.is_stuck(&mut silence, wal_end)) {
+                            if bounded && (wal_end >= self.end.lsn || silence.is_stuck(&self.end, wal_end)) {
                                 break;
                             }
                         }
@@ -258,7 +224,7 @@ impl<'a> Phase<'a> {
                     return Err(Error::run("the server sent a change outside of a transaction"));
                 };
                 self.changes += self.applier.apply(ctx, transaction, start, change).await?;
-                if ctx.out.is_full() {
+                if ctx.needs_room() {
                     self.hand_over(ctx).await?;
                 }
             }
@@ -271,7 +237,7 @@ impl<'a> Phase<'a> {
         if silence.wait == FIRST_ASK {
             silence.since = self.clock;
         }
-        if self.clock - silence.since >= poll {
+        if self.transaction.is_none() && self.clock - silence.since >= poll {
             tracing::info!("ending after logical_poll_total_seconds without a message");
             return Ok(true);
         }
@@ -300,25 +266,21 @@ impl<'a> Phase<'a> {
         Ok(false)
     }
 
-    /// Whether the server stands still just before an end that may lie inside a record: its answers bring nothing new.
-    /// Elsewhere it is but busy.
-    fn is_stuck(&self, silence: &mut Silence, wal_end: Lsn) -> bool {
-        if silence.asked.is_none() || wal_end != silence.last_answer {
-            silence.last_answer = wal_end;
-            silence.standstill = 0;
-            return false;
-        }
-        silence.standstill += 1;
-        !self.end.of_record
-            && self.end.lsn.0 - wal_end.0 < PAGE
-            && silence.standstill >= 2
-            && silence.since.elapsed() >= IDLE
-    }
-
     /// Moves the bookmarks and writes a STATE. No transaction is open.
     async fn state(&mut self, ctx: &mut Context) -> Result<()> {
         self.fill_holes(ctx).await?;
-        ctx.complete();
+        ctx.mark();
+        self.move_bookmarks(ctx);
+        ctx.write_state().await?;
+        self.changes = 0;
+        self.last_state = Instant::now();
+        self.clock = self.last_state;
+        self.acknowledge_stored(ctx);
+        Ok(())
+    }
+
+    /// To the end of the last transaction that is complete.
+    fn move_bookmarks(&mut self, ctx: &mut Context) {
         ctx.progress.apply(&mut ctx.state);
         let reached = ctx.progress.reached();
         for live in &mut self.applier.streams {
@@ -328,12 +290,6 @@ impl<'a> Phase<'a> {
                 ctx.state.set_log_based(id, reached.0, live.version, Copy::Finished, Some(oid));
             }
         }
-        ctx.write_state().await?;
-        self.changes = 0;
-        self.last_state = Instant::now();
-        self.clock = self.last_state;
-        self.acknowledge_stored(ctx);
-        Ok(())
     }
 
     /// Acknowledges what a rewritten state file says is stored.
@@ -348,14 +304,25 @@ impl<'a> Phase<'a> {
 
     async fn hand_over(&mut self, ctx: &mut Context) -> Result<()> {
         self.fill_holes(ctx).await?;
-        ctx.hand_over().await
+        if self.transaction.is_none() {
+            return ctx.hand_over().await;
+        }
+        self.move_bookmarks(ctx);
+        ctx.hand_over_inside().await
     }
 
     async fn fill_holes(&mut self, ctx: &mut Context) -> Result<()> {
         let applier = &mut self.applier;
         if applier.toast.is_pending() {
-            applier.toast.fill(&applier.env.primary, &mut applier.streams, &mut ctx.out.buf).await?;
+            applier.toast.fill(&applier.env.primary, &mut applier.streams, ctx).await?;
         }
         Ok(())
     }
+}
+
+/// Says why a bulk read did not begin: the log is streamed.
+fn refused(ctx: &mut Context, error: &Error) -> bool {
+    tracing::info!("streaming instead of reading in bulk: {error}");
+    ctx.cancel = None;
+    false
 }

@@ -16,12 +16,17 @@ use crate::pg::error::sqlstate;
 use crate::pg::quote;
 use crate::pg::wire::Session;
 use crate::singer::JsonBuf;
-use crate::sync::initial_copy::TransactionSnapshot;
+use crate::sync::context::Context;
+use crate::sync::plan::StreamPlan;
+use crate::sync::transaction_snapshot::TransactionSnapshot;
 
 /// Rows in one query.
 const BATCH: usize = 500;
 /// How long a transaction that is in the log may stay invisible (a synchronous standby has not confirmed it).
 const VISIBLE_PATIENCE: Duration = Duration::from_secs(60);
+
+/// undefined_column
+const UNDEFINED_COLUMN: &str = "42703";
 
 type Key = Vec<Vec<u8>>;
 
@@ -76,7 +81,7 @@ impl Toast {
     }
 
     /// Fills the holes of the buffer.
-    pub(super) async fn fill(&mut self, server: &Server, streams: &mut [Live], buf: &mut JsonBuf) -> Result<()> {
+    pub(super) async fn fill(&mut self, server: &Server, streams: &mut [Live], ctx: &mut Context) -> Result<()> {
         if self.rows.is_empty() {
             return Ok(());
         }
@@ -97,14 +102,8 @@ impl Toast {
             }
         }
         found.sort_unstable_by_key(|(at, _)| *at);
-        let lines = buf.replace(Vec::new());
-        let mut done = 0;
-        for (at, property) in found {
-            buf.raw(&lines[done..at]);
-            buf.raw(&property);
-            done = at;
-        }
-        buf.raw(&lines[done..]);
+        ctx.insert(&found);
+        ctx.progress.incomplete = false;
         Ok(())
     }
 }
@@ -125,6 +124,44 @@ async fn fetch(
     for row in batch {
         by_key.entry(&row.key).or_default().push(row);
     }
+    let mut looked_up = look_up(session, plan, &columns, &by_key, found).await;
+    if looked_up.as_ref().is_err_and(|error| sqlstate(error) == Some(UNDEFINED_COLUMN)) {
+        columns = still_there(session, plan, columns).await?;
+        looked_up = look_up(session, plan, &columns, &by_key, found).await;
+    }
+    match looked_up {
+        Err(error) if is_of_the_past(&error) => {
+            tracing::info!("{}: the table changed; unchanged values of it stay absent ({error})", plan.id);
+            Ok(())
+        }
+        looked_up => looked_up,
+    }
+}
+
+/// Whether the table is not any more what a change was made in: it is gone, or a key is of another type, or a column is
+/// missing.
+fn is_of_the_past(error: &Error) -> bool {
+    sqlstate(error).is_some_and(|code| matches!(code, UNDEFINED_COLUMN | "42P01") || code.starts_with("22"))
+}
+
+/// Those of the columns that the table has still.
+async fn still_there(session: &mut Session, plan: &StreamPlan, columns: Vec<usize>) -> Result<Vec<usize>> {
+    let sql = format!(
+        "SELECT attname FROM pg_catalog.pg_attribute WHERE attrelid = {} AND attnum > 0 AND NOT attisdropped",
+        plan.table.oid
+    );
+    let names: HashSet<String> = session.query(&sql).await?.into_iter().flatten().flatten().collect();
+    Ok(columns.into_iter().filter(|column| names.contains(&plan.columns[*column].name)).collect())
+}
+
+/// Reads these columns of the rows with these keys.
+async fn look_up(
+    session: &mut Session,
+    plan: &mut StreamPlan,
+    columns: &[usize],
+    by_key: &HashMap<&Key, Vec<&IncompleteRow>>,
+    found: &mut Vec<(usize, Vec<u8>)>,
+) -> Result<()> {
     let keys: Vec<String> = plan.key_properties.iter().map(|key| quote::ident(key)).collect();
     let literals = |key: &&Key| {
         let values: Vec<String> = key.iter().map(|value| quote::literal(&String::from_utf8_lossy(value))).collect();
@@ -141,15 +178,7 @@ async fn fetch(
         values.join(", "),
     );
     let mut property = JsonBuf::new();
-    let mut copied = match session.copy_out(&query).await {
-        Ok(copied) => copied,
-        // undefined_column, undefined_table: what the change has is of the past.
-        Err(error) if matches!(sqlstate(&error), Some("42703" | "42P01")) => {
-            tracing::info!("{}: the table changed; unchanged values of it stay absent ({error})", plan.id);
-            return Ok(());
-        }
-        Err(error) => return Err(error),
-    };
+    let mut copied = session.copy_out(&query).await?;
     let mut scratch = Vec::new();
     while let Some(line) = copied.next().await? {
         let mut values = fields(line);

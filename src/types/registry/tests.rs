@@ -218,7 +218,7 @@ fn a_domain_is_its_base_type_or_left_out() {
 
     // The domain's own typmod counts, the outer one's first.
     let price = domain(domain(base("numeric"), numeric(5, 2)), -1);
-    let schema = r#"{"type": ["null", "number"], "exclusiveMinimum": -1000, "exclusiveMaximum": 1000}"#;
+    let schema = r#"{"type": ["null", "number"], "minimum": -1000, "maximum": 1000}"#;
     assert_eq!(resolved(price, -1, &PORTABLE).schema, json(schema));
     let name = domain(base("varchar"), 14);
     assert_eq!(resolved(name, -1, &PORTABLE).schema, json(r#"{"type": ["null", "string"], "maxLength": 10}"#));

@@ -81,7 +81,10 @@ fn no_walsender_is_free() {
     let cluster = Cluster::start("max_wal_senders = 0");
     let db = database(&cluster, "connect_walsenders");
     db.replicate("pgoutput");
-    fails(&Tap::new(&db).catalog(&server::catalog(&db)), 1, &["max_wal_senders"]);
+    let tap = Tap::new(&db).catalog(&server::catalog(&db));
+    // A copy can do without its slot, and a bulk read without a walsender.
+    assert_eq!(tap.run().records("public-streamed").len(), 1);
+    fails(&tap.config("wal_reader", "stream"), 1, &["max_wal_senders"]);
 }
 
 #[test]

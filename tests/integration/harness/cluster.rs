@@ -206,6 +206,19 @@ fn server_binaries() -> PathBuf {
     bin
 }
 
+/// The output plugins to test with: both, unless TAP_TEST_PG_BIN names a server that can't load wal2json.
+pub(crate) fn plugins() -> &'static [&'static str] {
+    static PLUGINS: OnceLock<&[&str]> = OnceLock::new();
+    PLUGINS.get_or_init(|| {
+        if env::var_os("TAP_TEST_PG_BIN").is_none() || has_wal2json(&server_binaries()) {
+            return &["pgoutput", "wal2json"];
+        }
+        // Not captured, as what a test prints is.
+        let _ = writeln!(std::io::stderr(), "the server has no wal2json: everything is tested with pgoutput only");
+        &["pgoutput"]
+    })
+}
+
 fn has_wal2json(bin: &Path) -> bool {
     let Ok(output) = Command::new(bin.join("pg_config")).arg("--pkglibdir").output() else { return false };
     Path::new(String::from_utf8_lossy(&output.stdout).trim()).join("wal2json.so").exists()

@@ -12,8 +12,8 @@ pub(crate) mod tap;
 pub(crate) mod target;
 
 pub(crate) use catalog::Catalog;
-pub(crate) use cluster::Cluster;
+pub(crate) use cluster::{Cluster, plugins};
 pub(crate) use database::TestDb;
 pub(crate) use messages::{Message, check_protocol};
-pub(crate) use running::Running;
+pub(crate) use running::{Running, Stalled};
 pub(crate) use tap::{Output, Tap};

@@ -1,4 +1,4 @@
-//! A tap that runs beside the test: read along, send a signal, look how it ends.
+//! A tap that runs beside the test: read along or not, send a signal, look how it ends.
 
 use std::io::{self, BufRead, BufReader};
 use std::process::Child;
@@ -95,6 +95,48 @@ impl Running {
         let Some(status) = status else { panic!("the tap did not end within {timeout:?}; stderr:\n{stderr}") };
         let (messages, stdout) = (std::mem::take(&mut self.messages), std::mem::take(&mut self.stdout));
         Output { messages, stdout, stderr, status }
+    }
+}
+
+/// A sync whose output nobody reads: it stands still once the pipe is full.
+pub(crate) struct Stalled {
+    child: Child,
+    /// Holds the program's files.
+    tap: Tap,
+}
+
+impl Stalled {
+    #[track_caller]
+    pub(crate) fn start(tap: Tap) -> Stalled {
+        Stalled { child: tap.command().spawn().expect("run the tap"), tap }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("send a signal to the tap");
+    }
+
+    /// Reads everything and waits for the end.
+    #[track_caller]
+    pub(crate) fn finish(mut self) -> Output {
+        let stdout = gather(self.child.stdout.take().expect("a piped stdout"));
+        let stderr = gather(self.child.stderr.take().expect("a piped stderr"));
+        let status = wait(&mut self.child, self.tap.time_limit());
+        let stdout = stdout.join().expect("the thread that reads stdout");
+        let stderr = stderr.join().expect("the thread that reads stderr");
+        let Some(status) = status else { panic!("the tap did not end in time; stderr:\n{stderr}") };
+        Output { messages: Vec::new(), stdout, stderr, status }.parsed()
+    }
+}
+
+impl Drop for Stalled {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::cluster::without_pg_variables;
 use super::messages::{Record, Schema};
-use super::{Catalog, Message, Running, TestDb, check_protocol};
+use super::{Catalog, Message, Running, Stalled, TestDb, check_protocol};
 
 /// The program with its files. Methods that set something return it, so that a test reads as a command line.
 pub(crate) struct Tap {
@@ -27,8 +27,12 @@ pub(crate) struct Tap {
 impl Tap {
     /// A tap with the connection keys of this database in its config.
     pub(crate) fn new(db: &TestDb) -> Tap {
-        Tap::bare()
-            .config("host", db.cluster().dir().to_str().expect("a UTF-8 path"))
+        // The whole suite with one way to read the log, in bulk or streamed.
+        let tap = match env::var("TAP_TEST_WAL_READER") {
+            Ok(reader) => Tap::bare().config("wal_reader", reader),
+            Err(_) => Tap::bare(),
+        };
+        tap.config("host", db.cluster().dir().to_str().expect("a UTF-8 path"))
             .config("port", db.cluster().port())
             .config("user", "postgres")
             .config("password", "not asked for")
@@ -163,6 +167,12 @@ impl Tap {
     #[track_caller]
     pub(crate) fn spawn(self) -> Running {
         Running::start(self)
+    }
+
+    /// The same, but nobody reads what it prints.
+    #[track_caller]
+    pub(crate) fn stall(self) -> Stalled {
+        Stalled::start(self)
     }
 
     pub(crate) fn time_limit(&self) -> Duration {

@@ -18,8 +18,9 @@ pub(crate) struct Target {
 #[derive(Default)]
 struct Table {
     key: Vec<String>,
-    /// With the version that each came under.
-    rows: Vec<(Option<u64>, Row)>,
+    /// By key, with the version that each came under; without a key by their number.
+    rows: BTreeMap<String, (Option<u64>, Row)>,
+    appended: u64,
 }
 
 impl Target {
@@ -34,11 +35,19 @@ impl Target {
                 }
                 Message::Record(record) => self.table(&record.stream).record(&record.record, record.version),
                 Message::ActivateVersion { stream, version } => {
-                    self.table(stream).rows.retain(|(of, _)| *of == Some(*version));
+                    self.table(stream).rows.retain(|_, (of, _)| *of == Some(*version));
                 }
                 Message::State(_) => {}
             }
         }
+    }
+
+    /// Takes the messages up to the last STATE, as a target does that dies with the rest in its hands. Returns that STATE.
+    #[track_caller]
+    pub(crate) fn apply_confirmed(&mut self, messages: &[Message]) -> Option<Value> {
+        let last = messages.iter().rposition(Message::is_state)?;
+        self.apply(&messages[..last]);
+        messages[last].as_state().cloned()
     }
 
     #[track_caller]
@@ -50,7 +59,7 @@ impl Target {
     #[track_caller]
     pub(crate) fn rows(&self, stream: &str) -> Vec<String> {
         let table = self.tables.get(stream).unwrap_or_else(|| panic!("no SCHEMA of {stream}"));
-        let mut rows: Vec<String> = table.rows.iter().map(|(_, row)| text(row)).collect();
+        let mut rows: Vec<String> = table.rows.values().map(|(_, row)| row_text(row)).collect();
         rows.sort_unstable();
         rows
     }
@@ -59,19 +68,23 @@ impl Target {
 impl Table {
     fn record(&mut self, record: &Row, version: Option<u64>) {
         let deleted = record.get("_sdc_deleted_at").is_some_and(|time| !time.is_null());
-        let key = |row: &Row| -> Vec<Value> { self.key.iter().map(|column| canonical(&row[column])).collect() };
-        if !self.key.is_empty() {
-            let wanted = key(record);
-            self.rows.retain(|(_, row)| key(row) != wanted);
-        }
+        let key = if self.key.is_empty() {
+            self.appended += 1;
+            self.appended.to_string()
+        } else {
+            self.key.iter().map(|column| canonical(&record[column])).collect::<Value>().to_string()
+        };
         // A column that is absent becomes NULL, as in targets that load by MERGE.
-        if !deleted {
-            self.rows.push((version, record.clone()));
+        if deleted {
+            self.rows.remove(&key);
+        } else {
+            self.rows.insert(key, (version, record.clone()));
         }
     }
 }
 
-fn text(row: &Row) -> String {
+/// A row in one spelling, without the tap's own columns and without NULLs.
+pub(crate) fn row_text(row: &Row) -> String {
     let columns = row.iter().filter(|(name, value)| !name.starts_with("_sdc_") && !value.is_null());
     let row: Row = columns.map(|(name, value)| (name.clone(), value.clone())).collect();
     canonical(&Value::Object(row)).to_string()

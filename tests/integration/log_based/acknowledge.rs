@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Source, bookmark, lsn, numbers, with_both_plugins};
+use super::{Source, bookmark, lsn, numbers, select, wait_until, with_both_plugins};
 
 with_both_plugins!(
     a_printed_state_is_not_acknowledged,
@@ -120,4 +120,39 @@ fn a_state_file_that_changes_is_acknowledged() {
     assert_eq!(source.confirmed_flush(), lsn(stored, "item"));
     running.signal(rustix::process::Signal::TERM);
     running.finish().expect_code(143);
+}
+
+/// A stream that this run copied is read from the slot next time, from where its copy stands in the log.
+#[test]
+fn a_state_file_that_changes_spares_a_stream_just_copied() {
+    let mut source = Source::new("pgoutput", TABLES, &["item"]);
+    let state = source.copied();
+    source.catalog = select(source.catalog.clone(), &["other"]);
+    source.db.psql("insert into other values (1)");
+    let tap = source.tap().state(&state).config("break_at_end_lsn", false).config("max_run_seconds", 50);
+    let mut running = tap.spawn();
+    let timeout = std::time::Duration::from_secs(40);
+    let is_copied = |state: &Value| {
+        let other = &state["bookmarks"]["public-other"];
+        other["lsn"].is_u64() && other["xmin"].is_null()
+    };
+    running.wait_for(timeout, |message| message.as_state().is_some_and(is_copied));
+    source.db.psql("insert into other values (2); insert into item values (1)");
+    let end = source.end();
+    let printed = running.wait_for(timeout, |message| {
+        message.as_state().is_some_and(|state| is_copied(state) && lsn(state, "item") >= end)
+    });
+    let printed = printed.as_state().expect("a STATE");
+    assert!(lsn(printed, "other") < lsn(printed, "item"), "a test of positions that differ: {printed}");
+    running.tap().file("state.json", &printed.to_string());
+    let moved = format!(
+        "select confirmed_flush_lsn - '0/0' >= {} from pg_replication_slots where slot_name = '{}'",
+        lsn(printed, "other"),
+        source.slot
+    );
+    wait_until(&source.db, &moved);
+    assert_eq!(source.confirmed_flush(), lsn(printed, "other"), "{printed}");
+    running.signal(rustix::process::Signal::TERM);
+    running.finish().expect_code(143);
+    assert_eq!(numbers(&source.run(printed), "other", "id"), [2]);
 }

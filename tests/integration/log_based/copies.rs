@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{Source, lsn, numbers, select, with_both_plugins};
-use crate::harness::{Cluster, Output, Tap, TestDb};
+use crate::harness::{Cluster, Output, Tap, TestDb, plugins};
 
 with_both_plugins!(
     rows_written_meanwhile_arrive_once,
@@ -115,11 +115,35 @@ fn an_empty_table(plugin: &str) {
     assert_eq!(next.bookmark("public-item")["version"], version);
 }
 
+/// A run that is killed while it makes the slot leaves the server making it: for the next run there is none yet.
+#[test]
+fn a_slot_that_a_killed_run_was_making() {
+    let cluster = Cluster::start("");
+    let db = TestDb::on(&cluster, "log_making");
+    db.psql(TABLES);
+    let catalog = select(Tap::new(&db).discover(), &["item"]);
+    let tap = || Tap::new(&db).catalog(&catalog).config("create_replication_slot", true);
+    let mut open = db.session();
+    open.run("begin; insert into item values (1);");
+    let killed = tap().spawn();
+    while db.query("select slot_name from pg_replication_slots").is_empty() {
+        thread::sleep(Duration::from_millis(20));
+    }
+    drop(killed);
+    let next = tap().spawn();
+    thread::sleep(Duration::from_millis(500));
+    open.run("commit;");
+    let output = next.finish().expect_code(0);
+    db.psql("insert into item values (2)");
+    let last = tap().state(output.last_state()).run();
+    assert_eq!(told(&[output, last], "item"), [1, 2]);
+}
+
 /// Where the slot is made by the same run, its own snapshot serves.
 #[test]
 fn rows_written_while_the_slot_is_made() {
     let cluster = Cluster::start("");
-    for plugin in super::PLUGINS {
+    for &plugin in plugins() {
         let db = TestDb::on(&cluster, "log_made");
         db.psql(TABLES);
         let catalog = select(Tap::new(&db).discover(), &["item"]);

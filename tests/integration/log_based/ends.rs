@@ -9,6 +9,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use super::{Source, lsn, numbers, with_both_plugins};
+use crate::harness::target::Target;
 use crate::harness::{Cluster, Message, Output, Running, TestDb, check_protocol};
 
 with_both_plugins!(
@@ -19,6 +20,7 @@ with_both_plugins!(
     a_reader_that_stops_for_a_while,
     new_changes_are_followed,
     the_longest_run,
+    a_run_without_any_limit,
     the_longest_wait,
     a_busy_server_whose_tables_are_idle,
     a_server_that_restarts,
@@ -83,9 +85,15 @@ fn a_signal_ends_a_stream(plugin: &str) {
         let output = running.finish().expect_code(code);
         // A transaction that was cut short comes again, whole.
         let printed = numbers(&output, "item", "id");
-        let again = numbers(&source.run(&last_state(&output)), "item", "id");
+        let next = source.run(&last_state(&output));
+        let again = numbers(&next, "item", "id");
         let all: Vec<i64> = (4..=60_000).collect();
         assert!(again == all || (printed == all && again.is_empty()), "{} and {}", printed.len(), again.len());
+        // No STATE stands inside of it: a target that keeps what a STATE confirms has each row once.
+        let mut target = Target::default();
+        target.apply_confirmed(&output.messages);
+        target.apply(&next.messages);
+        assert_eq!(target.rows("public-item").len(), all.len());
     }
 }
 
@@ -182,6 +190,17 @@ fn the_longest_run(plugin: &str) {
     assert_eq!(numbers(&output, "item", "id"), [1, 2, 3]);
     assert!(started.elapsed() >= Duration::from_secs(2), "{:?}", started.elapsed());
     assert_nothing_lost(&source, &output, &[1, 2, 3]);
+}
+
+fn a_run_without_any_limit(plugin: &str) {
+    let source = Source::new(plugin, ITEM, &["item"]);
+    let state = source.copied();
+    source.db.psql(&fill(1, 3));
+    for (seconds, bounded) in [(u64::MAX, true), (u64::MAX, false), (i64::MAX as u64, false)] {
+        let tap = source.tap().state(&state).config("break_at_end_lsn", bounded).config("max_run_seconds", seconds);
+        let tap = tap.config("logical_poll_total_seconds", if bounded { seconds } else { 1 });
+        assert_eq!(numbers(&tap.run(), "item", "id"), [1, 2, 3]);
+    }
 }
 
 fn the_longest_wait(plugin: &str) {

@@ -21,7 +21,7 @@ with_both_plugins!(
     interleaved_transactions_arrive_once,
 );
 
-const TABLES: &str = "create table item (id integer primary key, tx xid8 default pg_current_xact_id());
+const TABLES: &str = "create table item (id integer primary key, tx bigint default txid_current());
     create table other (id integer primary key);
     create table ignored (id integer primary key);";
 

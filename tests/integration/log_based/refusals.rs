@@ -13,6 +13,7 @@ with_both_plugins!(
     the_bookmark_is_beyond_the_log,
     the_slot_is_in_use,
     the_slot_is_gone,
+    the_slot_is_gone_and_a_position_was_reset,
     the_slot_lost_its_log,
 );
 
@@ -100,6 +101,20 @@ fn the_slot_is_gone(plugin: &str) {
     assert_eq!(numbers(&output, "item", "id"), [3]);
 }
 
+/// `lsn` 1 says "where the slot stands": a slot made anew stands past what was written in between.
+fn the_slot_is_gone_and_a_position_was_reset(plugin: &str) {
+    let source = Source::new(plugin, TABLES, &["item", "other"]);
+    let mut state = source.copied();
+    bookmark(&mut state, "item")["lsn"] = json!(1);
+    source.db.psql(&format!("select pg_drop_replication_slot('{}'); insert into item values (3);", source.slot));
+    let tap = source.tap().state(&state).config("on_slot_lost", "copy_again").config("output_plugin", plugin);
+    let output = tap.run();
+    assert_eq!(numbers(&output, "item", "id"), [1, 2, 3]);
+    assert!(lsn(output.last_state(), "item") > 1);
+    let output = source.run_after("insert into item values (4); insert into other values (1);", output.last_state());
+    assert_eq!((numbers(&output, "item", "id"), numbers(&output, "other", "id")), (vec![4], vec![1]));
+}
+
 fn the_slot_lost_its_log(plugin: &str) {
     let cluster = Cluster::start("max_slot_wal_keep_size = '1MB'\nmin_wal_size = '32MB'\nmax_wal_size = '32MB'");
     let source = Source::on(&cluster, plugin, TABLES, &["item"]);
@@ -149,7 +164,7 @@ fn a_slot_of_another_kind() {
     refused(&tap(&decoding), &[&decoding, "test_decoding", "pgoutput", "wal2json"]);
 
     let other = TestDb::new("log_elsewhere");
-    let elsewhere = other.slot("wal2json");
+    let elsewhere = other.slot("pgoutput");
     refused(&tap(&elsewhere), &[&elsewhere, other.name()]);
 }
 

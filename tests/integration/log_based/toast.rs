@@ -15,6 +15,7 @@ with_both_plugins!(
     a_composite_key_of_odd_types,
     json_and_arrays,
     a_deselected_column_is_not_fetched,
+    a_deselected_column_beside_it,
     many_rows,
     a_keyless_table_omits,
     null_and_changed_values_are_no_unchanged_ones,
@@ -144,6 +145,19 @@ fn a_deselected_column_is_not_fetched(plugin: &str) {
     let output = source.run_after("update doc set title = 'new' where id = 2", &source.copied());
     let record = only(&output, "doc");
     assert_eq!(record.keys().collect::<Vec<_>>(), ["id", "title", "_sdc_deleted_at"]);
+}
+
+/// The tuple has as many values as columns are selected, though not the same.
+fn a_deselected_column_beside_it(plugin: &str) {
+    let sql = format!("{DOC} alter table doc add other text default 'o', add more text default 'm';");
+    for identity in ["default", "full"] {
+        let mut source = Source::new(plugin, &format!("{sql} alter table doc replica identity {identity};"), &["doc"]);
+        source.catalog = source.catalog.clone().column("public-doc", "other", false);
+        let output = source.run_after("update doc set title = 'new' where id = 2", &source.copied());
+        let record = only(&output, "doc");
+        assert_eq!((&record["title"], &record["more"]), (&json!("new"), &json!("m")));
+        assert_eq!(record["body"], body(&source, "2"), "{identity}");
+    }
 }
 
 /// More than any batch, in more transactions than one.

@@ -16,10 +16,7 @@ pub(super) fn check(columns: &[Column], output: &Output, config: &Value, seed: u
     let drafts: &[Draft] =
         if reference { &[Draft::Draft4] } else { &[Draft::Draft4, Draft::Draft7, Draft::Draft202012] };
     for draft in drafts {
-        // In draft 4 exclusiveMinimum is a boolean beside minimum. Validators of draft 4 in targets don't check the schema
-        // itself and see no bound in a number; this one would refuse it.
-        let schema = if *draft == Draft::Draft4 && !reference { without_bounds(schema) } else { schema.clone() };
-        let validator = validator(&schema, *draft);
+        let validator = validator(schema, *draft);
         for record in output.records(STREAM) {
             let record = Value::Object(without_known_limits(columns, record, reference));
             if let Some(error) = validator.iter_errors(&record).next() {
@@ -39,19 +36,6 @@ fn validator(schema: &Value, draft: Draft) -> Validator {
     // The reference's format of a time without an offset, which draft 7 and later want.
     let time = |text: &str| chrono::NaiveTime::parse_from_str(text, "%H:%M:%S%.f").is_ok();
     options.with_format("time", time).build(schema).unwrap_or_else(|error| panic!("{draft:?}: {error} in {schema}"))
-}
-
-/// The schema without bounds that draft 4 does not know.
-fn without_bounds(schema: &Value) -> Value {
-    match schema {
-        Value::Object(map) => {
-            let bound = |key: &str, value: &Value| key.starts_with("exclusive") && value.is_number();
-            let kept = map.iter().filter(|(key, value)| !bound(key, value));
-            kept.map(|(key, value)| (key.clone(), without_bounds(value))).collect::<Map<_, _>>().into()
-        }
-        Value::Array(items) => items.iter().map(without_bounds).collect(),
-        other => other.clone(),
-    }
 }
 
 /// The record without what the reference's schemas have no place for: JSON that is neither object nor array and, in its

@@ -1,0 +1,54 @@
+//! A stream on which nothing comes: when to ask, and what the answers say.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::phase::End;
+use crate::pg::Lsn;
+
+/// On an idle stream a keepalive is asked for after this; then after twice as long, and so on
+pub(super) const FIRST_ASK: Duration = Duration::from_millis(20);
+/// up to this. Also the time without a message after which buffered lines go out.
+pub(super) const IDLE: Duration = Duration::from_secs(1);
+/// An end that is not known to be a record's may lie inside one that is not complete. The server then stands still within
+/// a page of it.
+const PAGE: u64 = 8192;
+
+/// What a run without messages knows of its server.
+pub(super) struct Silence {
+    pub(super) since: Instant,
+    pub(super) wait: Duration,
+    /// When the wait is over. Keepalives, of which a server with busy neighbours sends many, don't put it off.
+    pub(super) wake: Instant,
+    pub(super) asked: Option<Instant>,
+    /// Answers that brought nothing new.
+    standstill: u32,
+    last_answer: Lsn,
+}
+
+impl Silence {
+    pub(super) fn new() -> Self {
+        let now = Instant::now();
+        Silence {
+            since: now,
+            wait: FIRST_ASK,
+            wake: now + FIRST_ASK,
+            asked: None,
+            standstill: 0,
+            last_answer: Lsn::INVALID,
+        }
+    }
+
+    /// Takes an answer or another keepalive. Whether the server stands still just before an end that may lie inside a
+    /// record: its answers bring nothing new. Elsewhere it is but busy.
+    pub(super) fn is_stuck(&mut self, end: &End, wal_end: Lsn) -> bool {
+        if self.asked.is_none() || wal_end != self.last_answer {
+            self.last_answer = wal_end;
+            self.standstill = 0;
+            return false;
+        }
+        self.standstill += 1;
+        !end.of_record && end.lsn.0 - wal_end.0 < PAGE && self.standstill >= 2 && self.since.elapsed() >= IDLE
+    }
+}

@@ -1,0 +1,189 @@
+//! An application that writes at random: transactions of several connections at once, savepoints, COPY, two-phase
+//! commits.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crate::harness::TestDb;
+use crate::harness::database::Session;
+
+/// `keyed` is changed in every way, `keyless` only grows, nobody selects `other`.
+pub(super) const TABLES: &str = "
+    create table keyed (id integer primary key, n integer, note text, big text);
+    alter table keyed alter big set storage external;
+    create table keyless (n integer, note text);
+    alter table keyless replica identity full;
+    create table other (id bigserial primary key, note text);
+    insert into keyed select i, 0, 'first', case when i % 3 = 0 then repeat(md5(i::text), 100) end
+        from generate_series(1, 1500) i;
+    insert into keyless select i % 10, 'first' from generate_series(1, 3000) i;";
+
+/// Every connection has the keys of its own remainder, so that none waits for another.
+const CONNECTIONS: usize = 3;
+const KEYS: u64 = 700;
+
+/// SplitMix64.
+#[derive(Clone)]
+pub(super) struct Random(pub(super) u64);
+
+impl Random {
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub(super) fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit
+    }
+
+    pub(super) fn chance(&mut self, percent: u64) -> bool {
+        self.below(100) < percent
+    }
+}
+
+/// A thread that writes until it is told to stop.
+pub(super) struct Writer {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Writer {
+    pub(super) fn start(db: &TestDb, seed: u64) -> Writer {
+        let stop = Arc::new(AtomicBool::new(false));
+        let connections = (0..CONNECTIONS).map(|number| Connection::new(db, number)).collect();
+        let (stopped, random) = (Arc::clone(&stop), Random(seed));
+        Writer { stop, thread: Some(thread::spawn(move || write(connections, random, &stopped))) }
+    }
+
+    /// Every transaction is over when this returns.
+    pub(super) fn stop(mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.take().expect("only taken here").join().expect("the writer");
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+fn write(mut connections: Vec<Connection>, mut random: Random, stop: &AtomicBool) {
+    while !stop.load(Ordering::Relaxed) {
+        let which = random.below(CONNECTIONS as u64) as usize;
+        connections[which].step(&mut random);
+        thread::sleep(Duration::from_micros(random.below(4000)));
+    }
+    for connection in &mut connections {
+        connection.end("commit");
+        connection.end_prepared("commit prepared");
+    }
+}
+
+/// A connection, its transaction open or not.
+struct Connection {
+    session: Session,
+    number: usize,
+    open: bool,
+    /// Transactions that wait for the second phase of their commit.
+    prepared: Vec<String>,
+    count: u64,
+}
+
+impl Connection {
+    fn new(db: &TestDb, number: usize) -> Connection {
+        let mut session = db.session();
+        // A position may then lie in a record that is not flushed yet.
+        if number == 0 {
+            session.run("set synchronous_commit = off;");
+        }
+        Connection { session, number, open: false, prepared: Vec::new(), count: 0 }
+    }
+
+    fn step(&mut self, random: &mut Random) {
+        if !self.open {
+            match random.below(10) {
+                0 => self.end_prepared(if random.chance(70) { "commit prepared" } else { "rollback prepared" }),
+                1..3 => self.change(random),
+                // What a prepared transaction has locked stays so.
+                _ if self.prepared.is_empty() => {
+                    self.session.run("begin;");
+                    self.open = true;
+                }
+                _ => {}
+            }
+            return;
+        }
+        match random.below(20) {
+            0..9 => self.change(random),
+            9..12 => {
+                self.session.run("savepoint s;");
+                self.change(random);
+                self.session.run(if random.chance(60) { "rollback to s;" } else { "release s;" });
+            }
+            12 => self.end("rollback"),
+            13 => {
+                self.count += 1;
+                let name = format!("'{}_{}'", self.number, self.count);
+                self.end(&format!("prepare transaction {name}"));
+                self.prepared.push(name);
+            }
+            _ => self.end("commit"),
+        }
+    }
+
+    fn end(&mut self, how: &str) {
+        if std::mem::take(&mut self.open) {
+            self.session.run(&format!("{how};"));
+        }
+    }
+
+    fn end_prepared(&mut self, how: &str) {
+        for name in std::mem::take(&mut self.prepared) {
+            self.session.run(&format!("{how} {name};"));
+        }
+    }
+
+    fn change(&mut self, random: &mut Random) {
+        if !self.open && !self.prepared.is_empty() {
+            return;
+        }
+        let (own, all) = (self.number as u64, CONNECTIONS as u64);
+        let mut key = || random.below(KEYS) * all + own;
+        let (a, b, upto) = (key(), key(), key());
+        let n = random.below(1000);
+        let sql = match random.below(24) {
+            0..3 => format!(
+                "insert into keyed values ({a}, {n}, 'new', repeat(md5('{n}'), {})) on conflict (id)
+                 do update set n = excluded.n, note = 'again';",
+                random.below(150)
+            ),
+            3..7 => format!("update keyed set n = {n} where id between {a} and {a} + 60 and id % {all} = {own};"),
+            7..9 => format!("update keyed set big = repeat(md5('{n}'), 90), n = {n} where id = {a};"),
+            9..11 => format!("delete from keyed where id between {a} and {a} + 20 and id % {all} = {own};"),
+            11..14 => format!(
+                "update keyed set id = {b}, note = 'moved' where id = {a} and not exists (select from keyed where id = {b});"
+            ),
+            14..17 => format!("insert into keyless select i % 4, 'n{n}' from generate_series(1, {}) i;", 1 + n % 30),
+            17..19 => {
+                let rows: String = (0..1 + n % 200).map(|i| format!("{}\tcopied\n", i % 7)).collect();
+                format!("copy keyless from stdin;\n{rows}\\.")
+            }
+            19 => format!(
+                "insert into keyed select i, {n}, 'many', null from generate_series({own}, {upto}, {all}) i
+                 on conflict (id) do update set note = 'many', n = {n};"
+            ),
+            20 if n < 200 => {
+                format!("insert into keyless select i % 9, 'large' from generate_series(1, {}) i;", n * 25)
+            }
+            21 if n < 300 => format!("update keyed set n = {n} where id % {all} = {own};"),
+            22 => "select pg_logical_emit_message(false, 'somebody', 'else');".to_owned(),
+            _ => format!("insert into other (note) select 'n' from generate_series(1, {n});"),
+        };
+        self.session.run(&sql);
+    }
+}
