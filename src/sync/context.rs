@@ -48,7 +48,10 @@ pub struct Context {
 #[derive(Default)]
 pub struct Progress {
     streams: Vec<String>,
-    reached: Lsn,
+    /// The end of the last transaction.
+    committed: Lsn,
+    /// The last position that the server told without a transaction.
+    heard: Lsn,
     /// The position reached when lines were last handed over.
     handed_over: Lsn,
     /// Whether buffered lines lack values that are still to be read.
@@ -61,22 +64,37 @@ impl Progress {
         self.streams = streams;
     }
 
-    /// Every transaction that committed before this is in the buffered lines, or before them.
-    pub fn reach(&mut self, position: Lsn) {
-        self.reached = self.reached.max(position);
+    /// A transaction is complete: every one that committed before this is in the buffered lines, or before them.
+    pub fn commit(&mut self, position: Lsn) {
+        self.committed = self.committed.max(position);
+    }
+
+    /// The server says that it has sent every transaction that committed before this.
+    pub fn hear(&mut self, position: Lsn) {
+        self.heard = self.heard.max(position);
     }
 
     /// The last position reached.
     pub fn reached(&self) -> Lsn {
-        self.reached
+        self.committed.max(self.heard)
     }
 
-    /// Moves the bookmarks, never back. Position 1 means "where the slot stands" and is left as soon as there is another.
+    /// Moves the bookmarks as far as transactions went: the same place whichever way the log is read.
+    fn apply_commits(&self, state: &mut State) {
+        self.apply_position(state, self.committed);
+    }
+
+    /// Moves the bookmarks to where the run is.
     pub fn apply(&self, state: &mut State) {
+        self.apply_position(state, self.reached());
+    }
+
+    /// Never back. Position 1 means "where the slot stands" and is left as soon as there is another.
+    fn apply_position(&self, state: &mut State, position: Lsn) {
         for id in &self.streams {
             let known = state.bookmark(id).lsn();
-            if known.is_some_and(|known| known < self.reached.0) && !state.copy_unfinished(id) {
-                state.set_lsn(id, self.reached.0);
+            if known.is_some_and(|known| known < position.0) && !state.copy_unfinished(id) {
+                state.set_lsn(id, position.0);
             }
         }
     }
@@ -182,10 +200,11 @@ impl Context {
             _ if self.out.buf.len() < LARGE_TRANSACTION => {}
             start => {
                 self.changed = false;
-                if start.is_some()
-                    && let Some(line) = self.state_line()
-                {
-                    self.insert(&[(0, line)]);
+                if start.is_some() {
+                    self.progress.apply_commits(&mut self.state);
+                    if let Some(line) = self.state_line() {
+                        self.insert(&[(0, line)]);
+                    }
                 }
                 self.changed = true;
                 self.out.drain().await?;
@@ -199,7 +218,7 @@ impl Context {
     fn handed_over(&mut self, torn: bool) {
         self.mark = (!torn).then_some(0);
         self.torn = torn;
-        self.progress.handed_over = self.progress.reached;
+        self.progress.handed_over = self.progress.reached();
     }
 
     /// Puts texts into the buffered lines, each at its place; the places are in order.
@@ -228,7 +247,7 @@ impl Context {
     pub fn cut_short(&mut self) {
         if self.progress.incomplete {
             self.mark = None;
-            self.progress.reached = self.progress.handed_over;
+            (self.progress.committed, self.progress.heard) = (self.progress.handed_over, Lsn::INVALID);
         }
         self.out.buf.truncate(self.mark.unwrap_or(0));
         self.torn &= self.mark.is_none();

@@ -107,7 +107,7 @@ impl<'a> Phase<'a> {
         }
         rows.finish().await?;
         ctx.cancel = None;
-        ctx.progress.reach(self.end.lsn);
+        ctx.progress.hear(self.end.lsn);
         session.close().await;
         Ok(true)
     }
@@ -162,7 +162,7 @@ impl<'a> Phase<'a> {
                     }
                     Some(Event::Keepalive { wal_end }) => {
                         if self.transaction.is_none() {
-                            ctx.progress.reach(wal_end);
+                            ctx.progress.hear(wal_end);
                             if bounded && (wal_end >= self.end.lsn || silence.is_stuck(&self.end, wal_end)) {
                                 break;
                             }
@@ -204,14 +204,14 @@ impl<'a> Phase<'a> {
             Change::Begin { commit_lsn, commit_time, xid } => {
                 if bounded && commit_lsn >= self.end.lsn {
                     // Transactions come in the order of their commits: all before the end have come.
-                    ctx.progress.reach(self.end.lsn);
+                    ctx.progress.hear(self.end.lsn);
                     return Ok(true);
                 }
                 self.transaction = Some(Transaction::new(commit_lsn, commit_time, xid));
             }
             Change::Commit { end_lsn } => {
                 self.transaction = None;
-                ctx.progress.reach(end_lsn);
+                ctx.progress.commit(end_lsn);
                 ctx.mark();
                 self.clock = Instant::now();
                 if self.changes >= STATE_CHANGES || self.clock - self.last_state >= STATE_INTERVAL {
@@ -307,7 +307,6 @@ impl<'a> Phase<'a> {
         if self.transaction.is_none() {
             return ctx.hand_over().await;
         }
-        self.move_bookmarks(ctx);
         ctx.hand_over_inside().await
     }
 
