@@ -105,7 +105,7 @@ impl<'a> Copier<'a> {
     async fn snapshot_for(&mut self, plan: &mut StreamPlan) -> Result<(Place, &mut Session)> {
         for _ in 0..REWRITES {
             let (_, session) = self.snapshot().await?;
-            if sees_rows(session, &plan.table).await? {
+            if sees_rows(session, plan).await? {
                 if !has_columns(session, &plan.table).await? {
                     refresh(self.env, plan).await?;
                 }
@@ -247,16 +247,16 @@ async fn check_publications(session: &mut Session, place: &Place) -> Result<()> 
 
 /// Takes a lock that keeps the table as it is, and says whether the transaction's snapshot sees its rows: the snapshot's
 /// idea of the files against the current one.
-async fn sees_rows(session: &mut Session, table: &Table) -> Result<bool> {
-    let name = quote::qualified(&table.schema, &table.name);
-    session.query(&format!("LOCK TABLE {name} IN ACCESS SHARE MODE")).await?;
+async fn sees_rows(session: &mut Session, plan: &StreamPlan) -> Result<bool> {
+    // Not LOCK TABLE, which a role that may read but some of the columns may not.
+    session.query(&format!("SELECT FROM {} LIMIT 0", plan.own_rows())).await?;
     let sql = format!(
         "WITH RECURSIVE tree(oid) AS (SELECT {oid}::oid UNION ALL SELECT i.inhrelid FROM tree \
          JOIN pg_catalog.pg_inherits i ON i.inhparent = tree.oid) \
          SELECT EXISTS (SELECT FROM pg_catalog.pg_class WHERE oid = {oid}) AND NOT EXISTS \
          (SELECT FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid WHERE c.relkind = 'r' \
          AND c.relfilenode IS DISTINCT FROM pg_catalog.pg_relation_filenode(c.oid))",
-        oid = table.oid
+        oid = plan.table.oid
     );
     let rows = session.query(&sql).await?;
     Ok(rows.first().and_then(|row| row.first()?.as_deref()) == Some("t"))

@@ -15,6 +15,7 @@ with_both_plugins!(
     a_copy_beside_a_transaction_that_stays_open,
     several_tables_under_one_writer,
     an_empty_table,
+    a_role_that_may_read_some_columns,
 );
 
 const TABLES: &str = "create table item (n integer, filler text); create table other (n integer);";
@@ -113,6 +114,21 @@ fn an_empty_table(plugin: &str) {
     let next = source.run_after("insert into item values (1)", output.last_state());
     assert_eq!(numbers(&next, "item", "n"), [1]);
     assert_eq!(next.bookmark("public-item")["version"], version);
+}
+
+fn a_role_that_may_read_some_columns(plugin: &str) {
+    let tables =
+        "create table item (n integer primary key, note text, secret text); insert into item values (1, 'a', 'x');";
+    let source = Source::new(plugin, tables, &["item"]);
+    let role = format!("role_of_{}", source.db.name());
+    source.db.psql(&format!("create role {role} login replication; grant select (n, note) on item to {role};"));
+    let tap = || source.tap().config("user", role.as_str());
+    let first = tap().run();
+    source.db.psql("insert into item values (2, 'b', 'y'); update item set secret = 'z' where n = 1;");
+    let second = tap().state(first.last_state()).run();
+    source.db.psql(&format!("drop owned by {role}; drop role {role}"));
+    assert!(!format!("{first:?} {second:?}").contains("secret"));
+    assert_eq!(told(&[first, second], "item"), [1, 1, 2]);
 }
 
 /// A run that is killed while it makes the slot leaves the server making it: for the next run there is none yet.
