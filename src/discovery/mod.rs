@@ -5,7 +5,7 @@
 
 mod entry;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use tokio_postgres::Row;
@@ -88,6 +88,8 @@ fn table(row: &Row, mut columns: Vec<Column>, partitions: &Partitions) -> Result
         columns.iter_mut().for_each(|c| c.primary_key = key.contains(&c.attnum));
     }
     let replica_identity = match (row.get::<_, i8>(5) as u8, row.get::<_, Option<Vec<i16>>>(7)) {
+        // What counts is the leaf's, which does not follow its root's.
+        _ if partitions.unidentified.contains(&oid) => ReplicaIdentity::None,
         (b'f', _) => ReplicaIdentity::Full,
         (_, Some(numbers)) => ReplicaIdentity::Columns(names(&numbers, &columns)),
         (_, None) => ReplicaIdentity::None,
@@ -179,6 +181,8 @@ struct Partitions {
     parent: HashMap<u32, u32>,
     /// Row estimates summed over the analyzed leaves, by topmost table.
     rows: HashMap<u32, i64>,
+    /// Partitioned tables with a leaf that has no replica identity.
+    unidentified: HashSet<u32>,
 }
 
 impl Partitions {
@@ -187,8 +191,15 @@ impl Partitions {
             .query(include_str!("partitions.sql"), &[])
             .await
             .map_err(|e| query_error("cannot list the partitions", e))?;
-        let mut partitions =
-            Partitions { parent: rows.iter().map(|row| (row.get(0), row.get(1))).collect(), rows: HashMap::new() };
+        let parent = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+        let mut partitions = Partitions { parent, ..Partitions::default() };
+        for row in rows.iter().filter(|row| !row.get::<_, bool>(4)) {
+            let mut oid: u32 = row.get(0);
+            while let Some(&parent) = partitions.parent.get(&oid) {
+                partitions.unidentified.insert(parent);
+                oid = parent;
+            }
+        }
         for row in rows.iter().filter(|row| row.get::<_, i8>(2) as u8 != b'p' && row.get::<_, i64>(3) >= 0) {
             if let Some(root) = partitions.root(row.get(0)) {
                 *partitions.rows.entry(root).or_default() += row.get::<_, i64>(3);

@@ -9,6 +9,7 @@ pub(super) mod run;
 mod silence;
 mod state_file;
 mod toast;
+mod warn;
 
 use std::collections::HashSet;
 
@@ -18,7 +19,7 @@ use crate::config::{Config, OnSlotLost, OutputPluginName};
 use crate::error::{Context as _, Error, Result};
 use crate::pg::connect::Client;
 use crate::pg::error::query_error;
-use crate::pg::table::{Generated, ReplicaIdentity, Table, TableKind};
+use crate::pg::table::{Generated, Table, TableKind};
 use crate::pg::{Lsn, quote};
 use crate::replication::OutputPlugin;
 use crate::replication::pgoutput::Pgoutput;
@@ -108,7 +109,7 @@ pub(super) async fn prepare(env: &Env, client: &Client, plans: &mut [StreamPlan]
 
     let (confirmed_flush, restart_lsn, exported) = match slot {
         Some(slot) => {
-            warn_of_retention(&slot);
+            warn::of_retention(&slot);
             (slot.confirmed_flush, slot.restart_lsn.unwrap_or(slot.confirmed_flush), None)
         }
         None => {
@@ -120,7 +121,7 @@ pub(super) async fn prepare(env: &Env, client: &Client, plans: &mut [StreamPlan]
         }
     };
     check_bookmarks(client, config, &name, confirmed_flush, plans, state, &mut copy_again).await?;
-    warn_of_identities(plans);
+    warn::of_identities(plans);
     let streams = plans.iter().map(|plan| plan.id.clone()).collect();
     Ok(Source { slot: name, plugin, confirmed_flush, restart_lsn, streams, exported, copy_again })
 }
@@ -336,36 +337,4 @@ pub(super) async fn wal_end(client: &Client) -> Result<Lsn> {
     row.get::<_, Option<&str>>(0)
         .and_then(|lsn| lsn.parse().ok())
         .ok_or_else(|| Error::run("the server does not say where its WAL ends"))
-}
-
-fn warn_of_retention(slot: &Slot) {
-    if slot.wal_status.as_deref() == Some("unreserved") {
-        tracing::warn!(
-            "replication slot \"{}\" is about to be lost: the WAL it needs may be removed at the next checkpoint; raise \
-             max_slot_wal_keep_size",
-            slot.name
-        );
-    }
-}
-
-/// What the log can't say of a table's old rows.
-fn warn_of_identities(plans: &[StreamPlan]) {
-    for plan in plans {
-        let table = quote::qualified(&plan.table.schema, &plan.table.name);
-        match &plan.table.replica_identity {
-            ReplicaIdentity::None => tracing::warn!(
-                "{}: the table has no replica identity, so its updates and deletes don't come; set one: ALTER TABLE \
-                 {table} REPLICA IDENTITY FULL",
-                plan.id
-            ),
-            ReplicaIdentity::Columns(columns) if !plan.key_properties.iter().all(|key| columns.contains(key)) => {
-                tracing::warn!(
-                    "{}: the replica identity holds not all of the key columns, so deletes can't be told apart and are \
-                     left out; ALTER TABLE {table} REPLICA IDENTITY DEFAULT",
-                    plan.id
-                );
-            }
-            _ => {}
-        }
-    }
 }
