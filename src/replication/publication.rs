@@ -249,7 +249,7 @@ pub fn unpublished(name: &str, tables: &[&Table], statements: &[String]) -> Erro
 const LEAVES: &str = "WITH RECURSIVE tree(oid) AS (SELECT $1::oid UNION ALL SELECT i.inhrelid FROM tree \
                       JOIN pg_catalog.pg_inherits i ON i.inhparent = tree.oid) \
                       SELECT c.oid, n.nspname::text, c.relname::text FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid \
-                      JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind <> 'p'";
+                      JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'r'";
 
 /// A partition that holds rows.
 pub struct Leaf {
