@@ -20,6 +20,25 @@ pub(super) fn select(plan: &StreamPlan) -> String {
     format!("SELECT {} FROM {}", columns.join(", "), plan.own_rows())
 }
 
+/// Sends a whole table under this version; the target drops rows of others at the end. `first_run`: it has none yet that it
+/// could take for the current one.
+pub(super) async fn copy_table(
+    ctx: &mut Context,
+    session: &mut Session,
+    plan: &mut StreamPlan,
+    version: i64,
+    first_run: bool,
+) -> Result<()> {
+    ctx.schema(&plan.id, &plan.schema, &plan.key_properties, &[]);
+    if first_run {
+        ctx.activate_version(&plan.id, version);
+    }
+    let query = select(plan);
+    copy_rows(ctx, session, plan, &query, version, None).await?;
+    ctx.activate_version(&plan.id, version);
+    Ok(())
+}
+
 /// Sends every row that `query` yields, whose columns are the plan's; keeps `tracker` informed.
 pub(super) async fn copy_rows(
     ctx: &mut Context,

@@ -1,7 +1,7 @@
 //! FULL_TABLE: every row on every run, under a new version each time.
 
 use super::context::Context;
-use super::copy::{copy_rows, select};
+use super::copy::copy_table;
 use super::plan::StreamPlan;
 use super::version_now;
 use crate::error::Result;
@@ -14,14 +14,7 @@ pub(super) async fn sync(ctx: &mut Context, session: &mut Session, plan: &mut St
     let first_run = ctx.state.bookmark(&plan.id).version().is_none();
     let version = version_now();
     ctx.state.set_full_table(&plan.id, version, Copy::Unfinished);
-    ctx.schema(&plan.id, &plan.schema, &plan.key_properties, &[]);
-    if first_run {
-        // The target has nothing yet that it could take for the current version.
-        ctx.activate_version(&plan.id, version);
-    }
-    let query = select(plan);
-    copy_rows(ctx, session, plan, &query, version, None).await?;
-    ctx.activate_version(&plan.id, version);
+    copy_table(ctx, session, plan, version, first_run).await?;
     ctx.state.set_full_table(&plan.id, version, Copy::Finished);
     Ok(())
 }

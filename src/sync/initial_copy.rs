@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::context::Context;
-use super::copy::{copy_rows, select};
+use super::copy::copy_table;
 use super::plan::StreamPlan;
 use super::transaction_snapshot::TransactionSnapshot;
 use super::{Env, version_now};
@@ -87,13 +87,7 @@ impl<'a> Copier<'a> {
         };
         let oid = Some(plan.table.oid);
         ctx.state.set_log_based(&plan.id, lsn.0, version, Copy::Unfinished, oid);
-        ctx.schema(&plan.id, &plan.schema, &plan.key_properties, &[]);
-        if first_run {
-            ctx.activate_version(&plan.id, version);
-        }
-        let query = select(plan);
-        copy_rows(ctx, session, plan, &query, version, None).await?;
-        ctx.activate_version(&plan.id, version);
+        copy_table(ctx, session, plan, version, first_run).await?;
         if let Place::At(_) = place {
             ctx.state.set_log_based(&plan.id, lsn.0, version, Copy::Finished, oid);
         }
