@@ -223,18 +223,21 @@ impl Context {
 
     /// Puts texts into the buffered lines, each at its place; the places are in order.
     pub fn insert(&mut self, texts: &[(usize, Vec<u8>)]) {
-        let lines = self.out.buf.replace(Vec::new());
-        let mut done = 0;
+        let Some((first, _)) = texts.first() else { return };
+        // What lies before stays where it is.
+        let rest = self.out.buf.as_bytes()[*first..].to_vec();
+        self.out.buf.truncate(*first);
+        let mut done = *first;
         let mut mark = self.mark;
         for (at, text) in texts {
-            self.out.buf.raw(&lines[done..*at]);
+            self.out.buf.raw(&rest[done - first..at - first]);
             self.out.buf.raw(text);
             done = *at;
             if self.mark.is_some_and(|before| *at < before) {
                 mark = mark.map(|mark| mark + text.len());
             }
         }
-        self.out.buf.raw(&lines[done..]);
+        self.out.buf.raw(&rest[done - first..]);
         self.mark = mark;
     }
 

@@ -15,10 +15,11 @@ use std::time::{Duration, SystemTime};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
+use crate::harness::messages::Record;
 use crate::harness::tap::{gather, wait};
 use crate::harness::target::{Target, row_text};
 use crate::harness::{Catalog, Cluster, Message, Tap, TestDb, check_protocol, plugins};
-use writer::{Random, TABLES, Writer};
+use writer::{DROP_ORIGIN, HUGE_TRANSACTION, Random, TABLES, Writer};
 
 #[test]
 fn pgoutput() {
@@ -49,7 +50,12 @@ fn crashes(plugin: &'static str) {
         let mut life = Life::new(&cluster, plugin, random.next());
         let _told = Told(format!("TAP_CRASH_SEED={seed}, {plugin}, from round {round}"));
         let writer = Writer::start(&life.db, random.next());
-        for _ in 0..ROUNDS_A_LIFE.min(rounds - round) {
+        let rounds_to_come = ROUNDS_A_LIFE.min(rounds - round);
+        let huge = life.random.below(rounds_to_come);
+        for number in 0..rounds_to_come {
+            if number == huge {
+                life.db.psql(HUGE_TRANSACTION);
+            }
             let cut = Cut::any(&mut life.random);
             life.round(cut);
             round += 1;
@@ -57,6 +63,7 @@ fn crashes(plugin: &'static str) {
         writer.stop();
         life.round(Cut::Never);
         life.assert_equal();
+        life.db.psql(DROP_ORIGIN);
     }
 }
 
@@ -92,7 +99,7 @@ impl Cut {
     fn any(random: &mut Random) -> Cut {
         let signal = if random.chance(75) { Signal::KILL } else { Signal::TERM };
         // Small numbers as likely as large ones.
-        let scale = 1 << random.below(16);
+        let scale = 1 << random.below(18);
         let line = 1 + random.below(scale);
         match random.below(10) {
             0 => Cut::Never,
@@ -142,9 +149,16 @@ impl Life {
             .config("break_at_end_lsn", !forever)
             .catalog(&self.catalog)
             .state(&self.state);
-        let messages = self.run(&tap, cut);
+        let mut messages = self.run(&tap, cut);
         check_protocol(&messages);
         self.assert_forward(&messages);
+        if !forever && self.random.chance(25) {
+            self.log.push("the target lost it all: again with the same state".to_owned());
+            let again = self.run(&tap, Cut::Never);
+            check_protocol(&again);
+            self.assert_repeated(&messages, &again);
+            messages = again;
+        }
         if let Some((before, after)) = before.zip(self.confirmed_flush()) {
             // A stream that is copied again asks for nothing that was.
             let stored = STREAMS.iter().filter_map(|id| finished_lsn(&self.state, id)).min();
@@ -226,6 +240,28 @@ impl Life {
                 last = lsn.or(last);
             }
         }
+    }
+
+    /// What was confirmed of the first run's changes comes again, in the same order; then come younger ones.
+    #[track_caller]
+    fn assert_repeated(&self, first: &[Message], again: &[Message]) {
+        let confirmed = first.iter().rposition(Message::is_state).unwrap_or(0);
+        let (first, again) = (self.changes(&first[..confirmed]), self.changes(again));
+        if !again.starts_with(&first) {
+            let at = first.iter().zip(&again).take_while(|(one, other)| one == other).count();
+            panic!("{:?} became {:?} in another run: {:#?}", first.get(at), again.get(at), self.log);
+        }
+    }
+
+    /// The changes of streams that are not copied, but for what is read from the table as it is now.
+    fn changes(&self, messages: &[Message]) -> Vec<(String, String)> {
+        let streamed = |record: &&Record| finished_lsn(&self.state, &record.stream).is_some();
+        let change = |record: &Record| {
+            let mut row = record.record.clone();
+            row.remove("big");
+            (record.stream.clone(), Value::Object(row).to_string())
+        };
+        messages.iter().filter_map(Message::as_record).filter(streamed).map(change).collect()
     }
 
     #[track_caller]

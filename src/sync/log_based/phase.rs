@@ -224,6 +224,9 @@ impl<'a> Phase<'a> {
                     return Err(Error::run("the server sent a change outside of a transaction"));
                 };
                 self.changes += self.applier.apply(ctx, transaction, start, change).await?;
+                if self.applier.toast.is_full() {
+                    self.fill_holes(ctx).await?;
+                }
                 if ctx.needs_room() {
                     self.hand_over(ctx).await?;
                 }

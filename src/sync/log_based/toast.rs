@@ -20,8 +20,12 @@ use crate::sync::context::Context;
 use crate::sync::plan::StreamPlan;
 use crate::sync::transaction_snapshot::TransactionSnapshot;
 
-/// Rows in one query.
-const BATCH: usize = 500;
+/// At most so many rows wait for their values, and are read in one query,
+const MOST_ROWS: usize = 200;
+/// and not more than hold about so many bytes: only when they are read is known how large they are.
+const BYTES: usize = 1024 * 1024;
+/// While nothing is known.
+const FIRST_ROWS: usize = 8;
 /// How long a transaction that is in the log may stay invisible (a synchronous standby has not confirmed it).
 const VISIBLE_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -36,6 +40,10 @@ pub(super) struct Toast {
     rows: Vec<IncompleteRow>,
     transactions: HashSet<u32>,
     session: Option<Session>,
+    /// How many rows are to wait.
+    limit: usize,
+    /// What the largest of the last rows took.
+    largest: usize,
 }
 
 /// The columns that a record lacks, with the places in the buffer where their properties belong.
@@ -61,7 +69,7 @@ impl Missing {
 
 impl Toast {
     pub(super) fn new(mode: UnchangedToast) -> Self {
-        Toast { mode, rows: Vec::new(), transactions: HashSet::new(), session: None }
+        Toast { mode, rows: Vec::new(), transactions: HashSet::new(), session: None, limit: FIRST_ROWS, largest: 0 }
     }
 
     /// Remembers what a record lacks. Without a whole key there is nothing to look it up by.
@@ -80,6 +88,11 @@ impl Toast {
         !self.rows.is_empty()
     }
 
+    /// Whether as many rows wait as should be read at once.
+    pub(super) fn is_full(&self) -> bool {
+        self.rows.len() >= self.limit
+    }
+
     /// Fills the holes of the buffer.
     pub(super) async fn fill(&mut self, server: &Server, streams: &mut [Live], ctx: &mut Context) -> Result<()> {
         if self.rows.is_empty() {
@@ -96,13 +109,13 @@ impl Toast {
         // Place in the buffer → the property as JSON.
         let mut found: Vec<(usize, Vec<u8>)> = Vec::new();
         for of_stream in rows.chunk_by(|a, b| a.stream == b.stream) {
-            let live = &mut streams[of_stream[0].stream];
-            for batch in of_stream.chunks(BATCH) {
-                fetch(session, live, batch, &mut found).await?;
-            }
+            fetch(session, &mut streams[of_stream[0].stream], of_stream, &mut found).await?;
         }
         found.sort_unstable_by_key(|(at, _)| *at);
         ctx.insert(&found);
+        let largest = found.iter().map(|(_, property)| property.len()).max().unwrap_or(0);
+        self.largest = largest.max(self.largest / 2);
+        self.limit = (BYTES / self.largest.max(1)).clamp(1, MOST_ROWS);
         ctx.progress.incomplete = false;
         Ok(())
     }

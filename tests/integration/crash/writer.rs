@@ -1,5 +1,5 @@
 //! An application that writes at random: transactions of several connections at once, savepoints, COPY, two-phase
-//! commits.
+//! commits, a replication origin, logical messages.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +18,21 @@ pub(super) const TABLES: &str = "
     create table other (id bigserial primary key, note text);
     insert into keyed select i, 0, 'first', case when i % 3 = 0 then repeat(md5(i::text), 100) end
         from generate_series(1, 1500) i;
-    insert into keyless select i % 10, 'first' from generate_series(1, 3000) i;";
+    insert into keyless select i % 10, 'first' from generate_series(1, 3000) i;
+    select pg_replication_origin_create(current_database() || '_elsewhere');";
+
+/// An origin is the whole cluster's, and takes a place among the slots.
+pub(super) const DROP_ORIGIN: &str = "select pg_replication_origin_drop(current_database() || '_elsewhere')";
+
+/// 200,000 rows that arrive, and some that do not. More than the server decodes in memory, or the tap keeps back.
+pub(super) const HUGE_TRANSACTION: &str = "
+    begin;
+    insert into keyless select i % 100, 'huge' from generate_series(1, 120000) i;
+    savepoint s;
+    insert into keyless select i % 100, 'never' from generate_series(1, 30000) i;
+    rollback to s;
+    insert into keyless select i % 100, 'huge, too' from generate_series(1, 80000) i;
+    commit;";
 
 /// Every connection has the keys of its own remainder, so that none waits for another.
 const CONNECTIONS: usize = 3;
@@ -101,6 +115,10 @@ impl Connection {
         if number == 0 {
             session.run("set synchronous_commit = off;");
         }
+        // As if it applied what another server replicates to this one.
+        if number == 1 {
+            session.run("select pg_replication_origin_session_setup(current_database() || '_elsewhere');");
+        }
         Connection { session, number, open: false, prepared: Vec::new(), count: 0 }
     }
 
@@ -181,7 +199,7 @@ impl Connection {
                 format!("insert into keyless select i % 9, 'large' from generate_series(1, {}) i;", n * 25)
             }
             21 if n < 300 => format!("update keyed set n = {n} where id % {all} = {own};"),
-            22 => "select pg_logical_emit_message(false, 'somebody', 'else');".to_owned(),
+            22 => format!("select pg_logical_emit_message({}, 'somebody', 'else');", n % 2 == 0),
             _ => format!("insert into other (note) select 'n' from generate_series(1, {n});"),
         };
         self.session.run(&sql);

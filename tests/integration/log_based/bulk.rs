@@ -17,7 +17,6 @@ with_both_plugins!(
     a_slot_in_use_for_a_while,
     what_is_stored_is_acknowledged,
     a_signal_while_the_server_gathers,
-    little_memory,
 );
 
 const ITEM: &str = "create table item (id integer primary key, filler text);";
@@ -193,32 +192,4 @@ fn a_signal_while_the_server_gathers(plugin: &str) {
     }
     let tap = source.tap().state(&state).config("wal_reader", "bulk").timeout(Duration::from_secs(180));
     assert_eq!(tap.run().records("public-item").len(), 300_000);
-}
-
-/// The server holds the whole result, the tap a few lines of it.
-#[expect(clippy::print_stderr, reason = "the number itself is of interest, with --nocapture")]
-fn little_memory(plugin: &str) {
-    let source = Source::new(plugin, ITEM, &["item"]);
-    let state = source.copied();
-    source.db.psql(&fill(1, 300_000));
-    let tap = source.tap().state(&state).config("wal_reader", "bulk");
-    let mut child = tap.command().stderr(std::process::Stdio::null()).spawn().expect("run the tap");
-    let status = format!("/proc/{}/status", child.id());
-    let peak = || -> Option<u64> {
-        let status = std::fs::read_to_string(&status).ok()?;
-        status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.trim().strip_suffix("kB")?.trim().parse().ok()
-    };
-    let stdout = BufReader::new(child.stdout.take().expect("a piped stdout"));
-    let (mut records, mut kilobytes) = (0, 0);
-    for (index, line) in stdout.split(b'\n').enumerate() {
-        records += usize::from(line.expect("a line").starts_with(br#"{"type":"RECORD""#));
-        // The peak never falls; it is gone with the process.
-        if index % 1000 == 0 {
-            kilobytes = peak().unwrap_or(kilobytes).max(kilobytes);
-        }
-    }
-    assert!(child.wait().expect("wait for the tap").success());
-    assert_eq!(records, 300_000);
-    eprintln!("peak of {kilobytes} kB");
-    assert!((1..64 * 1024).contains(&kilobytes), "peak of {kilobytes} kB");
 }
