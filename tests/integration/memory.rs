@@ -49,7 +49,7 @@ fn run(what: &str, tap: &Tap) -> Sum {
         }
         sum.bytes += line.len() as u64;
         // The peak never falls, and is gone with the process.
-        if sum.records % 1000 == 0 {
+        if sum.records.is_multiple_of(1000) {
             sum.peak = sum.peak.max(peak(&child).unwrap_or(0));
         }
         line.clear();

@@ -199,7 +199,7 @@ impl Connection {
                 format!("insert into keyless select i % 9, 'large' from generate_series(1, {}) i;", n * 25)
             }
             21 if n < 300 => format!("update keyed set n = {n} where id % {all} = {own};"),
-            22 => format!("select pg_logical_emit_message({}, 'somebody', 'else');", n % 2 == 0),
+            22 => format!("select pg_logical_emit_message({}, 'somebody', 'else');", n.is_multiple_of(2)),
             _ => format!("insert into other (note) select 'n' from generate_series(1, {n});"),
         };
         self.session.run(&sql);
