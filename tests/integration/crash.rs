@@ -148,7 +148,8 @@ impl Life {
             .config("wal_reader", reader)
             .config("break_at_end_lsn", !forever)
             .catalog(&self.catalog)
-            .state(&self.state);
+            .state(&self.state)
+            .timeout(Duration::from_secs(300));
         let mut messages = self.run(&tap, cut);
         check_protocol(&messages);
         self.assert_forward(&messages);

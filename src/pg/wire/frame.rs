@@ -2,6 +2,7 @@
 
 use std::io;
 use std::ops::Range;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
@@ -14,6 +15,9 @@ const KEPT: usize = 1024 * 1024;
 /// The server builds a message in memory of at most 1 GiB; the length of anything above is a stray byte.
 const MAX_LENGTH: usize = 1024 * 1024 * 1024 + READ;
 const HEADER: usize = 5;
+/// Where data comes in small pieces, one after the other, the next read waits so long for several to gather: a walsender
+/// sends each change by itself, and to be woken for each costs both sides more than all the rest.
+const GATHER: Duration = Duration::from_micros(500);
 
 /// One message of the server: its tag, and where its body lies in the buffer until the next one is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,11 +31,15 @@ pub(crate) struct Frame {
 pub(crate) struct Frames {
     buffer: Vec<u8>,
     start: usize,
+    /// Whether the last frame was CopyData,
+    data: bool,
+    /// and more of it comes in small pieces, one after the other.
+    flowing: bool,
 }
 
 impl Frames {
     pub(crate) fn new() -> Frames {
-        Frames { buffer: Vec::with_capacity(BUFFER), start: 0 }
+        Frames { buffer: Vec::with_capacity(BUFFER), start: 0, data: false, flowing: false }
     }
 
     /// The body of the frame that was handed out last.
@@ -49,6 +57,7 @@ impl Frames {
         }
         let body = self.start + HEADER..self.start + total;
         self.start = body.end;
+        self.data = tag == b'd';
         Ok(Some(Frame { tag, body }))
     }
 
@@ -60,9 +69,16 @@ impl Frames {
                 return Ok(frame);
             }
             self.make_room()?;
-            if stream.read_buf(&mut self.buffer).await? == 0 {
+            if self.flowing && self.data {
+                // Not a timer of the runtime: whatever arrives would wake that up.
+                std::thread::sleep(GATHER);
+            }
+            let asked = Instant::now();
+            let read = stream.read_buf(&mut self.buffer).await?;
+            if read == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
+            self.flowing = read < READ && asked.elapsed() < GATHER;
         }
     }
 
