@@ -11,11 +11,17 @@ use std::sync::Arc;
 use tokio_postgres::Row;
 
 use crate::error::{Error, Result};
+use crate::pg::ServerVersion;
 use crate::pg::connect::Client;
 use crate::pg::error::query_error;
 use crate::pg::table::{Column, Generated, PgType, ReplicaIdentity, Table, TableKind, TypeKind};
 
 pub use entry::catalog_entry;
+
+/// `pg_type.oid` of `real`, which is the same everywhere.
+const FLOAT4: u32 = 700;
+/// The same of `double precision`.
+const FLOAT8: u32 = 701;
 
 /// Which relations to describe.
 #[derive(Clone, Copy, Debug)]
@@ -150,23 +156,29 @@ async fn types(client: &Client, oids: &[u32]) -> Result<HashMap<u32, (Arc<PgType
     let by_oid: HashMap<u32, &Row> = rows.iter().map(|row| (row.get(0), row)).collect();
     let mut known = HashMap::with_capacity(rows.len());
     for &oid in by_oid.keys() {
-        build(oid, &by_oid, &mut known);
+        build(oid, &by_oid, client.server_version(), &mut known);
     }
     Ok(known)
 }
 
-fn build(oid: u32, rows: &HashMap<u32, &Row>, known: &mut HashMap<u32, (Arc<PgType>, String)>) -> Option<Arc<PgType>> {
+fn build(
+    oid: u32,
+    rows: &HashMap<u32, &Row>,
+    version: ServerVersion,
+    known: &mut HashMap<u32, (Arc<PgType>, String)>,
+) -> Option<Arc<PgType>> {
     if let Some((ty, _)) = known.get(&oid) {
         return Some(Arc::clone(ty));
     }
     let row = rows.get(&oid)?;
     let kind = match row.get::<_, i8>(3) as u8 {
-        b'd' => build(row.get(7), rows, known).map(|base| TypeKind::Domain { base, typmod: row.get(8) }),
-        _ if row.get(4) => build(row.get(5), rows, known)
+        b'd' => build(row.get(7), rows, version, known).map(|base| TypeKind::Domain { base, typmod: row.get(8) }),
+        _ if row.get(4) => build(row.get(5), rows, version, known)
             .map(|element| TypeKind::Array { element, delimiter: row.get::<_, i8>(6) as u8 }),
         b'e' => Some(TypeKind::Enum),
         b'c' => Some(TypeKind::Composite),
         b'r' | b'm' => Some(TypeKind::Range),
+        _ if matches!(oid, FLOAT4 | FLOAT8) && !version.prints_shortest_floats() => Some(TypeKind::LongFloat),
         _ => None,
     };
     let ty = Arc::new(PgType { oid, name: row.get(1), schema: row.get(2), kind: kind.unwrap_or(TypeKind::Base) });

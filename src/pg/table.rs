@@ -106,6 +106,8 @@ pub struct PgType {
 pub enum TypeKind {
     /// A base type, and whatever else has no better description (pseudo-types).
     Base,
+    /// `real` or `double precision` of a server that prints more digits than tell the number.
+    LongFloat,
     /// An enum.
     Enum,
     /// A composite (row) type.

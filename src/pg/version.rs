@@ -42,6 +42,12 @@ impl ServerVersion {
         if self.is(12) { "a.attgenerated" } else { "''::\"char\"" }
     }
 
+    /// Whether a float is printed with the fewest digits that read back as the same number (12). Before, all that
+    /// `extra_float_digits` asks for are there: 0.100000000000000006.
+    pub fn prints_shortest_floats(self) -> bool {
+        self.is(12)
+    }
+
     /// Whether a publication takes a partitioned table, and `publish_via_partition_root` (13). Elsewhere it is its leaves
     /// that are published.
     pub fn publishes_partitioned(self) -> bool {

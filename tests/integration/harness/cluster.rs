@@ -183,7 +183,7 @@ pub(crate) fn without_pg_variables(command: &mut Command) {
 }
 
 /// Where initdb and postgres are: TAP_TEST_PG_BIN, else the newest installed release, with wal2json if any has it.
-fn server_binaries() -> PathBuf {
+pub(super) fn server_binaries() -> PathBuf {
     if let Some(bin) = env::var_os("TAP_TEST_PG_BIN") {
         let bin = PathBuf::from(bin);
         assert!(bin.join("initdb").exists(), "TAP_TEST_PG_BIN={} has no initdb", bin.display());

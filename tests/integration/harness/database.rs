@@ -6,7 +6,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::Cluster;
+use super::{Cluster, release};
 
 /// How psql shows NULL here; a text that no test holds.
 const NULL: &str = "\u{1}null\u{1}";
@@ -143,6 +143,18 @@ impl TestDb {
     #[track_caller]
     pub(crate) fn confirmed_flush(&self, slot: &str) -> u64 {
         self.lsn(&format!("select confirmed_flush_lsn from pg_replication_slots where slot_name = '{slot}'"))
+    }
+
+    /// Moves a slot to the end of the log.
+    #[track_caller]
+    pub(crate) fn advance(&self, slot: &str) {
+        let sql = if release() >= 11 {
+            format!("select pg_replication_slot_advance('{slot}', pg_current_wal_lsn())")
+        } else {
+            let options = format!("'proto_version', '1', 'publication_names', '{slot}'");
+            format!("select count(*) from pg_logical_slot_get_binary_changes('{slot}', null, null, {options})")
+        };
+        self.query(&sql);
     }
 
     fn command(&self) -> Command {
