@@ -5,7 +5,7 @@
 
 mod entry;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use tokio_postgres::Row;
@@ -59,7 +59,7 @@ pub async fn discover(client: &Client, scope: Scope<'_>) -> Result<Vec<Table>> {
     for row in &relations {
         let columns = columns.remove(&row.get::<_, u32>(0)).unwrap_or_default();
         if !columns.is_empty() {
-            tables.push(table(row, columns, &partitions)?);
+            tables.push(table(row, client.server_version(), columns, &partitions)?);
         }
     }
     Ok(tables)
@@ -76,7 +76,7 @@ pub async fn partition_root(client: &Client, oid: u32) -> Result<Option<u32>> {
     Ok(row.map(|row| row.get(0)))
 }
 
-fn table(row: &Row, mut columns: Vec<Column>, partitions: &Partitions) -> Result<Table> {
+fn table(row: &Row, version: ServerVersion, mut columns: Vec<Column>, partitions: &Partitions) -> Result<Table> {
     let oid: u32 = row.get(0);
     let kind = match row.get::<_, i8>(3) as u8 {
         b'r' => TableKind::Table,
@@ -93,12 +93,16 @@ fn table(row: &Row, mut columns: Vec<Column>, partitions: &Partitions) -> Result
     if names(&key, &columns).len() == key.len() {
         columns.iter_mut().for_each(|c| c.primary_key = key.contains(&c.attnum));
     }
-    let replica_identity = match (row.get::<_, i8>(5) as u8, row.get::<_, Option<Vec<i16>>>(7)) {
-        // What counts is the leaf's, which does not follow its root's.
-        _ if partitions.unidentified.contains(&oid) => ReplicaIdentity::None,
+    let own = match (row.get::<_, i8>(5) as u8, row.get::<_, Option<Vec<i16>>>(7)) {
         (b'f', _) => ReplicaIdentity::Full,
         (_, Some(numbers)) => ReplicaIdentity::Columns(names(&numbers, &columns)),
         (_, None) => ReplicaIdentity::None,
+    };
+    let replica_identity = match partitions.identities.get(&oid) {
+        // Where old rows come under the root's name, the log says of them what it would of the root's own.
+        Some(_) if own == ReplicaIdentity::None && version.publishes_partitioned() => own,
+        Some(leaves) => leaves.clone(),
+        None => own,
     };
     let estimate: i64 = row.get(4);
     let row_estimate = if kind == TableKind::Partitioned && estimate <= 0 {
@@ -192,8 +196,9 @@ struct Partitions {
     parent: HashMap<u32, u32>,
     /// Row estimates summed over the analyzed leaves, by topmost table.
     rows: HashMap<u32, i64>,
-    /// Partitioned tables with a leaf that has no replica identity.
-    unidentified: HashSet<u32>,
+    /// What the leaves below a partitioned table have in common. It is theirs that counts: it does not follow the root's,
+    /// which has no key before PostgreSQL 11.
+    identities: HashMap<u32, ReplicaIdentity>,
 }
 
 impl Partitions {
@@ -204,10 +209,17 @@ impl Partitions {
             .map_err(|e| query_error("cannot list the partitions", e))?;
         let parent = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
         let mut partitions = Partitions { parent, ..Partitions::default() };
-        for row in rows.iter().filter(|row| !row.get::<_, bool>(4)) {
+        // No log has the rows of foreign tables.
+        for row in rows.iter().filter(|row| row.get::<_, i8>(2) as u8 == b'r') {
+            let identity = match row.get::<_, Option<Vec<String>>>(4) {
+                None => ReplicaIdentity::Full,
+                Some(columns) if columns.is_empty() => ReplicaIdentity::None,
+                Some(columns) => ReplicaIdentity::Columns(columns),
+            };
             let mut oid: u32 = row.get(0);
             while let Some(&parent) = partitions.parent.get(&oid) {
-                partitions.unidentified.insert(parent);
+                let shared = partitions.identities.entry(parent).or_insert(ReplicaIdentity::Full);
+                *shared = shared.in_common(&identity);
                 oid = parent;
             }
         }

@@ -193,8 +193,9 @@ fn as_postgres_says(db: &TestDb, columns: &[Column], output: &Output, seed: u64)
         columns.iter().map(|column| format!("{} as {}", oracle::expression(column), column.name)).collect();
     let query = format!("select to_json(q) from (select id, {} from t) q", expressions.join(", "));
     // By COPY: psql leaves out characters that it can't show. The quotes are ones that no JSON holds.
-    let copy =
-        format!(r"set timezone = 'UTC'; copy ({query}) to stdout (format csv, delimiter e'\x01', quote e'\x02')");
+    let copy = format!(
+        r"set timezone = 'UTC'; set extra_float_digits = 3; copy ({query}) to stdout (format csv, delimiter e'\x01', quote e'\x02')"
+    );
     let mut printed: BTreeMap<i64, Map<String, Value>> = BTreeMap::new();
     for line in db.psql(&copy).lines() {
         let row: Map<String, Value> = serde_json::from_str(line).expect("a row as JSON");
