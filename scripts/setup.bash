@@ -77,3 +77,8 @@ need_postgres() {
     apt_install "${packages[@]}"
     find_postgres "$@" || die "no server${1:+ with $1} under /usr/lib/postgresql after installing ${packages[*]}"
 }
+
+# The clients that the tests run; the servers of scripts/versions.bash come without.
+need_clients() {
+    [ -x "$pg_bin/psql" ] || command -v psql >/dev/null || { step "Installing psql"; apt_install postgresql-client; }
+}

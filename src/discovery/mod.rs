@@ -5,17 +5,23 @@
 
 mod entry;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use tokio_postgres::Row;
 
 use crate::error::{Error, Result};
+use crate::pg::ServerVersion;
 use crate::pg::connect::Client;
 use crate::pg::error::query_error;
 use crate::pg::table::{Column, Generated, PgType, ReplicaIdentity, Table, TableKind, TypeKind};
 
 pub use entry::catalog_entry;
+
+/// `pg_type.oid` of `real`, which is the same everywhere.
+const FLOAT4: u32 = 700;
+/// The same of `double precision`.
+const FLOAT8: u32 = 701;
 
 /// Which relations to describe.
 #[derive(Clone, Copy, Debug)]
@@ -53,7 +59,7 @@ pub async fn discover(client: &Client, scope: Scope<'_>) -> Result<Vec<Table>> {
     for row in &relations {
         let columns = columns.remove(&row.get::<_, u32>(0)).unwrap_or_default();
         if !columns.is_empty() {
-            tables.push(table(row, columns, &partitions)?);
+            tables.push(table(row, client.server_version(), columns, &partitions)?);
         }
     }
     Ok(tables)
@@ -70,7 +76,7 @@ pub async fn partition_root(client: &Client, oid: u32) -> Result<Option<u32>> {
     Ok(row.map(|row| row.get(0)))
 }
 
-fn table(row: &Row, mut columns: Vec<Column>, partitions: &Partitions) -> Result<Table> {
+fn table(row: &Row, version: ServerVersion, mut columns: Vec<Column>, partitions: &Partitions) -> Result<Table> {
     let oid: u32 = row.get(0);
     let kind = match row.get::<_, i8>(3) as u8 {
         b'r' => TableKind::Table,
@@ -87,12 +93,16 @@ fn table(row: &Row, mut columns: Vec<Column>, partitions: &Partitions) -> Result
     if names(&key, &columns).len() == key.len() {
         columns.iter_mut().for_each(|c| c.primary_key = key.contains(&c.attnum));
     }
-    let replica_identity = match (row.get::<_, i8>(5) as u8, row.get::<_, Option<Vec<i16>>>(7)) {
-        // What counts is the leaf's, which does not follow its root's.
-        _ if partitions.unidentified.contains(&oid) => ReplicaIdentity::None,
+    let own = match (row.get::<_, i8>(5) as u8, row.get::<_, Option<Vec<i16>>>(7)) {
         (b'f', _) => ReplicaIdentity::Full,
         (_, Some(numbers)) => ReplicaIdentity::Columns(names(&numbers, &columns)),
         (_, None) => ReplicaIdentity::None,
+    };
+    let replica_identity = match partitions.identities.get(&oid) {
+        // Where old rows come under the root's name, the log says of them what it would of the root's own.
+        Some(_) if own == ReplicaIdentity::None && version.publishes_partitioned() => own,
+        Some(leaves) => leaves.clone(),
+        None => own,
     };
     let estimate: i64 = row.get(4);
     let row_estimate = if kind == TableKind::Partitioned && estimate <= 0 {
@@ -115,8 +125,7 @@ fn table(row: &Row, mut columns: Vec<Column>, partitions: &Partitions) -> Result
 }
 
 async fn columns(client: &Client, relations: &[u32]) -> Result<HashMap<u32, Vec<Column>>> {
-    let generated = if client.server_version() >= 120_000 { "a.attgenerated" } else { "''::\"char\"" };
-    let sql = include_str!("columns.sql").replace("{generated}", generated);
+    let sql = include_str!("columns.sql").replace("{attgenerated}", client.server_version().attgenerated());
     let rows = client.query(&sql, &[&relations]).await.map_err(|e| query_error("cannot list the columns", e))?;
     let mut type_oids: Vec<u32> = rows.iter().map(|row| row.get(3)).collect();
     type_oids.sort_unstable();
@@ -151,23 +160,29 @@ async fn types(client: &Client, oids: &[u32]) -> Result<HashMap<u32, (Arc<PgType
     let by_oid: HashMap<u32, &Row> = rows.iter().map(|row| (row.get(0), row)).collect();
     let mut known = HashMap::with_capacity(rows.len());
     for &oid in by_oid.keys() {
-        build(oid, &by_oid, &mut known);
+        build(oid, &by_oid, client.server_version(), &mut known);
     }
     Ok(known)
 }
 
-fn build(oid: u32, rows: &HashMap<u32, &Row>, known: &mut HashMap<u32, (Arc<PgType>, String)>) -> Option<Arc<PgType>> {
+fn build(
+    oid: u32,
+    rows: &HashMap<u32, &Row>,
+    version: ServerVersion,
+    known: &mut HashMap<u32, (Arc<PgType>, String)>,
+) -> Option<Arc<PgType>> {
     if let Some((ty, _)) = known.get(&oid) {
         return Some(Arc::clone(ty));
     }
     let row = rows.get(&oid)?;
     let kind = match row.get::<_, i8>(3) as u8 {
-        b'd' => build(row.get(7), rows, known).map(|base| TypeKind::Domain { base, typmod: row.get(8) }),
-        _ if row.get(4) => build(row.get(5), rows, known)
+        b'd' => build(row.get(7), rows, version, known).map(|base| TypeKind::Domain { base, typmod: row.get(8) }),
+        _ if row.get(4) => build(row.get(5), rows, version, known)
             .map(|element| TypeKind::Array { element, delimiter: row.get::<_, i8>(6) as u8 }),
         b'e' => Some(TypeKind::Enum),
         b'c' => Some(TypeKind::Composite),
         b'r' | b'm' => Some(TypeKind::Range),
+        _ if matches!(oid, FLOAT4 | FLOAT8) && !version.prints_shortest_floats() => Some(TypeKind::LongFloat),
         _ => None,
     };
     let ty = Arc::new(PgType { oid, name: row.get(1), schema: row.get(2), kind: kind.unwrap_or(TypeKind::Base) });
@@ -181,8 +196,9 @@ struct Partitions {
     parent: HashMap<u32, u32>,
     /// Row estimates summed over the analyzed leaves, by topmost table.
     rows: HashMap<u32, i64>,
-    /// Partitioned tables with a leaf that has no replica identity.
-    unidentified: HashSet<u32>,
+    /// What the leaves below a partitioned table have in common. It is theirs that counts: it does not follow the root's,
+    /// which has no key before PostgreSQL 11.
+    identities: HashMap<u32, ReplicaIdentity>,
 }
 
 impl Partitions {
@@ -193,10 +209,17 @@ impl Partitions {
             .map_err(|e| query_error("cannot list the partitions", e))?;
         let parent = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
         let mut partitions = Partitions { parent, ..Partitions::default() };
-        for row in rows.iter().filter(|row| !row.get::<_, bool>(4)) {
+        // No log has the rows of foreign tables.
+        for row in rows.iter().filter(|row| row.get::<_, i8>(2) as u8 == b'r') {
+            let identity = match row.get::<_, Option<Vec<String>>>(4) {
+                None => ReplicaIdentity::Full,
+                Some(columns) if columns.is_empty() => ReplicaIdentity::None,
+                Some(columns) => ReplicaIdentity::Columns(columns),
+            };
             let mut oid: u32 = row.get(0);
             while let Some(&parent) = partitions.parent.get(&oid) {
-                partitions.unidentified.insert(parent);
+                let shared = partitions.identities.entry(parent).or_insert(ReplicaIdentity::Full);
+                *shared = shared.in_common(&identity);
                 oid = parent;
             }
         }

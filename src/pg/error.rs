@@ -285,7 +285,9 @@ fn login_hint(error: &ServerError, target: &Target, replication: bool) -> Option
     let hint = match error.code.as_str() {
         "28P01" => format!("check `user` (`{user}`) and `password`"),
         "28000" if error.message.contains("pg_hba.conf") => {
-            let tls = if error.message.contains("no encryption") { ", or set `sslmode` to require" } else { "" };
+            // In the words of PostgreSQL 14 and later, and of those before.
+            let plain = ["no encryption", "SSL off"].iter().any(|words| error.message.contains(words));
+            let tls = if plain { ", or set `sslmode` to require" } else { "" };
             format!("allow this user and host in the server's pg_hba.conf{tls}")
         }
         "28000" if error.message.contains("client certificate") => "set `sslcert` and `sslkey`".to_owned(),

@@ -58,6 +58,20 @@ pub enum ReplicaIdentity {
     Full,
 }
 
+impl ReplicaIdentity {
+    /// What old rows hold if they may be of either of two tables. Where these are identified, but by different columns,
+    /// that is no column at all.
+    pub fn in_common(&self, other: &ReplicaIdentity) -> ReplicaIdentity {
+        match (self, other) {
+            (ReplicaIdentity::None, _) | (_, ReplicaIdentity::None) => ReplicaIdentity::None,
+            (ReplicaIdentity::Full, identity) | (identity, ReplicaIdentity::Full) => identity.clone(),
+            (ReplicaIdentity::Columns(mine), ReplicaIdentity::Columns(theirs)) => {
+                ReplicaIdentity::Columns(mine.iter().filter(|name| theirs.contains(name)).cloned().collect())
+            }
+        }
+    }
+}
+
 /// A column of a [`Table`].
 #[derive(Clone, Debug)]
 pub struct Column {
@@ -106,6 +120,8 @@ pub struct PgType {
 pub enum TypeKind {
     /// A base type, and whatever else has no better description (pseudo-types).
     Base,
+    /// `real` or `double precision` of a server that prints more digits than tell the number.
+    LongFloat,
     /// An enum.
     Enum,
     /// A composite (row) type.

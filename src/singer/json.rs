@@ -1,5 +1,7 @@
 //! The output line: JSON appended to one growing buffer.
 
+use std::io::Write;
+
 /// A buffer that JSON text is appended to, whole messages of it at a time.
 #[derive(Debug, Default)]
 pub struct JsonBuf {
@@ -48,6 +50,12 @@ impl JsonBuf {
     /// Appends text that is JSON already.
     pub fn raw(&mut self, json: &[u8]) {
         self.bytes.extend_from_slice(json);
+    }
+
+    /// Appends what prints as JSON.
+    pub fn display(&mut self, json: std::fmt::Arguments<'_>) {
+        // A Vec takes everything.
+        let _ = self.bytes.write_fmt(json);
     }
 
     /// Appends one byte of JSON.

@@ -16,6 +16,10 @@ pub enum Codec {
     Integer,
     /// `real`, `double precision`, `numeric`: every digit; NaN and ±Infinity are null.
     Number,
+    /// `real` printed with more digits than tell the number: the fewest that do; NaN and ±Infinity are null.
+    Float4,
+    /// The same of `double precision`.
+    Float8,
     /// `json`, `jsonb`: the server's text on one line.
     Json,
     /// `hstore`: an object of strings and nulls.
@@ -53,6 +57,8 @@ impl Codec {
             Codec::Boolean => numbers::boolean(text, out),
             Codec::Integer => numbers::integer(text, out),
             Codec::Number => numbers::number(text, out),
+            Codec::Float4 => numbers::shortest::<f32>(text, out),
+            Codec::Float8 => numbers::shortest::<f64>(text, out),
             Codec::Json => json::compact(text, out),
             Codec::Hstore => hstore::object(text, out),
             Codec::Date => datetime::date(text, out),
@@ -80,7 +86,7 @@ impl Codec {
     /// outside 1–9999, 24:00, bytes that are not UTF-8. An INCREMENTAL bookmark must not take such a value.
     pub fn is_fallback(&self, text: &[u8]) -> bool {
         let substituted = match self {
-            Codec::Number => numbers::not_finite(text),
+            Codec::Number | Codec::Float4 | Codec::Float8 => numbers::not_finite(text),
             Codec::Date => datetime::date_is_out_of_range(text),
             Codec::Timestamp => datetime::timestamp_is_out_of_range(text),
             Codec::Timestamptz => datetime::timestamptz_is_out_of_range(text),
@@ -133,12 +139,14 @@ pub(super) mod tests {
         Codec::Array(Box::new(ArrayCodec { element, delimiter: b',' }))
     }
 
-    const SCALARS: [Codec; 12] = [
+    const SCALARS: [Codec; 14] = [
         Codec::Text,
         Codec::Bytea,
         Codec::Boolean,
         Codec::Integer,
         Codec::Number,
+        Codec::Float4,
+        Codec::Float8,
         Codec::Json,
         Codec::Hstore,
         Codec::Date,

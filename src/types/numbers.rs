@@ -1,5 +1,8 @@
 //! Numbers and booleans: PostgreSQL's text of them is JSON already, or one of a few words.
 
+use std::fmt::{Display, LowerExp};
+use std::str::FromStr;
+
 use crate::singer::JsonBuf;
 
 /// `smallint`, `integer`, `bigint`: `-42`. False if the text is no integer.
@@ -23,6 +26,23 @@ pub(super) fn number(text: &[u8], out: &mut JsonBuf) -> bool {
         out.raw(text);
     }
     is_number
+}
+
+/// A float with more digits than tell it: `0.1` for `0.100000000000000006`, as PostgreSQL 12 and later print it. False if
+/// the text is no number.
+pub(super) fn shortest<F>(text: &[u8], out: &mut JsonBuf) -> bool
+where
+    F: FromStr + Display + LowerExp + Into<f64> + Copy,
+{
+    let digits = std::str::from_utf8(text).ok().filter(|_| number_len(text) == Some(text.len()));
+    match digits.and_then(|digits| digits.parse::<F>().ok()) {
+        Some(value) if (1e-4..1e15).contains(&value.into().abs()) || value.into() == 0.0 => {
+            out.display(format_args!("{value}"));
+        }
+        Some(value) if value.into().is_finite() => out.display(format_args!("{value:e}")),
+        _ => return number(text, out),
+    }
+    true
 }
 
 /// `boolean` (`t` from the output function, `true` from a cast) and `bit(1)`. False if the text is neither truth value.
@@ -112,10 +132,39 @@ mod tests {
 
     #[test]
     fn what_json_has_no_number_for_is_null() {
-        for text in ["NaN", "Infinity", "-Infinity"] {
-            assert_eq!(encoded(&Codec::Number, text.as_bytes()), "null");
-            assert!(Codec::Number.is_fallback(text.as_bytes()));
+        for codec in [Codec::Number, Codec::Float4, Codec::Float8] {
+            for text in ["NaN", "Infinity", "-Infinity"] {
+                assert_eq!(encoded(&codec, text.as_bytes()), "null");
+                assert!(codec.is_fallback(text.as_bytes()));
+            }
         }
+    }
+
+    /// What PostgreSQL 10 prints, and what it means.
+    #[test]
+    fn a_float_has_no_more_digits_than_tell_it() {
+        let singles = [
+            ("0.100000001", "0.1"),
+            ("-0", "-0"),
+            ("0.5", "0.5"),
+            ("16777216", "16777216"),
+            ("3.40282347e+38", "3.4028235e38"),
+            ("1.17549435e-38", "1.1754944e-38"),
+            ("1.40129846e-45", "1e-45"),
+        ];
+        assert_encodes(&Codec::Float4, &singles);
+        let doubles = [
+            ("0.100000000000000006", "0.1"),
+            ("-0.299999999999999989", "-0.3"),
+            ("1.79769313486231571e+308", "1.7976931348623157e308"),
+            ("4.94065645841246544e-324", "5e-324"),
+            ("1000000000000000", "1e15"),
+            ("9.99999999999999955e-08", "1e-7"),
+            ("12345.6700000000001", "12345.67"),
+            ("one", r#""one""#),
+            ("", r#""""#),
+        ];
+        assert_encodes(&Codec::Float8, &doubles);
     }
 
     #[test]

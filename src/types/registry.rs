@@ -74,6 +74,7 @@ fn array_of(shape: Shape, element: Codec, delimiter: u8) -> Entry {
 fn entry(ty: &PgType, typmod: i32, extended_types: bool) -> Entry {
     match &ty.kind {
         TypeKind::Base => base_entry(ty, typmod),
+        TypeKind::LongFloat => native(Shape::Float, if ty.name == "float4" { Codec::Float4 } else { Codec::Float8 }),
         TypeKind::Enum => native(Shape::STRING, Codec::Text),
         TypeKind::Composite | TypeKind::Range => extended(Codec::Text),
         // Arrays to the catalogs, but printed as `1 2 3`.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Catalog, Cluster, Tap, TestDb};
+use crate::harness::{Catalog, Cluster, Tap, TestDb, needs};
 
 /// The names of a stream's properties, in order.
 fn columns<'a>(catalog: &'a Catalog, stream: &str) -> Vec<&'a str> {
@@ -113,6 +113,9 @@ fn only_what_the_role_can_read() {
 
 #[test]
 fn every_kind_of_relation() {
+    if !needs(11, "a partitioned table's key") {
+        return;
+    }
     let db = TestDb::new("discovery_kinds");
     db.psql(
         "create table plain (id integer primary key); create unlogged table unlogged (id integer primary key);
@@ -154,6 +157,9 @@ fn every_kind_of_relation() {
 
 #[test]
 fn keys_of_every_kind() {
+    if !needs(11, "INCLUDE columns of a key") {
+        return;
+    }
     let db = TestDb::new("discovery_keys");
     db.psql(
         "create domain code as text;
@@ -194,6 +200,9 @@ fn keys_of_every_kind() {
 
 #[test]
 fn types_and_columns() {
+    if !needs(12, "generated columns") {
+        return;
+    }
     let db = TestDb::new("discovery_types");
     db.psql(
         "create schema other; create type other.mood as enum ('sad', 'ok'); create type pair as (a integer, b text);

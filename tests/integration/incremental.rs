@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::harness::compare::canonical;
-use crate::harness::{Message, Output, Tap, TestDb};
+use crate::harness::{Message, Output, Tap, TestDb, release};
 
 const T: &str = "public-t";
 
@@ -236,7 +236,7 @@ fn fallback_values_are_sent_and_never_kept() {
             ["'infinity'", "'10000-01-01+00'", "'infinity'"],
         ),
         ("date", "'2024-01-01'", json!("2024-01-01T00:00:00+00:00"), ["'infinity'", "'20000-01-01'", "'infinity'"]),
-        ("numeric", "1.5", json!(1.5), ["'NaN'", "'infinity'", "'NaN'"]),
+        ("numeric", "1.5", json!(1.5), ["'NaN'", if release() < 14 { "'NaN'" } else { "'infinity'" }, "'NaN'"]),
         ("double precision", "1.5", json!(1.5), ["'NaN'", "'infinity'", "'NaN'"]),
         ("time", "'10:00'", json!("10:00:00"), ["'24:00'", "'24:00'", "'24:00'"]),
     ] {

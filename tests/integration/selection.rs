@@ -267,7 +267,7 @@ fn what_has_no_log_or_no_identity_is_read_whole() {
          create table nameless (id integer primary key); alter table nameless replica identity nothing;
          insert into t values (1); insert into fast values (1); insert into nameless values (1);",
     );
-    db.replicate("wal2json");
+    db.replicate("pgoutput");
     let fast = "public-fast";
     let discovered = Tap::new(&db).discover();
     let selected =

@@ -126,14 +126,16 @@ impl Shape {
         self.columns.iter().flatten().count()
     }
 
-    /// Whether an old row of this shape says which row of the target is meant: it holds every key column.
+    /// Whether an old row of this shape says which row of the target is meant: it holds every key column, and something
+    /// where there is no key.
     pub(super) fn identifies(&self, live: &Live) -> bool {
         let holds = |key: &String| {
             live.plan.position(key).is_some_and(|position| {
                 self.columns.iter().zip(&self.identity).any(|(column, identity)| *identity && *column == Some(position))
             })
         };
-        live.plan.key_properties.iter().all(holds)
+        let holds_any = self.columns.iter().zip(&self.identity).any(|(column, identity)| *identity && column.is_some());
+        holds_any && live.plan.key_properties.iter().all(holds)
     }
 }
 

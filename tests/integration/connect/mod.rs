@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use serde_json::json;
 
-use crate::harness::Tap;
+use crate::harness::{Tap, needs};
 use server::{PASSWORD, database, pem, present, reads, server, tap};
 
 #[test]
@@ -132,6 +132,9 @@ fn passwords_from_elsewhere() {
 
 #[test]
 fn channel_binding() {
+    if !needs(11, "channel binding") {
+        return;
+    }
     let cluster = server();
     let db = database(&cluster, "connect_binding");
     db.replicate("pgoutput");

@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 
 use serde_json::json;
 
-use crate::harness::{Catalog, Cluster, Tap, TestDb};
+use crate::harness::{Catalog, Cluster, Tap, TestDb, release};
 
 /// Of every role that has one; such characters as a connection string or a log would trip over.
 pub(super) const PASSWORD: &str = r#"s3cr3t'pw% \é"#;
@@ -149,8 +149,9 @@ pub(super) fn reads(db: &TestDb, encrypted: bool, tap: impl Fn() -> Tap) {
         assert!(!output.stderr.contains(PASSWORD), "{}", output.stderr);
     }
     let log = db.cluster().log();
-    let ours =
-        |line: &&str| line.contains(&format!("@{} ", db.name())) && line.contains("application_name=tap-postgres-rs");
+    // Before 12 the log names no applications; psql logs in as postgres.
+    let named = |line: &str| release() < 12 || line.contains("application_name=tap-postgres-rs");
+    let ours = |line: &&str| line.contains(&format!("@{} ", db.name())) && named(line);
     let logins: Vec<&str> = log.lines().filter(|line| line.contains("connection authorized")).filter(ours).collect();
     for login in &logins {
         let socket = login.starts_with("postgres@");

@@ -6,7 +6,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::Cluster;
+use super::{Cluster, release};
 
 /// How psql shows NULL here; a text that no test holds.
 const NULL: &str = "\u{1}null\u{1}";
@@ -145,6 +145,18 @@ impl TestDb {
         self.lsn(&format!("select confirmed_flush_lsn from pg_replication_slots where slot_name = '{slot}'"))
     }
 
+    /// Moves a slot to the end of the log.
+    #[track_caller]
+    pub(crate) fn advance(&self, slot: &str) {
+        let sql = if release() >= 11 {
+            format!("select pg_replication_slot_advance('{slot}', pg_current_wal_lsn())")
+        } else {
+            let options = format!("'proto_version', '1', 'publication_names', '{slot}'");
+            format!("select count(*) from pg_logical_slot_get_binary_changes('{slot}', null, null, {options})")
+        };
+        self.query(&sql);
+    }
+
     fn command(&self) -> Command {
         let mut command = self.cluster.program("psql");
         command.args(["-X", "-v", "ON_ERROR_STOP=1", "-d", &self.name]);
@@ -163,12 +175,19 @@ impl TestDb {
 
 impl Drop for TestDb {
     fn drop(&mut self) {
-        // A walsender holds its slot until it is gone, and a database with slots can't be dropped. Errors don't matter
-        // here: the test may have dropped something itself, and the cluster goes soon anyway.
+        // A walsender holds its slot until it is gone, and a database with slots or sessions can't be dropped. Errors don't
+        // matter here: the test may have dropped something itself, and the cluster goes soon anyway.
         let sql = format!(
-            "select pg_terminate_backend(pid, 2000) from pg_stat_activity where datname = '{0}';
+            "do $$ begin
+               for i in 1 .. 200 loop
+                 perform pg_stat_clear_snapshot();
+                 perform pg_terminate_backend(pid) from pg_stat_activity where datname = '{0}';
+                 exit when not found;
+                 perform pg_sleep(0.01);
+               end loop;
+             end $$;
              select pg_drop_replication_slot(slot_name) from pg_replication_slots where database = '{0}';
-             drop database if exists {0} with (force);",
+             drop database if exists {0};",
             self.name
         );
         let mut command = self.cluster.program("psql");

@@ -66,10 +66,7 @@ fn a_reset_starts_where_the_slot_stands(plugin: &str) {
 
     // The slot having moved on in between is what such a state forgives.
     source.db.psql("insert into item values (2)");
-    source.db.query_one(&format!(
-        "select slot_name from pg_replication_slot_advance('{}', pg_current_wal_lsn())",
-        source.slot
-    ));
+    source.db.advance(&source.slot);
     let slot = source.confirmed_flush();
     let output = source.run_after("insert into item values (3)", &state);
     assert_eq!(numbers(&output, "item", "id"), [3]);

@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use super::{Source, lsn, numbers, wait_until, with_both_plugins};
-use crate::harness::{Cluster, Message, Output, Tap};
+use crate::harness::{Cluster, Message, Output, Tap, needs, release};
 
 with_both_plugins!(
     a_small_backlog_is_read_in_bulk,
@@ -35,6 +35,9 @@ fn assert_read_by(output: &Output, method: &str, why: &str) {
 }
 
 fn a_small_backlog_is_read_in_bulk(plugin: &str) {
+    if !needs(11, "a bulk read") {
+        return;
+    }
     let source = Source::new(plugin, ITEM, &["item"]);
     let first = source.tap().run();
     assert_eq!(first.logged("; slot "), 0, "a run of copies alone: {}", first.stderr);
@@ -54,6 +57,9 @@ fn a_small_backlog_is_read_in_bulk(plugin: &str) {
 }
 
 fn what_streams(plugin: &str) {
+    if !needs(11, "a bulk read") {
+        return;
+    }
     let sql = format!(
         "{ITEM} create table big (id integer primary key, body text); alter table big alter body set storage external;"
     );
@@ -89,8 +95,27 @@ fn what_streams(plugin: &str) {
     assert_read_by(&output, "bulk", "");
 }
 
+/// The way that the server has is taken, and told.
+#[test]
+fn before_11_everything_is_streamed() {
+    if release() >= 11 {
+        return;
+    }
+    let source = Source::new("pgoutput", ITEM, &["item"]);
+    let state = source.copied();
+    source.db.psql(&fill(1, 3));
+    for reader in ["auto", "bulk"] {
+        let output = source.tap().state(&state).config("wal_reader", reader).run();
+        assert_read_by(&output, "stream", "older than PostgreSQL 11");
+        assert_eq!(numbers(&output, "item", "id"), [1, 2, 3]);
+    }
+}
+
 /// What the server gathers is more than it may write to disk.
 fn a_refusal_of_the_server(plugin: &str) {
+    if !needs(11, "a bulk read") {
+        return;
+    }
     let source = Source::new(plugin, ITEM, &["item"]);
     let state = source.copied();
     source.db.psql(&fill(1, 40_000));
@@ -107,6 +132,9 @@ fn a_refusal_of_the_server(plugin: &str) {
 
 /// A role may have been denied either function; START_REPLICATION needs neither.
 fn a_role_without_the_right(plugin: &str) {
+    if !needs(11, "a bulk read") {
+        return;
+    }
     for function in ["pg_logical_slot_peek_binary_changes", "pg_replication_slot_advance"] {
         let source = Source::new(plugin, ITEM, &["item"]);
         let role = format!("role_{}", source.db.name());
@@ -129,6 +157,9 @@ fn a_role_without_the_right(plugin: &str) {
 }
 
 fn a_slot_in_use_for_a_while(plugin: &str) {
+    if !needs(11, "a bulk read") {
+        return;
+    }
     let source = Source::new(plugin, ITEM, &["item"]);
     let state = source.copied();
     source.db.psql(&fill(1, 3));
@@ -150,6 +181,9 @@ fn a_slot_in_use_for_a_while(plugin: &str) {
 }
 
 fn what_is_stored_is_acknowledged(plugin: &str) {
+    if !needs(11, "a bulk read") {
+        return;
+    }
     let source = Source::new(plugin, ITEM, &["item"]);
     let mut states = vec![source.copied()];
     for n in 1..4 {
@@ -167,6 +201,9 @@ fn what_is_stored_is_acknowledged(plugin: &str) {
 }
 
 fn a_signal_while_the_server_gathers(plugin: &str) {
+    if !needs(11, "a bulk read") {
+        return;
+    }
     let cluster = Cluster::start("");
     let source = Source::on(&cluster, plugin, ITEM, &["item"]);
     let state = source.copied();

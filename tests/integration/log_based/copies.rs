@@ -22,7 +22,7 @@ const TABLES: &str = "create table item (n integer, filler text); create table o
 
 /// Inserts 1..=count into a table, a transaction a row.
 fn writer(table: &str, count: u32) -> String {
-    format!("do $$ begin for i in 1..{count} loop insert into {table}(n) values (i); commit; end loop; end $$;")
+    format!("select format('insert into {table}(n) values (%s)', i) from generate_series(1, {count}) i \\gexec")
 }
 
 /// All that runs told of a table, sorted.
@@ -51,8 +51,8 @@ fn rows_written_meanwhile_arrive_once(plugin: &str) {
 
 fn several_tables_under_one_writer(plugin: &str) {
     let source = Source::new(plugin, TABLES, &["item", "other"]);
-    let sql = "do $$ begin for i in 1..4000 loop insert into item(n) values (i); insert into other values (i); commit;
-        end loop; end $$;";
+    let sql = "select format('with i as (insert into item(n) values (%1$s)) insert into other values (%1$s)', i)
+        from generate_series(1, 4000) i \\gexec";
     let outputs: Vec<Output> = thread::scope(|scope| {
         let writing = scope.spawn(|| source.db.psql(sql));
         thread::sleep(Duration::from_millis(50));

@@ -58,9 +58,8 @@ fn slot_and_publication_are_made(plugin: &str) {
     if plugin == "pgoutput" {
         assert_eq!(fresh.published(&slot), ["item", "tracked"].map(str::to_owned).into());
         assert_eq!(fresh.published(&format!("{slot}_inserts")), ["plain".to_owned()].into());
-        let inserts =
-            "select pubinsert, pubupdate, pubdelete, pubtruncate from pg_publication where pubname like '%_inserts'
-            and pubname like '%' || current_database() || '%'";
+        let inserts = "select pubinsert, pubupdate, pubdelete, coalesce((to_jsonb(p) ->> 'pubtruncate')::bool, true)
+            from pg_publication p where pubname like '%_inserts' and pubname like '%' || current_database() || '%'";
         assert_eq!(db.query(inserts)[0].iter().flatten().collect::<Vec<_>>(), ["t", "f", "f", "t"]);
         assert_eq!(db.query_one("select count(*) from pg_publication where puballtables"), "0");
     } else {

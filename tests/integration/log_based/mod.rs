@@ -21,6 +21,7 @@ mod partitions;
 mod positions;
 mod records;
 mod refusals;
+mod releases;
 mod rounds;
 mod schema_changes;
 mod secondary;

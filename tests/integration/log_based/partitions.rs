@@ -1,9 +1,7 @@
 //! A partitioned table is read through its root, however its leaves come and go.
 
-use serde_json::Value;
-
 use super::{Source, column, numbers, with_both_plugins};
-use crate::harness::{Cluster, Output, TestDb};
+use crate::harness::{Cluster, Output, TestDb, needs, release};
 
 with_both_plugins!(
     changes_of_leaves_are_the_roots,
@@ -18,6 +16,16 @@ const ROOT: &str = "create table event (id integer, at date, note text, primary 
     create table event_2025 partition of event for values from ('2025-01-01') to ('2026-01-01');
     insert into event values (1, '2024-05-05', 'a'), (2, '2025-05-05', 'b');";
 
+/// The same where a partitioned table can have no key, but its leaves can.
+const BEFORE_11: &str = "create table event (id integer, at date, note text) partition by range (at);
+    create table event_2024 partition of event (primary key (id, at)) for values from ('2024-01-01') to ('2025-01-01');
+    create table event_2025 partition of event (primary key (id, at)) for values from ('2025-01-01') to ('2026-01-01');
+    insert into event values (1, '2024-05-05', 'a'), (2, '2025-05-05', 'b');";
+
+fn root() -> &'static str {
+    if release() < 11 { BEFORE_11 } else { ROOT }
+}
+
 fn ids(output: &Output) -> Vec<i64> {
     numbers(output, "event", "id")
 }
@@ -27,12 +35,16 @@ fn sources(plugin: &str, sql: &str, streams: &[&str]) -> Vec<Source> {
     if plugin != "pgoutput" {
         return vec![Source::new(plugin, sql, streams)];
     }
-    let ways = [
-        "for all tables",
-        "for all tables with (publish_via_partition_root = true)",
-        "for table event",
-        "for table event with (publish_via_partition_root = true)",
-    ];
+    // Before 13 it is leaves that are published, and one attached later would be missing in a list of them.
+    let ways: &[&str] = match release() {
+        ..13 => &["for all tables"],
+        _ => &[
+            "for all tables",
+            "for all tables with (publish_via_partition_root = true)",
+            "for table event",
+            "for table event with (publish_via_partition_root = true)",
+        ],
+    };
     let source = |way: &&str| {
         let db = TestDb::on(&Cluster::shared(), "log_partitions");
         db.psql(sql);
@@ -44,7 +56,7 @@ fn sources(plugin: &str, sql: &str, streams: &[&str]) -> Vec<Source> {
 }
 
 fn changes_of_leaves_are_the_roots(plugin: &str) {
-    for source in sources(plugin, ROOT, &["event"]) {
+    for source in sources(plugin, root(), &["event"]) {
         let first = source.tap().run();
         let mut copied = ids(&first);
         copied.sort_unstable();
@@ -57,16 +69,22 @@ fn changes_of_leaves_are_the_roots(plugin: &str) {
              update event_2025 set id = 6 where id = 4;",
             first.last_state(),
         );
-        assert_eq!(ids(&output), [3, 4, 5, 4, 3, 4, 6]);
-        let gone: Vec<bool> = column(&output, "event", "_sdc_deleted_at").iter().map(Value::is_string).collect();
-        assert_eq!(gone, [false, false, false, false, true, true, false]);
+        let told: Vec<(i64, bool)> = ids(&output)
+            .into_iter()
+            .zip(column(&output, "event", "_sdc_deleted_at"))
+            .map(|(id, deleted)| (id, deleted.is_string()))
+            .collect();
+        // Without a key there is no old row that the target could delete.
+        let moved = [(4, true)].into_iter().filter(|_| release() >= 11);
+        let expected = [(3, false), (4, false), (5, false), (4, false), (3, true)].into_iter();
+        assert_eq!(told, expected.chain(moved).chain([(6, false)]).collect::<Vec<_>>());
         assert!(output.record_messages().all(|record| record.stream == "public-event"));
         assert_eq!(source.run(output.last_state()).record_messages().count(), 0);
     }
 }
 
 fn a_leaf_attached_between_runs(plugin: &str) {
-    for source in sources(plugin, ROOT, &["event"]) {
+    for source in sources(plugin, root(), &["event"]) {
         let first = source.tap().run();
         let output = source.run_after(
             "create table event_2026 partition of event for values from ('2026-01-01') to ('2027-01-01');
@@ -90,7 +108,7 @@ fn a_leaf_attached_between_runs(plugin: &str) {
 
 /// A leaf under its own name, beside the root or alone, where the log names leaves.
 fn a_leaf_selected_by_itself(plugin: &str) {
-    let source = Source::new(plugin, ROOT, &["event_2024"]);
+    let source = Source::new(plugin, root(), &["event_2024"]);
     let output =
         source.run_after("insert into event values (3, '2024-06-06', 'c'), (4, '2025-06-06', 'd');", &source.copied());
     assert_eq!(numbers(&output, "event_2024", "id"), [3]);
@@ -98,7 +116,10 @@ fn a_leaf_selected_by_itself(plugin: &str) {
 }
 
 fn a_row_that_moves_to_another_leaf(plugin: &str) {
-    for source in sources(plugin, ROOT, &["event"]) {
+    if !needs(11, "an update that moves a row to another partition") {
+        return;
+    }
+    for source in sources(plugin, root(), &["event"]) {
         let output =
             source.run_after("update event set at = '2025-03-03', note = 'moved' where id = 1", &source.copied());
         assert_eq!(ids(&output), [1, 1]);
@@ -109,13 +130,17 @@ fn a_row_that_moves_to_another_leaf(plugin: &str) {
 }
 
 fn leaves_in_levels_and_with_other_columns(plugin: &str) {
+    if !needs(11, "a default partition") {
+        return;
+    }
     let sql = format!(
-        "{ROOT}
+        "{}
          create table event_2026 (note text, dropped integer, at date not null, id integer not null) partition by list (id);
          alter table event_2026 drop column dropped;
          create table event_2026_odd partition of event_2026 for values in (1, 3, 5);
          create table event_2026_rest partition of event_2026 default;
-         alter table event attach partition event_2026 for values from ('2026-01-01') to ('2027-01-01');"
+         alter table event attach partition event_2026 for values from ('2026-01-01') to ('2027-01-01');",
+        root()
     );
     for source in sources(plugin, &sql, &["event"]) {
         let output = source.run_after(

@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 
 use super::{Source, column, numbers, with_both_plugins};
+use crate::harness::needs;
 
 with_both_plugins!(
     a_column_is_added,
@@ -133,6 +134,9 @@ fn a_table_is_renamed(plugin: &str) {
 
 /// pgoutput doesn't publish a generated column before PostgreSQL 18, so a copy doesn't have it either.
 fn a_generated_column(plugin: &str) {
+    if !needs(12, "generated columns") {
+        return;
+    }
     let sql = "create table item (id integer primary key, n integer, twice integer generated always as (n * 2) stored);
         insert into item (id, n) values (1, 1);";
     let source = Source::new(plugin, sql, &["item"]);

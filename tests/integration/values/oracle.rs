@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::Column;
 use super::types::Kind;
+use crate::harness::release;
 
 /// The expression whose value, as JSON of texts, is handed to [`expected`].
 pub(super) fn expression(column: &Column) -> String {
@@ -36,11 +37,18 @@ pub(super) fn expected(kind: Kind, printed: &Value) -> Value {
     }
 }
 
+fn number(text: &str) -> Value {
+    Value::Number(text.parse().expect("a number"))
+}
+
 fn leaf(kind: Kind, text: &str) -> Value {
     match kind {
         Kind::Text | Kind::Hstore => json!(text),
-        Kind::Number if ["NaN", "Infinity", "-Infinity"].contains(&text) => Value::Null,
-        Kind::Number => Value::Number(text.parse().expect("a number")),
+        Kind::Number | Kind::Real | Kind::Double if ["NaN", "Infinity", "-Infinity"].contains(&text) => Value::Null,
+        // The fewest digits that tell the number.
+        Kind::Real if release() < 12 => number(&format!("{:e}", text.parse::<f32>().expect("a number"))),
+        Kind::Double if release() < 12 => number(&format!("{:e}", text.parse::<f64>().expect("a number"))),
+        Kind::Number | Kind::Real | Kind::Double => number(text),
         Kind::Boolean => json!(text == "t" || text == "1"),
         Kind::Json => serde_json::from_str(&whole_surrogates(text)).expect("JSON"),
         Kind::Date if in_range(text) => json!(format!("{text}T00:00:00+00:00")),

@@ -2,11 +2,15 @@
 
 use proptest::prelude::*;
 
+use crate::harness::{needs, release};
+
 /// How the text that Postgres prints becomes JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Text,
     Number,
+    Real,
+    Double,
     Boolean,
     Json,
     Hstore,
@@ -39,6 +43,9 @@ create domain moment as timestamptz;
 create domain list as integer[];
 create domain of_domain as positive;
 "#;
+
+/// Those of them that are domains over a scalar.
+pub(super) const DOMAINS: [&str; 6] = ["positive", "of_domain", "amount", "note", "raw", "moment"];
 
 /// Characters that JSON, COPY, arrays, composites or line readers treat in a way of their own.
 const TEXTS: [&str; 16] = [
@@ -215,20 +222,21 @@ pub(super) fn types() -> Vec<Type> {
     use Kind::*;
     let digits = "9876543210".repeat(100);
     let long = format!("-{digits}.{digits}");
-    let numerics =
-        ["NaN", "Infinity", "-Infinity", "0", "-0.00", "0.02", "1e-100", "1.10", "00012.340", &digits, &long];
+    let mut numerics =
+        vec!["NaN", "Infinity", "-Infinity", "0", "-0.00", "0.02", "1e-100", "1.10", "00012.340", &digits, &long];
+    numerics.retain(|text| release() >= 14 || !text.ends_with("Infinity"));
     let more_json: Vec<&str> =
         JSONS.into_iter().chain([r#""\ud800""#, r#"["\udc00a\ud800"]"#, r#"{"\ud83dx": "\u0000"}"#]).collect();
     let strings = &TEXTS[..];
-    vec![
+    let mut types = vec![
         ty("smallint", Number, &["-32768", "32767", "0"], integers(16)),
         ty("integer", Number, &["-2147483648", "2147483647"], integers(32)),
         ty("bigint", Number, &["-9223372036854775808", "9223372036854775807", "9007199254740993"], integers(64)),
         ty("numeric", Number, &numerics, "-?[0-9]{1,40}(\\.[0-9]{1,30})?"),
         ty("numeric(12,2)", Number, &["NaN", "9999999999.99", "-9999999999.99", "0.02"], "-?[0-9]{1,10}\\.[0-9]{2}"),
         ty("numeric(38,0)", Number, &["99999999999999999999999999999999999999", "-1"], "-?[0-9]{1,38}"),
-        ty("real", Number, &REALS, any::<f32>().prop_map(|value| value.to_string())),
-        ty("double precision", Number, &DOUBLES, any::<f64>().prop_map(|value| value.to_string())),
+        ty("real", Real, &REALS, any::<f32>().prop_map(|value| value.to_string())),
+        ty("double precision", Double, &DOUBLES, any::<f64>().prop_map(|value| value.to_string())),
         ty("money", Text, &["-92233720368547758.08", "92233720368547758.07", "0"], "-?[0-9]{1,15}\\.[0-9]{2}"),
         ty("boolean", Boolean, &["t", "f"], "[tf]"),
         ty("bit(1)", Boolean, &["0", "1"], "[01]"),
@@ -288,5 +296,8 @@ pub(super) fn types() -> Vec<Type> {
         ty("note", Text, strings, texts()),
         ty("raw", Text, &[r"\x", r"\x00ff5c22"], "\\\\x([0-9a-f]{2}){0,20}"),
         ty("moment", Timestamptz, &["infinity", "10000-01-01 00:00+00"], timestamptzs()),
-    ]
+    ];
+    let newer = [("jsonpath", 12), ("int8multirange", 14)];
+    types.retain(|ty| newer.iter().all(|(sql, since)| ty.sql != *sql || needs(*since, sql)));
+    types
 }
