@@ -12,6 +12,7 @@ use rustls::pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_postgres::Config;
@@ -25,16 +26,27 @@ use super::wire::{CancelToken, Session, message, startup};
 use super::{password, tls};
 use crate::error::{Error, ErrorKind, Result};
 
-/// For the socket, and once more for TLS and login.
+/// For the socket, once more for TLS and login, and once more for the session's settings.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
-/// Waits between the tries of a server that is only starting up, or full.
-const RETRIES: [Duration; 5] = [
+/// Waits between the tries of a server that is not there, only starting up, or full: a quarter of a minute, in which most
+/// restart.
+const RETRIES: [Duration; 6] = [
     Duration::from_millis(250),
     Duration::from_millis(500),
     Duration::from_secs(1),
     Duration::from_secs(2),
     Duration::from_secs(4),
+    Duration::from_secs(8),
 ];
+/// A peer that is silent for so long is asked whether it is still there,
+const KEEPALIVE_TIME: Duration = Duration::from_secs(60);
+/// again and again,
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// and is gone after so many questions,
+const KEEPALIVE_RETRIES: u32 = 6;
+/// or when what it was sent is not acknowledged for so long (the system's own patience is a quarter of an hour).
+#[cfg(target_os = "linux")]
+const UNACKNOWLEDGED: Duration = Duration::from_secs(120);
 const APPLICATION_NAME: &str = "tap-postgres-rs";
 
 /// Where the server is and how to log in.
@@ -116,45 +128,42 @@ impl Server {
 
     /// A connection for queries through tokio-postgres. Its other half runs as a task of the current runtime.
     pub async fn connect(&self) -> Result<Client> {
-        let login = |stream, server: Server| async move { Ok(server.0.config.connect_raw(stream, Established).await?) };
-        let (client, connection) = self.establish(login).await.map_err(|failure| failure.at(&self.0.target, false))?;
-        let server_version = connection.parameter("server_version").map_or(0, message::version_number);
-        let connection = tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::warn!("{}", query_error("a connection to the server ended", error));
-            }
-        });
-        let client = Client { client, connection, server_version };
-        client
-            .batch_execute(&settings(server_version))
-            .await
-            .map_err(|error| query_error("cannot set up the session", error))?;
-        Ok(client)
-    }
-
-    /// As [`connect`](Self::connect), and again a few times where the server is only starting up, or has no connection
-    /// free.
-    pub async fn connect_patiently(&self) -> Result<Client> {
-        for wait in RETRIES {
-            match self.connect().await {
-                Err(error) if error.kind() == ErrorKind::Transient => {
-                    tracing::info!("trying again in {wait:?}: {error}");
-                    tokio::time::sleep(wait).await;
-                }
-                result => return result,
-            }
-        }
-        self.connect().await
+        patiently(|| self.start_client()).await
     }
 
     /// A plain session of our own, for `COPY … TO STDOUT`.
     pub async fn session(&self) -> Result<Session> {
-        self.start_session(false).await
+        patiently(|| self.start_session(false)).await
     }
 
     /// A walsender in the database.
     pub async fn replication_session(&self) -> Result<Session> {
+        patiently(|| self.start_session(true)).await
+    }
+
+    /// The same, for a caller that can do without and does not wait for a free one.
+    pub async fn replication_session_now(&self) -> Result<Session> {
         self.start_session(true).await
+    }
+
+    async fn start_client(&self) -> Result<Client> {
+        let login = |stream, server: Server| async move { Ok(server.0.config.connect_raw(stream, Established).await?) };
+        let (client, connection) = self.establish(login).await.map_err(|failure| failure.at(&self.0.target, false))?;
+        let server_version = connection.parameter("server_version").map_or(0, message::version_number);
+        let (open, alive) = watch::channel(());
+        let connection = tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::warn!("{}", query_error("a connection to the server ended", error));
+            }
+            drop(open);
+        });
+        let client = Client { client, connection, alive, server_version };
+        let set_up = async {
+            let settings = settings(server_version);
+            client.batch_execute(&settings).await.map_err(|error| query_error("cannot set up the session", error))
+        };
+        self.in_time(set_up).await?;
+        Ok(client)
     }
 
     async fn start_session(&self, replication: bool) -> Result<Session> {
@@ -164,8 +173,13 @@ impl Server {
         if replication && version < 100_000 {
             return Err(Error::run(format!("cannot replicate from {}: it is older than PostgreSQL 10", self.0.target)));
         }
-        session.query(&settings(version)).await?;
+        self.in_time(session.query(&settings(version))).await?;
         Ok(session)
+    }
+
+    /// A server that falls silent before the session is of use has not let us in.
+    async fn in_time<T>(&self, set_up: impl Future<Output = Result<T>>) -> Result<T> {
+        timeout(CONNECT_TIMEOUT, set_up).await.unwrap_or_else(|_| Err(Failure::Timeout.at(&self.0.target, false)))
     }
 
     /// Asks the server to cancel what the session is doing. Whether it did is for the session to find out.
@@ -273,9 +287,28 @@ impl Server {
 fn set_options(socket: TcpStream) -> io::Result<TcpStream> {
     socket.set_nodelay(true)?;
     let keepalive =
-        TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(10)).with_retries(6);
+        TcpKeepalive::new().with_time(KEEPALIVE_TIME).with_interval(KEEPALIVE_INTERVAL).with_retries(KEEPALIVE_RETRIES);
     SockRef::from(&socket).set_tcp_keepalive(&keepalive)?;
+    #[cfg(target_os = "linux")]
+    SockRef::from(&socket).set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
     Ok(socket)
+}
+
+/// Tries again for a while where the server is only starting up, or has no connection free.
+async fn patiently<T, F>(connect: impl Fn() -> F) -> Result<T>
+where
+    F: Future<Output = Result<T>>,
+{
+    for wait in RETRIES {
+        match connect().await {
+            Err(error) if error.kind() == ErrorKind::Transient => {
+                tracing::info!("trying again in {wait:?}: {error}");
+                tokio::time::sleep(wait).await;
+            }
+            result => return result,
+        }
+    }
+    connect().await
 }
 
 /// Whatever the role, the database or the server have set, values print the same and no time limit ends a long read.
@@ -308,6 +341,8 @@ fn settings(server_version: u32) -> String {
 pub struct Client {
     client: tokio_postgres::Client,
     connection: JoinHandle<()>,
+    /// Closed when the connection ends.
+    alive: watch::Receiver<()>,
     server_version: u32,
 }
 
@@ -315,6 +350,12 @@ impl Client {
     /// The server's version as server_version_num has it, such as 150018.
     pub fn server_version(&self) -> u32 {
         self.server_version
+    }
+
+    /// Waits until the connection ends, which is the server's doing or the network's while this is here.
+    pub async fn ended(&self) {
+        let mut alive = self.alive.clone();
+        while alive.changed().await.is_ok() {}
     }
 
     /// Says goodbye, so that the server does not log a lost connection.
@@ -359,6 +400,20 @@ mod tests {
         assert!(settings(170_000).contains("transaction_timeout"));
         assert!(!settings(160_009).contains("'transaction_timeout'"));
         assert!(!settings(160_009).contains(';'));
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_is_gone_is_noticed() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let socket = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let socket = set_options(socket).unwrap();
+        let socket = SockRef::from(&socket);
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE_TIME);
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), KEEPALIVE_INTERVAL);
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), KEEPALIVE_RETRIES);
+        #[cfg(target_os = "linux")]
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(UNACKNOWLEDGED));
     }
 
     /// So that callers may put them into tasks.

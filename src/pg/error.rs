@@ -255,15 +255,18 @@ impl Failure {
 
 fn io_failure(cannot: String, error: io::Error) -> Error {
     use io::ErrorKind::*;
-    let hint = match error.kind() {
-        ConnectionRefused => "is the server running, and are `host` and `port` right?",
-        NotFound => "there is no such socket; is the server running, and are `host` and `port` right?",
-        PermissionDenied => "this user may not open the server's socket",
-        HostUnreachable | NetworkUnreachable => "there is no route to the host",
-        UnexpectedEof | ConnectionReset => "the server hung up; its log may say why",
+    // A server that is being restarted does not listen, or hangs up.
+    let (failed, hint): (fn(String) -> Error, _) = match error.kind() {
+        ConnectionRefused => (Error::transient, "is the server running, and are `host` and `port` right?"),
+        NotFound => {
+            (Error::transient, "there is no such socket; is the server running, and are `host` and `port` right?")
+        }
+        PermissionDenied => (Error::run, "this user may not open the server's socket"),
+        HostUnreachable | NetworkUnreachable => (Error::run, "there is no route to the host"),
+        UnexpectedEof | ConnectionReset | BrokenPipe => (Error::transient, "the server hung up; its log may say why"),
         _ => return Error::run(cannot).source(error),
     };
-    Error::run(cannot).source(error).hint(hint)
+    failed(cannot).source(error).hint(hint)
 }
 
 fn tls_hint(error: &io::Error) -> &'static str {

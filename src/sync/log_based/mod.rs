@@ -24,7 +24,7 @@ use crate::pg::{Lsn, quote};
 use crate::replication::OutputPlugin;
 use crate::replication::pgoutput::Pgoutput;
 use crate::replication::publication::{self, Publications};
-use crate::replication::slot::{ExportedSnapshot, Slot};
+use crate::replication::slot::{ExportedSnapshot, Lifetime, Slot};
 use crate::replication::wal2json::{self, Wal2json};
 use crate::state::State;
 
@@ -58,9 +58,10 @@ pub(super) async fn prepare(env: &Env, client: &Client, plans: &mut [StreamPlan]
         Some(slot) => (slot.name.clone(), slot.plugin.clone()),
         None => (candidates.last().cloned().unwrap_or_default(), config.output_plugin.as_str().to_owned()),
     };
+    let failover = found.as_ref().is_some_and(|slot| slot.failover);
     let slot = match found {
-        Some(slot) if lost => {
-            if config.on_slot_lost == OnSlotLost::Fail {
+        Some(slot) if lost || slot.synced => {
+            if slot.synced || config.on_slot_lost == OnSlotLost::Fail {
                 slot.check_usable()?;
             }
             tracing::warn!("replication slot \"{name}\" is lost; making it anew and copying its streams again");
@@ -113,7 +114,8 @@ pub(super) async fn prepare(env: &Env, client: &Client, plans: &mut [StreamPlan]
             (slot.confirmed_flush, slot.restart_lsn.unwrap_or(slot.confirmed_flush), None)
         }
         None => {
-            let exported = ExportedSnapshot::create(&env.primary, &name, &plugin_name, false).await?;
+            let exported =
+                ExportedSnapshot::create(&env.primary, &name, &plugin_name, Lifetime::Permanent { failover }).await?;
             tracing::info!("created the replication slot \"{name}\" ({plugin_name}) at {}", exported.consistent_point);
             // Where a new slot starts, nothing was there to be read: every stream begins with a copy.
             copy_again.extend(plans.iter().map(|plan| plan.id.clone()));
