@@ -115,8 +115,7 @@ fn table(row: &Row, mut columns: Vec<Column>, partitions: &Partitions) -> Result
 }
 
 async fn columns(client: &Client, relations: &[u32]) -> Result<HashMap<u32, Vec<Column>>> {
-    let generated = if client.server_version() >= 120_000 { "a.attgenerated" } else { "''::\"char\"" };
-    let sql = include_str!("columns.sql").replace("{generated}", generated);
+    let sql = include_str!("columns.sql").replace("{attgenerated}", client.server_version().attgenerated());
     let rows = client.query(&sql, &[&relations]).await.map_err(|e| query_error("cannot list the columns", e))?;
     let mut type_oids: Vec<u32> = rows.iter().map(|row| row.get(3)).collect();
     type_oids.sort_unstable();

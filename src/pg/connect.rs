@@ -22,8 +22,8 @@ use tokio_rustls::TlsConnector;
 use super::error::{Failure, query_error};
 pub use super::tls::{Pem, SslMode};
 use super::wire::stream::{Established, Stream};
-use super::wire::{CancelToken, Session, message, startup};
-use super::{password, tls};
+use super::wire::{CancelToken, Session, startup};
+use super::{ServerVersion, password, tls};
 use crate::error::{Error, ErrorKind, Result};
 
 /// For the socket, once more for TLS and login, and once more for the session's settings.
@@ -149,7 +149,8 @@ impl Server {
     async fn start_client(&self) -> Result<Client> {
         let login = |stream, server: Server| async move { Ok(server.0.config.connect_raw(stream, Established).await?) };
         let (client, connection) = self.establish(login).await.map_err(|failure| failure.at(&self.0.target, false))?;
-        let server_version = connection.parameter("server_version").map_or(0, message::version_number);
+        let server_version = connection.parameter("server_version").map(ServerVersion::parse).unwrap_or_default();
+        check_version(&self.0.target, server_version)?;
         let (open, alive) = watch::channel(());
         let connection = tokio::spawn(async move {
             if let Err(error) = connection.await {
@@ -170,9 +171,7 @@ impl Server {
         let login = |stream, server: Server| async move { startup::start(stream, &server.0.config, replication).await };
         let mut session = self.establish(login).await.map_err(|failure| failure.at(&self.0.target, replication))?;
         let version = session.server_version();
-        if replication && version < 100_000 {
-            return Err(Error::run(format!("cannot replicate from {}: it is older than PostgreSQL 10", self.0.target)));
-        }
+        check_version(&self.0.target, version)?;
         self.in_time(session.query(&settings(version))).await?;
         Ok(session)
     }
@@ -311,9 +310,18 @@ where
     connect().await
 }
 
+/// The error for a server that is too old to be read.
+fn check_version(target: &Target, version: ServerVersion) -> Result<()> {
+    if version >= ServerVersion::OLDEST {
+        return Ok(());
+    }
+    Err(Error::run(format!("cannot read from {target}: it is PostgreSQL {version}"))
+        .hint("this tap reads PostgreSQL 10 and later"))
+}
+
 /// Whatever the role, the database or the server have set, values print the same and no time limit ends a long read.
 /// One statement: a walsender before PostgreSQL 15 takes no more.
-fn settings(server_version: u32) -> String {
+fn settings(version: ServerVersion) -> String {
     let mut settings = vec![
         ("client_encoding", "UTF8"),
         ("DateStyle", "ISO"),
@@ -324,15 +332,7 @@ fn settings(server_version: u32) -> String {
         ("statement_timeout", "0"),
         ("application_name", APPLICATION_NAME),
     ];
-    if server_version >= 90_600 {
-        settings.push(("idle_in_transaction_session_timeout", "0"));
-    }
-    if server_version >= 140_000 {
-        settings.push(("idle_session_timeout", "0"));
-    }
-    if server_version >= 170_000 {
-        settings.push(("transaction_timeout", "0"));
-    }
+    settings.extend(version.session_timeouts().map(|name| (name, "0")));
     let calls = settings.iter().map(|(name, value)| format!("pg_catalog.set_config('{name}', '{value}', false)"));
     format!("SELECT {}", calls.collect::<Vec<_>>().join(", "))
 }
@@ -343,12 +343,12 @@ pub struct Client {
     connection: JoinHandle<()>,
     /// Closed when the connection ends.
     alive: watch::Receiver<()>,
-    server_version: u32,
+    server_version: ServerVersion,
 }
 
 impl Client {
-    /// The server's version as server_version_num has it, such as 150018.
-    pub fn server_version(&self) -> u32 {
+    /// The server's version.
+    pub fn server_version(&self) -> ServerVersion {
         self.server_version
     }
 
@@ -397,9 +397,20 @@ mod tests {
 
     #[test]
     fn settings_follow_the_version() {
-        assert!(settings(170_000).contains("transaction_timeout"));
-        assert!(!settings(160_009).contains("'transaction_timeout'"));
-        assert!(!settings(160_009).contains(';'));
+        let settings = |text| settings(ServerVersion::parse(text));
+        assert!(settings("17.0").contains("'transaction_timeout'"));
+        assert!(!settings("16.9").contains("'transaction_timeout'"));
+        assert!(!settings("16.9").contains(';'));
+    }
+
+    #[test]
+    fn a_server_older_than_10_is_refused() {
+        let [host, dbname, user] = ["db", "shop", "tap"].map(str::to_owned);
+        let target = Target { host, port: 5432, dbname, user };
+        let error = check_version(&target, ServerVersion::parse("9.6.24")).unwrap_err();
+        assert_eq!(error.to_string(), "cannot read from db:5432/shop: it is PostgreSQL 9.6.24");
+        assert_eq!(error.advice(), Some("this tap reads PostgreSQL 10 and later"));
+        assert!(check_version(&target, ServerVersion::parse("10.0")).is_ok());
     }
 
     #[tokio::test]

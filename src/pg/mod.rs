@@ -9,6 +9,8 @@ mod password;
 pub mod quote;
 pub mod table;
 mod tls;
+pub mod version;
 pub mod wire;
 
 pub use lsn::Lsn;
+pub use version::ServerVersion;

@@ -186,7 +186,7 @@ pub async fn publish_sql(
     for (publication, identified) in [(name.to_owned(), true), (inserts_name(name), false)] {
         let mut targets = Vec::new();
         for table in tables.iter().filter(|t| (t.replica_identity != ReplicaIdentity::None) == identified) {
-            if table.kind == TableKind::Partitioned && version < 130_000 {
+            if table.kind == TableKind::Partitioned && !version.publishes_partitioned() {
                 let leaves = leaves(client, table.oid).await?;
                 let missing = leaves.iter().filter(|leaf| !existing.tables.contains_key(&leaf.oid));
                 targets.extend(missing.map(|leaf| quote::qualified(&leaf.schema, &leaf.name)));
@@ -199,10 +199,10 @@ pub async fn publish_sql(
         let exists = existing.names.contains(&publication);
         let mut settings = Vec::new();
         if !identified {
-            settings.push(if version >= 110_000 { "publish = 'insert, truncate'" } else { "publish = 'insert'" });
+            settings.push(format!("publish = '{}'", version.insert_operations()));
         }
-        if version >= 130_000 {
-            settings.push("publish_via_partition_root = true");
+        if version.publishes_partitioned() {
+            settings.push("publish_via_partition_root = true".to_owned());
         }
         let ident = quote::ident(&publication);
         let with = if settings.is_empty() { String::new() } else { format!(" WITH ({})", settings.join(", ")) };

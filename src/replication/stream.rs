@@ -18,12 +18,11 @@ use crate::error::{Error, Result};
 use crate::pg::connect::Server;
 use crate::pg::error::sqlstate;
 use crate::pg::wire::{ReplicationReader, ReplicationWriter, Session};
-use crate::pg::{Lsn, quote};
+use crate::pg::{Lsn, ServerVersion, quote};
 
 /// How often a status goes out; the server's default patience is 60 s. More often where it has less.
 const STATUS_INTERVAL: Duration = Duration::from_secs(10);
-/// A server that leaves a question unanswered for so long is gone, where it sets no limit itself or may be silent: before
-/// PostgreSQL 16 (15 with pgoutput) it answers nothing while it passes over the changes of one transaction that nobody wants.
+/// A server that leaves a question unanswered for so long is gone, where it sets no limit itself or may be silent for long.
 const LONG_PATIENCE: Duration = Duration::from_secs(1800);
 /// Elsewhere after so many times wal_sender_timeout, within which it expects an answer itself.
 const PATIENCE_FACTOR: u32 = 10;
@@ -192,14 +191,13 @@ impl Times {
     }
 
     /// By the server's wal_sender_timeout; 0 is no limit.
-    fn new(timeout_millis: u64, server_version: u32, plugin: &str) -> Times {
+    fn new(timeout_millis: u64, version: ServerVersion, plugin: &str) -> Times {
         let timeout = Some(timeout_millis).filter(|millis| *millis > 0).map(Duration::from_millis);
-        let always_answers = server_version >= 160_000 || server_version >= 150_000 && plugin == "pgoutput";
         Times {
             // While nobody takes the changes, the server's own question is not seen.
             status_interval: timeout.map_or(STATUS_INTERVAL, |timeout| STATUS_INTERVAL.min(timeout / 3)),
             answer_patience: timeout
-                .filter(|_| always_answers)
+                .filter(|_| version.answers_while_decoding(plugin))
                 .map_or(LONG_PATIENCE, |timeout| timeout.saturating_mul(PATIENCE_FACTOR).min(LONG_PATIENCE)),
         }
     }
@@ -299,14 +297,14 @@ mod tests {
 
     #[test]
     fn the_server_says_how_long_to_wait() {
-        let secs = Duration::from_secs;
+        let (secs, at) = (Duration::from_secs, ServerVersion::parse);
         let times = |status_interval, answer_patience| Times { status_interval, answer_patience };
-        assert_eq!(Times::new(60_000, 150_018, "pgoutput"), times(secs(10), secs(600)));
-        assert_eq!(Times::new(3_000, 160_000, "wal2json"), times(secs(1), secs(30)));
-        assert_eq!(Times::new(3_000, 150_018, "wal2json"), times(secs(1), LONG_PATIENCE));
-        assert_eq!(Times::new(3_000, 140_000, "pgoutput"), times(secs(1), LONG_PATIENCE));
-        assert_eq!(Times::new(0, 180_000, "pgoutput"), times(secs(10), LONG_PATIENCE));
-        assert_eq!(Times::new(u64::MAX, 180_000, "pgoutput"), times(secs(10), LONG_PATIENCE));
+        assert_eq!(Times::new(60_000, at("15.18"), "pgoutput"), times(secs(10), secs(600)));
+        assert_eq!(Times::new(3_000, at("16.0"), "wal2json"), times(secs(1), secs(30)));
+        assert_eq!(Times::new(3_000, at("15.18"), "wal2json"), times(secs(1), LONG_PATIENCE));
+        assert_eq!(Times::new(3_000, at("14.0"), "pgoutput"), times(secs(1), LONG_PATIENCE));
+        assert_eq!(Times::new(0, at("18.0"), "pgoutput"), times(secs(10), LONG_PATIENCE));
+        assert_eq!(Times::new(u64::MAX, at("18.0"), "pgoutput"), times(secs(10), LONG_PATIENCE));
     }
 
     #[test]

@@ -219,16 +219,13 @@ async fn current_snapshot(session: &mut Session) -> Result<Place> {
 /// snapshot does not see either. (A slot waits for such writers when it is made.)
 async fn check_publications(session: &mut Session, place: &Place) -> Result<()> {
     let Place::Snapshot { snapshot, .. } = place else { return Ok(()) };
-    let schemas = if session.server_version() >= 150_000 {
-        " UNION ALL SELECT xmin FROM pg_catalog.pg_publication_namespace"
-    } else {
-        ""
-    };
+    let catalogs = session.server_version().publication_catalogs();
+    let changes: Vec<String> = catalogs.iter().map(|name| format!("SELECT xmin FROM pg_catalog.{name}")).collect();
     // An id from before half of all ids were used up has a negative age.
     let sql = format!(
-        "SELECT NOT EXISTS (SELECT FROM (SELECT xmin FROM pg_catalog.pg_publication_rel \
-         UNION ALL SELECT xmin FROM pg_catalog.pg_publication{schemas}) m \
+        "SELECT NOT EXISTS (SELECT FROM ({}) m \
          WHERE pg_catalog.age(m.xmin) BETWEEN 0 AND pg_catalog.age('{}'::xid))",
+        changes.join(" UNION ALL "),
         snapshot.oldest()
     );
     let rows = session.query(&sql).await?;

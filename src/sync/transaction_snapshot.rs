@@ -14,9 +14,8 @@ pub(super) struct TransactionSnapshot {
 impl TransactionSnapshot {
     /// What is visible to the session's transaction, or now where it has none.
     pub(super) async fn read(session: &mut Session) -> Result<Self> {
-        let function =
-            if session.server_version() >= 130_000 { "pg_current_snapshot" } else { "txid_current_snapshot" };
-        let rows = session.query(&format!("SELECT pg_catalog.{function}()")).await?;
+        let sql = format!("SELECT {}", session.server_version().current_snapshot());
+        let rows = session.query(&sql).await?;
         let text = rows.first().and_then(|row| row.first()?.as_deref());
         text.and_then(TransactionSnapshot::parse).ok_or_else(|| Error::run("the server's snapshot can't be read"))
     }

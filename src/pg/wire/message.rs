@@ -89,15 +89,6 @@ pub(super) fn data_row(body: &[u8]) -> io::Result<Vec<Option<String>>> {
     values().ok_or_else(|| invalid("DataRow"))
 }
 
-/// `server_version` as libpq's PQserverVersion has it: 150018, or 90624 before version 10.
-pub(crate) fn version_number(text: &str) -> u32 {
-    let mut parts = text.split_ascii_whitespace().next().unwrap_or("").split('.').map(|part| {
-        part.chars().map_while(|c| c.to_digit(10)).fold(0, |n: u32, digit| n.saturating_mul(10).saturating_add(digit))
-    });
-    let [major, minor, patch] = std::array::from_fn(|_| parts.next().unwrap_or(0).min(9999));
-    if major >= 10 { major * 10_000 + minor } else { major * 10_000 + minor * 100 + patch }
-}
-
 /// A zero-terminated string, and what follows it.
 fn cstr(bytes: &[u8]) -> Option<(String, &[u8])> {
     let end = memchr(0, bytes)?;
@@ -146,20 +137,5 @@ mod tests {
         }
         assert_eq!(backend_key_data(&[0, 0, 0, 1, 0, 0, 0, 2]).unwrap(), (1, 2));
         assert!(backend_key_data(&[0; 7]).is_err());
-    }
-
-    #[test]
-    fn versions_are_numbered_as_libpq_does() {
-        for (text, number) in [
-            ("15.18 (Debian 15.18-0+deb12u1)", 150_018),
-            ("18devel", 180_000),
-            ("17beta2", 170_000),
-            ("9.6.24", 90_624),
-            ("10.23", 100_023),
-            ("", 0),
-            ("99999999999.1", 99_990_001),
-        ] {
-            assert_eq!(version_number(text), number, "{text}");
-        }
     }
 }

@@ -12,6 +12,7 @@ use super::frame::{Frame, Frames};
 use super::message;
 use super::stream::Stream;
 use crate::error::{Error, Result};
+use crate::pg::ServerVersion;
 use crate::pg::error::{ServerError, lost, protocol, server};
 
 /// What a backend wants to hear from someone who asks it to cancel its query; see
@@ -53,9 +54,9 @@ impl Session {
         Session { stream, frames, out: BytesMut::new(), parameters, token, state: State::Idle }
     }
 
-    /// The server's version as server_version_num has it, such as 150018.
-    pub fn server_version(&self) -> u32 {
-        self.parameter("server_version").map_or(0, message::version_number)
+    /// The server's version.
+    pub fn server_version(&self) -> ServerVersion {
+        self.parameter("server_version").map(ServerVersion::parse).unwrap_or_default()
     }
 
     /// A setting that the server reports, such as `server_encoding`.
@@ -266,7 +267,7 @@ mod tests {
     async fn every_truncation_of_a_login_is_an_error() {
         let script = LOGIN.concat();
         let whole = session(&script).await.ok().unwrap();
-        assert_eq!((whole.server_version(), whole.process_id()), (150_018, 7));
+        assert_eq!((whole.server_version(), whole.process_id()), (ServerVersion::parse("15.18"), 7));
         for end in 0..script.len() {
             assert!(matches!(session(&script[..end]).await, Err(Failure::Io(_))), "{end}");
         }

@@ -52,7 +52,7 @@ pub(super) async fn choose(env: &Env, client: &Client, source: &Source, streams:
 fn obstacle(env: &Env, client: &Client, end: &End) -> Option<String> {
     if !env.config.break_at_end_lsn {
         Some("break_at_end_lsn is false, so the run has no end to read to".to_owned())
-    } else if client.server_version() < 110_000 {
+    } else if !client.server_version().has_slot_advance() {
         Some("the server is older than PostgreSQL 11".to_owned())
     } else if !end.of_record {
         Some("the end of the log is not known to be the end of a record".to_owned())

@@ -147,9 +147,11 @@ impl Cluster {
         fs::read_to_string(self.dir.join("log")).unwrap_or_default()
     }
 
-    /// A client or server program of the server's release, on this cluster as far as libpq decides.
+    /// A client or server program of the server's release, or where that came without it a client of another, on this
+    /// cluster as far as libpq decides.
     pub(crate) fn program(&self, name: &str) -> Command {
-        let mut command = Command::new(self.bin.join(name));
+        let own = self.bin.join(name);
+        let mut command = Command::new(if own.exists() { own } else { client(name) });
         without_pg_variables(&mut command);
         command.env("PGHOST", &self.dir).env("PGPORT", self.port.to_string());
         command.env("PGUSER", "postgres").env("PGCLIENTENCODING", "UTF8");
@@ -187,6 +189,19 @@ fn server_binaries() -> PathBuf {
         assert!(bin.join("initdb").exists(), "TAP_TEST_PG_BIN={} has no initdb", bin.display());
         return bin;
     }
+    let mut found = installed();
+    found.retain(|(_, bin)| bin.join("initdb").exists() && bin.join("postgres").exists());
+    found.sort_by_key(|(version, bin)| std::cmp::Reverse((has_wal2json(bin), *version)));
+    let Some((_, bin)) = found.into_iter().next() else {
+        panic!(
+            "no PostgreSQL server found: install one (Debian: postgresql, postgresql-15-wal2json) or set TAP_TEST_PG_BIN"
+        )
+    };
+    bin
+}
+
+/// The directories that may hold PostgreSQL's programs, with the release where the name tells it.
+fn installed() -> Vec<(u32, PathBuf)> {
     let mut found = Vec::new();
     for parent in ["/usr/lib/postgresql", "/usr/local/lib/postgresql", "/opt/postgresql"] {
         for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
@@ -196,14 +211,14 @@ fn server_binaries() -> PathBuf {
     }
     let path = env::var_os("PATH").unwrap_or_default();
     found.extend(env::split_paths(&path).chain([PathBuf::from("/usr/local/pgsql/bin")]).map(|bin| (0, bin)));
-    found.retain(|(_, bin)| bin.join("initdb").exists() && bin.join("postgres").exists());
-    found.sort_by_key(|(version, bin)| std::cmp::Reverse((has_wal2json(bin), *version)));
-    let Some((_, bin)) = found.into_iter().next() else {
-        panic!(
-            "no PostgreSQL server found: install one (Debian: postgresql, postgresql-15-wal2json) or set TAP_TEST_PG_BIN"
-        )
-    };
-    bin
+    found
+}
+
+/// A client program of whatever release is installed, the newest: any of them can talk to an older server, and psql 15 to
+/// the later ones that are tested.
+fn client(name: &str) -> PathBuf {
+    let found = installed().into_iter().filter(|(_, bin)| bin.join(name).exists()).max_by_key(|(version, _)| *version);
+    found.map_or_else(|| panic!("no {name} found: install it (Debian: postgresql-client)"), |(_, bin)| bin.join(name))
 }
 
 /// The output plugins to test with: both, unless TAP_TEST_PG_BIN names a server that can't load wal2json.

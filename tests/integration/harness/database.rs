@@ -163,12 +163,19 @@ impl TestDb {
 
 impl Drop for TestDb {
     fn drop(&mut self) {
-        // A walsender holds its slot until it is gone, and a database with slots can't be dropped. Errors don't matter
-        // here: the test may have dropped something itself, and the cluster goes soon anyway.
+        // A walsender holds its slot until it is gone, and a database with slots or sessions can't be dropped. Errors don't
+        // matter here: the test may have dropped something itself, and the cluster goes soon anyway.
         let sql = format!(
-            "select pg_terminate_backend(pid, 2000) from pg_stat_activity where datname = '{0}';
+            "do $$ begin
+               for i in 1 .. 200 loop
+                 perform pg_stat_clear_snapshot();
+                 perform pg_terminate_backend(pid) from pg_stat_activity where datname = '{0}';
+                 exit when not found;
+                 perform pg_sleep(0.01);
+               end loop;
+             end $$;
              select pg_drop_replication_slot(slot_name) from pg_replication_slots where database = '{0}';
-             drop database if exists {0} with (force);",
+             drop database if exists {0};",
             self.name
         );
         let mut command = self.cluster.program("psql");

@@ -1,0 +1,121 @@
+//! What servers differ in: each difference has a name here, with the release that brought it, and nothing else asks for a
+//! number.
+//!
+//! Columns that only newer catalogs have need no place here where `to_jsonb(row) ->> 'column'` reads them: null elsewhere.
+
+use std::fmt;
+
+/// The version of a server, as `server_version_num` has it: 150018, or 90624 before PostgreSQL 10.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ServerVersion(u32);
+
+impl ServerVersion {
+    /// The first with publications and pgoutput.
+    pub const OLDEST: ServerVersion = ServerVersion(100_000);
+
+    /// From the setting `server_version`, as libpq's PQserverVersion reads it.
+    pub fn parse(text: &str) -> ServerVersion {
+        let mut parts = text.split_ascii_whitespace().next().unwrap_or("").split('.').map(|part| {
+            let digits = part.chars().map_while(|c| c.to_digit(10));
+            digits.fold(0, |n: u32, digit| n.saturating_mul(10).saturating_add(digit))
+        });
+        let [major, minor, patch] = std::array::from_fn(|_| parts.next().unwrap_or(0).min(9999));
+        ServerVersion(major * 10_000 + if major >= 10 { minor } else { minor * 100 + patch })
+    }
+
+    fn is(self, major: u32) -> bool {
+        self.0 >= major * 10_000
+    }
+
+    /// Whether `pg_replication_slot_advance` exists (11), with which a bulk read acknowledges.
+    pub fn has_slot_advance(self) -> bool {
+        self.is(11)
+    }
+
+    /// What the publication of a table without a replica identity publishes: it has to know TRUNCATE (11).
+    pub fn insert_operations(self) -> &'static str {
+        if self.is(11) { "insert, truncate" } else { "insert" }
+    }
+
+    /// The expression for `pg_attribute.attgenerated` (12): `s` stored, `v` virtual (18).
+    pub fn attgenerated(self) -> &'static str {
+        if self.is(12) { "a.attgenerated" } else { "''::\"char\"" }
+    }
+
+    /// Whether a publication takes a partitioned table, and `publish_via_partition_root` (13). Elsewhere it is its leaves
+    /// that are published.
+    pub fn publishes_partitioned(self) -> bool {
+        self.is(13)
+    }
+
+    /// The function for which transactions a snapshot sees: `pg_current_snapshot` (13) or its forerunner.
+    pub fn current_snapshot(self) -> &'static str {
+        if self.is(13) { "pg_catalog.pg_current_snapshot()" } else { "pg_catalog.txid_current_snapshot()" }
+    }
+
+    /// The catalogs that say what a publication publishes; with whole schemas (15).
+    pub fn publication_catalogs(self) -> &'static [&'static str] {
+        let all = &["pg_publication", "pg_publication_rel", "pg_publication_namespace"];
+        if self.is(15) { all } else { &all[..2] }
+    }
+
+    /// Whether a walsender answers while it passes over the changes of one transaction that nobody wants: any (16), or one
+    /// that runs pgoutput (15).
+    pub fn answers_while_decoding(self, plugin: &str) -> bool {
+        self.is(16) || self.is(15) && plugin == "pgoutput"
+    }
+
+    /// The settings that bound how long a session may live. `statement_timeout` and `lock_timeout` are older.
+    pub fn session_timeouts(self) -> impl Iterator<Item = &'static str> {
+        let all =
+            [("idle_in_transaction_session_timeout", 10), ("idle_session_timeout", 14), ("transaction_timeout", 17)];
+        all.into_iter().filter(move |(_, major)| self.is(*major)).map(|(name, _)| name)
+    }
+}
+
+impl fmt::Display for ServerVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (major, rest) = (self.0 / 10_000, self.0 % 10_000);
+        if major >= 10 { write!(f, "{major}.{rest}") } else { write!(f, "{major}.{}.{}", rest / 100, rest % 100) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_numbered_as_libpq_does() {
+        for (text, number) in [
+            ("15.18 (Debian 15.18-0+deb12u1)", 150_018),
+            ("18devel", 180_000),
+            ("17beta2", 170_000),
+            ("9.6.24", 90_624),
+            ("10.23", 100_023),
+            ("", 0),
+            ("99999999999.1", 99_990_001),
+        ] {
+            assert_eq!(ServerVersion::parse(text), ServerVersion(number), "{text}");
+        }
+    }
+
+    #[test]
+    fn versions_are_printed_as_the_server_does() {
+        for text in ["9.6.24", "10.23", "15.18"] {
+            assert_eq!(ServerVersion::parse(text).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_capability_begins_with_its_release() {
+        let at = |text| ServerVersion::parse(text);
+        assert!(!at("10.23").has_slot_advance() && at("11.0").has_slot_advance());
+        assert!(!at("12.22").publishes_partitioned() && at("13.0").publishes_partitioned());
+        let names = |text| at(text).session_timeouts().collect::<Vec<_>>();
+        assert_eq!(names("13.23"), ["idle_in_transaction_session_timeout"]);
+        assert_eq!(names("16.14"), ["idle_in_transaction_session_timeout", "idle_session_timeout"]);
+        assert_eq!(names("17.0")[2], "transaction_timeout");
+        assert_eq!(at("14.23").publication_catalogs(), ["pg_publication", "pg_publication_rel"]);
+        assert_eq!(at("15.0").publication_catalogs().len(), 3);
+    }
+}
