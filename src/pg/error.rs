@@ -11,6 +11,9 @@ use tokio_postgres::error::DbError;
 use super::connect::Target;
 use crate::error::{Error, ErrorKind};
 
+/// What to do about a connection that ended under way.
+pub(crate) const RESTARTED: &str = "the server is shutting down, or was told to end the connection: run again";
+
 /// An error that the server reported.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ServerError {
@@ -124,14 +127,28 @@ pub fn sqlstate(error: &Error) -> Option<&str> {
 pub fn query_error(context: impl Into<String>, error: tokio_postgres::Error) -> Error {
     match error.as_db_error() {
         Some(db) => server(context, ServerError::from(db)),
-        None if error.is_closed() || io_cause(&error).is_some() => Error::transient(context).source(error),
+        None if error.is_closed() || io_cause(&error).is_some() => {
+            Error::transient(context).source(error).hint(RESTARTED)
+        }
         None => Error::run(context).source(error),
     }
 }
 
 /// An error that the server reported; `context` says what was being done.
 pub(crate) fn server(context: impl Into<String>, error: ServerError) -> Error {
-    Error::new(error.kind(), context).source(error)
+    let hint = match error.code.as_str() {
+        "57P01" | "57P02" | "57P03" => Some(RESTARTED),
+        "40001" if error.message.contains("recovery") => Some(
+            "the standby removed rows that the query still needed: set hot_standby_feedback = on there, or raise \
+             max_standby_streaming_delay",
+        ),
+        _ => None,
+    };
+    let error = Error::new(error.kind(), context).source(error);
+    match hint {
+        Some(hint) => error.hint(hint),
+        None => error,
+    }
 }
 
 /// The connection broke, or what came over it made no sense.
@@ -139,8 +156,8 @@ pub(crate) fn lost(error: io::Error) -> Error {
     match error.kind() {
         io::ErrorKind::InvalidData => protocol(error.to_string()),
         io::ErrorKind::UnexpectedEof => Error::transient("the server closed the connection unexpectedly")
-            .hint("its log may say why; it, or something on the way, may have been restarted"),
-        _ => Error::transient("the connection to the server broke").source(error),
+            .hint("its log may say why; it, or something on the way, may have been restarted: run again"),
+        _ => Error::transient("the connection to the server broke").source(error).hint(RESTARTED),
     }
 }
 

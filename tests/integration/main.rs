@@ -11,6 +11,7 @@ mod harness;
 mod harness_tests;
 mod incremental;
 mod log_based;
+mod outages;
 mod pipelinewise;
 mod reference;
 mod selection;

@@ -11,7 +11,7 @@ use super::silence::{FIRST_ASK, IDLE, Silence};
 use super::state_file::StateFile;
 use crate::error::{Error, Result};
 use crate::pg::Lsn;
-use crate::pg::error::query_error;
+use crate::pg::error::{RESTARTED, query_error};
 use crate::replication::bulk::BulkRead;
 use crate::replication::stream::{Event, Feedback, WalStream};
 use crate::replication::{Change, OutputPlugin};
@@ -23,8 +23,6 @@ use crate::sync::plan::RecordEnd;
 const STATE_CHANGES: u64 = 10_000;
 /// or after so long.
 const STATE_INTERVAL: Duration = Duration::from_secs(10);
-
-const ENDED: &str = "it is shutting down or was told to end the connection; run again";
 
 /// Where a run ends.
 pub(super) struct End {
@@ -131,7 +129,7 @@ impl<'a> Phase<'a> {
             read = self.stream(ctx, stream, source.plugin.as_mut()) => read,
             // A server that shuts down ends this connection at once. Its walsender stays until all that it has sent was
             // taken, and so would the server while nobody takes what the tap prints.
-            () = client.ended() => Err(Error::transient("the server ended a connection of this run").hint(ENDED)),
+            () = client.ended() => Err(Error::transient("the server ended a connection of this run").hint(RESTARTED)),
         }
     }
 
@@ -153,7 +151,7 @@ impl<'a> Phase<'a> {
             match timeout(silence.wait, stream.next()).await {
                 Ok(event) => match event? {
                     None => {
-                        return Err(Error::transient("the server ended the replication stream").hint(ENDED));
+                        return Err(Error::transient("the server ended the replication stream").hint(RESTARTED));
                     }
                     Some(Event::Data { start, payload }) => {
                         let change = plugin.decode(payload)?;

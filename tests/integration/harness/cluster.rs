@@ -71,9 +71,16 @@ impl Cluster {
 
     /// A hot standby of this server.
     pub(crate) fn standby(&self) -> Arc<Cluster> {
+        let cluster = self.stopped_standby("");
+        cluster.start_again();
+        cluster
+    }
+
+    /// The same with settings of its own, to be started by [`Cluster::start_again`] or [`Cluster::launch`].
+    pub(crate) fn stopped_standby(&self, settings: &str) -> Arc<Cluster> {
         let cluster = Cluster::supervised(self.port);
         cluster.command(&format!("basebackup {}", self.dir.display()));
-        cluster.command("start");
+        cluster.append("data/postgresql.conf", settings);
         Arc::new(cluster)
     }
 
@@ -123,6 +130,16 @@ impl Cluster {
     /// Starts the server again after [`Cluster::stop`].
     pub(crate) fn start_again(&self) {
         self.command("start");
+    }
+
+    /// The same without waiting until it takes connections.
+    pub(crate) fn launch(&self) {
+        self.command("launch");
+    }
+
+    /// Makes a standby a primary; does not wait until it is one.
+    pub(crate) fn promote(&self) {
+        self.command("promote");
     }
 
     /// Appends to a file of the cluster, such as `data/pg_hba.conf`.
@@ -180,6 +197,27 @@ pub(crate) fn without_pg_variables(command: &mut Command) {
             command.env_remove(name);
         }
     }
+}
+
+/// The release of the server under test, such as 15.
+pub(crate) fn release() -> u32 {
+    static RELEASE: OnceLock<u32> = OnceLock::new();
+    *RELEASE.get_or_init(|| {
+        let output = Command::new(server_binaries().join("postgres")).arg("--version").output().expect("run postgres");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let number = text.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()));
+        let digits: Option<String> = number.map(|number| number.chars().take_while(char::is_ascii_digit).collect());
+        digits.and_then(|digits| digits.parse().ok()).unwrap_or_else(|| panic!("no version in {text}"))
+    })
+}
+
+/// Whether the server under test has what came with this release; if not, says so beside the tests' results.
+pub(crate) fn has_release(wanted: u32) -> bool {
+    if release() < wanted {
+        // Not captured, as what a test prints is.
+        let _ = writeln!(std::io::stderr(), "left out, for it needs PostgreSQL {wanted} (this is {})", release());
+    }
+    release() >= wanted
 }
 
 /// Where initdb and postgres are: TAP_TEST_PG_BIN, else the newest installed release, with wal2json if any has it.

@@ -12,7 +12,7 @@ pub(crate) mod tap;
 pub(crate) mod target;
 
 pub(crate) use catalog::Catalog;
-pub(crate) use cluster::{Cluster, plugins};
+pub(crate) use cluster::{Cluster, has_release, plugins, release};
 pub(crate) use database::TestDb;
 pub(crate) use messages::{Message, check_protocol};
 pub(crate) use running::{Running, Stalled};
