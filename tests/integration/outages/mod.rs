@@ -5,10 +5,11 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::harness::target::Target;
-use crate::harness::{Message, Output, check_protocol};
+use crate::harness::{Message, Output, TestDb, check_protocol};
 use crate::log_based::Source;
 
 mod failover;
@@ -67,8 +68,8 @@ fn confirm(target: &mut Target, output: &Output, before: &Value) -> Value {
 
 /// The target has the table's rows, each as often as the table has it.
 #[track_caller]
-fn assert_same(target: &Target, source: &Source) {
-    let rows = source.db.query("select json_build_object('filler', filler, 'id', id) from item order by id");
+fn assert_same(target: &Target, db: &TestDb) {
+    let rows = db.query("select json_build_object('filler', filler, 'id', id) from item order by id");
     let held = target.rows("public-item");
     let ids = |rows: &[String]| {
         let id = |row: &String| serde_json::from_str::<Value>(row).expect("a row")["id"].as_i64().expect("an id");
@@ -100,5 +101,24 @@ fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     while !is_so() {
         assert!(Instant::now() < deadline, "never came true: {what}");
         thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The background writer, which does not log the running transactions while this lives.
+struct StoppedWriter(Pid);
+
+impl StoppedWriter {
+    #[track_caller]
+    fn of(db: &TestDb) -> StoppedWriter {
+        let pid = db.query_one("select pid from pg_stat_activity where backend_type = 'background writer'");
+        let pid = Pid::from_raw(pid.parse().expect("a process ID")).expect("not 0");
+        kill_process(pid, Signal::STOP).expect("stop the background writer");
+        StoppedWriter(pid)
+    }
+}
+
+impl Drop for StoppedWriter {
+    fn drop(&mut self) {
+        let _ = kill_process(self.0, Signal::CONT);
     }
 }
