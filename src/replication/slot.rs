@@ -94,8 +94,8 @@ impl Slot {
         let invalid = match (reason, wal_status.as_deref()) {
             _ if unfinished => None,
             (Some(reason), _) => Some(reason),
-            (None, Some("lost")) => Some("the WAL it needs was removed".to_owned()),
             (None, _) if conflicting => Some(CONFLICT.to_owned()),
+            (None, Some("lost")) => Some("the WAL it needs was removed".to_owned()),
             (None, _) if lsn(5).is_none() => Some("it holds no WAL position".to_owned()),
             _ => None,
         };
