@@ -20,6 +20,12 @@ fn failover_slot(db: &TestDb) {
     ));
 }
 
+/// A primary that sends nothing that its standby may not have, and the standby.
+fn pair() -> Pair {
+    let standby = "hot_standby_feedback = on\nsync_replication_slots = on\nsynchronized_standby_slots = ''";
+    Pair::start("synchronized_standby_slots = 'standby'", standby)
+}
+
 fn tap(db: &TestDb) -> Tap {
     Tap::new(db).catalog(&select(Tap::new(db).discover(), &["item"]))
 }
@@ -46,8 +52,7 @@ fn a_promoted_standby_goes_on() {
     if !has_release(17) {
         return;
     }
-    let pair =
-        Pair::start("synchronized_standby_slots = 'standby'", "hot_standby_feedback = on\nsync_replication_slots = on");
+    let pair = pair();
     failover_slot(&pair.primary);
     pair.primary.psql(&fill(1, 3));
     let mut target = Target::default();
@@ -74,6 +79,27 @@ fn a_promoted_standby_goes_on() {
         assert_same(&target, &replica);
     }
     assert_eq!(pair.tap().state(&state).run().record_messages().count(), 0);
+}
+
+/// The primary sends nothing meanwhile, and the log says why.
+#[test]
+fn a_standby_that_is_away() {
+    if !has_release(17) {
+        return;
+    }
+    let pair = pair();
+    failover_slot(&pair.primary);
+    let mut target = Target::default();
+    let state = confirm(&mut target, &tap(&pair.primary).run(), &Value::Null);
+    pair.standby.stop("SIGINT");
+    pair.primary.psql(&fill(1, 3));
+    let running = tap(&pair.primary).state(&state).config("wal_reader", "stream").spawn();
+    running.wait_for_log("synchronized_standby_slots");
+    pair.standby.start_again();
+    let output = running.finish().expect_code(0);
+    confirm(&mut target, &output, &state);
+    assert_same(&target, &pair.primary);
+    assert!(output.logged("the server warns") < 3, "{}", output.stderr);
 }
 
 /// What is made anew for a lost one is a failover slot again.
