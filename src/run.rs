@@ -95,7 +95,7 @@ fn params(config: &Config, host: &str, port: u16) -> Params {
 }
 
 async fn discovery(env: &Env) -> Result<Outcome> {
-    let client = env.tables().connect_patiently().await?;
+    let client = env.tables().connect().await?;
     let schemas = &env.config.filter_schemas;
     let tables = discover(&client, Scope::All((!schemas.is_empty()).then_some(schemas))).await?;
     if tables.is_empty() {

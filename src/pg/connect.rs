@@ -12,6 +12,7 @@ use rustls::pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_postgres::Config;
@@ -25,16 +26,27 @@ use super::wire::{CancelToken, Session, startup};
 use super::{ServerVersion, password, tls};
 use crate::error::{Error, ErrorKind, Result};
 
-/// For the socket, and once more for TLS and login.
+/// For the socket, once more for TLS and login, and once more for the session's settings.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
-/// Waits between the tries of a server that is only starting up, or full.
-const RETRIES: [Duration; 5] = [
+/// Waits between the tries of a server that is not there, only starting up, or full: a quarter of a minute, in which most
+/// restart.
+const RETRIES: [Duration; 6] = [
     Duration::from_millis(250),
     Duration::from_millis(500),
     Duration::from_secs(1),
     Duration::from_secs(2),
     Duration::from_secs(4),
+    Duration::from_secs(8),
 ];
+/// A peer that is silent for so long is asked whether it is still there,
+const KEEPALIVE_TIME: Duration = Duration::from_secs(60);
+/// again and again,
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// and is gone after so many questions,
+const KEEPALIVE_RETRIES: u32 = 6;
+/// or when what it was sent is not acknowledged for so long (the system's own patience is a quarter of an hour).
+#[cfg(target_os = "linux")]
+const UNACKNOWLEDGED: Duration = Duration::from_secs(120);
 const APPLICATION_NAME: &str = "tap-postgres-rs";
 
 /// Where the server is and how to log in.
@@ -116,46 +128,43 @@ impl Server {
 
     /// A connection for queries through tokio-postgres. Its other half runs as a task of the current runtime.
     pub async fn connect(&self) -> Result<Client> {
-        let login = |stream, server: Server| async move { Ok(server.0.config.connect_raw(stream, Established).await?) };
-        let (client, connection) = self.establish(login).await.map_err(|failure| failure.at(&self.0.target, false))?;
-        let server_version = connection.parameter("server_version").map(ServerVersion::parse).unwrap_or_default();
-        check_version(&self.0.target, server_version)?;
-        let connection = tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::warn!("{}", query_error("a connection to the server ended", error));
-            }
-        });
-        let client = Client { client, connection, server_version };
-        client
-            .batch_execute(&settings(server_version))
-            .await
-            .map_err(|error| query_error("cannot set up the session", error))?;
-        Ok(client)
-    }
-
-    /// As [`connect`](Self::connect), and again a few times where the server is only starting up, or has no connection
-    /// free.
-    pub async fn connect_patiently(&self) -> Result<Client> {
-        for wait in RETRIES {
-            match self.connect().await {
-                Err(error) if error.kind() == ErrorKind::Transient => {
-                    tracing::info!("trying again in {wait:?}: {error}");
-                    tokio::time::sleep(wait).await;
-                }
-                result => return result,
-            }
-        }
-        self.connect().await
+        patiently(|| self.start_client()).await
     }
 
     /// A plain session of our own, for `COPY … TO STDOUT`.
     pub async fn session(&self) -> Result<Session> {
-        self.start_session(false).await
+        patiently(|| self.start_session(false)).await
     }
 
     /// A walsender in the database.
     pub async fn replication_session(&self) -> Result<Session> {
+        patiently(|| self.start_session(true)).await
+    }
+
+    /// The same, for a caller that can do without and does not wait for a free one.
+    pub async fn replication_session_now(&self) -> Result<Session> {
         self.start_session(true).await
+    }
+
+    async fn start_client(&self) -> Result<Client> {
+        let login = |stream, server: Server| async move { Ok(server.0.config.connect_raw(stream, Established).await?) };
+        let (client, connection) = self.establish(login).await.map_err(|failure| failure.at(&self.0.target, false))?;
+        let server_version = connection.parameter("server_version").map(ServerVersion::parse).unwrap_or_default();
+        check_version(&self.0.target, server_version)?;
+        let (open, alive) = watch::channel(());
+        let connection = tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::warn!("{}", query_error("a connection to the server ended", error));
+            }
+            drop(open);
+        });
+        let client = Client { client, connection, alive, server_version };
+        let set_up = async {
+            let settings = settings(server_version);
+            client.batch_execute(&settings).await.map_err(|error| query_error("cannot set up the session", error))
+        };
+        self.in_time(set_up).await?;
+        Ok(client)
     }
 
     async fn start_session(&self, replication: bool) -> Result<Session> {
@@ -163,8 +172,13 @@ impl Server {
         let mut session = self.establish(login).await.map_err(|failure| failure.at(&self.0.target, replication))?;
         let version = session.server_version();
         check_version(&self.0.target, version)?;
-        session.query(&settings(version)).await?;
+        self.in_time(session.query(&settings(version))).await?;
         Ok(session)
+    }
+
+    /// A server that falls silent before the session is of use has not let us in.
+    async fn in_time<T>(&self, set_up: impl Future<Output = Result<T>>) -> Result<T> {
+        timeout(CONNECT_TIMEOUT, set_up).await.unwrap_or_else(|_| Err(Failure::Timeout.at(&self.0.target, false)))
     }
 
     /// Asks the server to cancel what the session is doing. Whether it did is for the session to find out.
@@ -272,9 +286,28 @@ impl Server {
 fn set_options(socket: TcpStream) -> io::Result<TcpStream> {
     socket.set_nodelay(true)?;
     let keepalive =
-        TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(10)).with_retries(6);
+        TcpKeepalive::new().with_time(KEEPALIVE_TIME).with_interval(KEEPALIVE_INTERVAL).with_retries(KEEPALIVE_RETRIES);
     SockRef::from(&socket).set_tcp_keepalive(&keepalive)?;
+    #[cfg(target_os = "linux")]
+    SockRef::from(&socket).set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
     Ok(socket)
+}
+
+/// Tries again for a while where the server is only starting up, or has no connection free.
+async fn patiently<T, F>(connect: impl Fn() -> F) -> Result<T>
+where
+    F: Future<Output = Result<T>>,
+{
+    for wait in RETRIES {
+        match connect().await {
+            Err(error) if error.kind() == ErrorKind::Transient => {
+                tracing::info!("trying again in {wait:?}: {error}");
+                tokio::time::sleep(wait).await;
+            }
+            result => return result,
+        }
+    }
+    connect().await
 }
 
 /// The error for a server that is too old to be read.
@@ -308,6 +341,8 @@ fn settings(version: ServerVersion) -> String {
 pub struct Client {
     client: tokio_postgres::Client,
     connection: JoinHandle<()>,
+    /// Closed when the connection ends.
+    alive: watch::Receiver<()>,
     server_version: ServerVersion,
 }
 
@@ -315,6 +350,12 @@ impl Client {
     /// The server's version.
     pub fn server_version(&self) -> ServerVersion {
         self.server_version
+    }
+
+    /// Waits until the connection ends, which is the server's doing or the network's while this is here.
+    pub async fn ended(&self) {
+        let mut alive = self.alive.clone();
+        while alive.changed().await.is_ok() {}
     }
 
     /// Says goodbye, so that the server does not log a lost connection.
@@ -367,9 +408,23 @@ mod tests {
         let [host, dbname, user] = ["db", "shop", "tap"].map(str::to_owned);
         let target = Target { host, port: 5432, dbname, user };
         let error = check_version(&target, ServerVersion::parse("9.6.24")).unwrap_err();
-        let said = "cannot read from db:5432/shop: it is PostgreSQL 9.6.24 (this tap reads PostgreSQL 10 and later)";
-        assert_eq!(error.to_string(), said);
+        assert_eq!(error.to_string(), "cannot read from db:5432/shop: it is PostgreSQL 9.6.24");
+        assert_eq!(error.advice(), Some("this tap reads PostgreSQL 10 and later"));
         assert!(check_version(&target, ServerVersion::parse("10.0")).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_is_gone_is_noticed() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let socket = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let socket = set_options(socket).unwrap();
+        let socket = SockRef::from(&socket);
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE_TIME);
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), KEEPALIVE_INTERVAL);
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), KEEPALIVE_RETRIES);
+        #[cfg(target_os = "linux")]
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(UNACKNOWLEDGED));
     }
 
     /// So that callers may put them into tasks.

@@ -11,6 +11,9 @@ use tokio_postgres::error::DbError;
 use super::connect::Target;
 use crate::error::{Error, ErrorKind};
 
+/// What to do about a connection that ended under way.
+pub(crate) const RESTARTED: &str = "the server is shutting down, or was told to end the connection: run again";
+
 /// An error that the server reported.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ServerError {
@@ -124,14 +127,28 @@ pub fn sqlstate(error: &Error) -> Option<&str> {
 pub fn query_error(context: impl Into<String>, error: tokio_postgres::Error) -> Error {
     match error.as_db_error() {
         Some(db) => server(context, ServerError::from(db)),
-        None if error.is_closed() || io_cause(&error).is_some() => Error::transient(context).source(error),
+        None if error.is_closed() || io_cause(&error).is_some() => {
+            Error::transient(context).source(error).hint(RESTARTED)
+        }
         None => Error::run(context).source(error),
     }
 }
 
 /// An error that the server reported; `context` says what was being done.
 pub(crate) fn server(context: impl Into<String>, error: ServerError) -> Error {
-    Error::new(error.kind(), context).source(error)
+    let hint = match error.code.as_str() {
+        "57P01" | "57P02" | "57P03" => Some(RESTARTED),
+        "40001" if error.message.contains("recovery") => Some(
+            "the standby removed rows that the query still needed: set hot_standby_feedback = on there, or raise \
+             max_standby_streaming_delay",
+        ),
+        _ => None,
+    };
+    let error = Error::new(error.kind(), context).source(error);
+    match hint {
+        Some(hint) => error.hint(hint),
+        None => error,
+    }
 }
 
 /// The connection broke, or what came over it made no sense.
@@ -139,8 +156,8 @@ pub(crate) fn lost(error: io::Error) -> Error {
     match error.kind() {
         io::ErrorKind::InvalidData => protocol(error.to_string()),
         io::ErrorKind::UnexpectedEof => Error::transient("the server closed the connection unexpectedly")
-            .hint("its log may say why; it, or something on the way, may have been restarted"),
-        _ => Error::transient("the connection to the server broke").source(error),
+            .hint("its log may say why; it, or something on the way, may have been restarted: run again"),
+        _ => Error::transient("the connection to the server broke").source(error).hint(RESTARTED),
     }
 }
 
@@ -255,15 +272,18 @@ impl Failure {
 
 fn io_failure(cannot: String, error: io::Error) -> Error {
     use io::ErrorKind::*;
-    let hint = match error.kind() {
-        ConnectionRefused => "is the server running, and are `host` and `port` right?",
-        NotFound => "there is no such socket; is the server running, and are `host` and `port` right?",
-        PermissionDenied => "this user may not open the server's socket",
-        HostUnreachable | NetworkUnreachable => "there is no route to the host",
-        UnexpectedEof | ConnectionReset => "the server hung up; its log may say why",
+    // A server that is being restarted does not listen, or hangs up.
+    let (failed, hint): (fn(String) -> Error, _) = match error.kind() {
+        ConnectionRefused => (Error::transient, "is the server running, and are `host` and `port` right?"),
+        NotFound => {
+            (Error::transient, "there is no such socket; is the server running, and are `host` and `port` right?")
+        }
+        PermissionDenied => (Error::run, "this user may not open the server's socket"),
+        HostUnreachable | NetworkUnreachable => (Error::run, "there is no route to the host"),
+        UnexpectedEof | ConnectionReset | BrokenPipe => (Error::transient, "the server hung up; its log may say why"),
         _ => return Error::run(cannot).source(error),
     };
-    Error::run(cannot).source(error).hint(hint)
+    failed(cannot).source(error).hint(hint)
 }
 
 fn tls_hint(error: &io::Error) -> &'static str {

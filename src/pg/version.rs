@@ -65,6 +65,17 @@ impl ServerVersion {
         if self.is(15) { all } else { &all[..2] }
     }
 
+    /// Whether a walsender answers while it passes over the changes of one transaction that nobody wants: any (16), or one
+    /// that runs pgoutput (15).
+    pub fn answers_while_decoding(self, plugin: &str) -> bool {
+        self.is(16) || self.is(15) && plugin == "pgoutput"
+    }
+
+    /// Whether the log of a standby can be read (16).
+    pub fn decodes_on_standby(self) -> bool {
+        self.is(16)
+    }
+
     /// The settings that bound how long a session may live. `statement_timeout` and `lock_timeout` are older.
     pub fn session_timeouts(self) -> impl Iterator<Item = &'static str> {
         let all =

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::error::{Error, Result};
 use crate::pg::connect::{Client, Server};
@@ -12,6 +12,11 @@ use crate::pg::{Lsn, quote};
 
 /// How long to wait for a slot that somebody is making: as long as [`ExportedSnapshot::create`] would try it.
 const MAKING_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Why a standby gave a slot up, where it does not say more (16).
+const CONFLICT: &str = "it conflicted with recovery";
+/// How long to wait on a standby for its primary to log which transactions are running: a busy one does so every 15 s.
+const STANDBY_PATIENCE: Duration = Duration::from_secs(30);
 
 /// A logical replication slot, as `pg_replication_slots` shows it.
 #[derive(Clone, Debug)]
@@ -32,6 +37,22 @@ pub struct Slot {
     pub invalid: Option<String>,
     /// `pg_replication_slots.wal_status` (13+): reserved, extended, unreserved or lost.
     pub wal_status: Option<String>,
+    /// Whether standbys are to have it too (17+).
+    pub failover: bool,
+    /// Whether it is a primary's, which this standby keeps in step for the day it takes over (17+).
+    pub synced: bool,
+}
+
+/// How long a slot is to last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lifetime {
+    /// As long as its session.
+    Temporary,
+    /// Until it is dropped.
+    Permanent {
+        /// Whether standbys are to have it too (17+).
+        failover: bool,
+    },
 }
 
 impl Slot {
@@ -43,7 +64,9 @@ impl Slot {
         // The columns that only newer servers have are read through jsonb, so that one query serves all versions.
         let sql = "SELECT s.slot_name::text, s.plugin::text, s.database::text, pg_catalog.current_database()::text, \
                    s.confirmed_flush_lsn::text, s.restart_lsn::text, s.active_pid, \
-                   j ->> 'wal_status', j ->> 'invalidation_reason', j ->> 'conflicting' \
+                   j ->> 'wal_status', j ->> 'invalidation_reason', j ->> 'conflicting', \
+                   coalesce((j ->> 'failover')::bool, false), \
+                   coalesce((j ->> 'synced')::bool, false) AND pg_catalog.pg_is_in_recovery() \
                    FROM pg_catalog.pg_replication_slots s, pg_catalog.to_jsonb(s) j WHERE s.slot_name::text = ANY ($1)";
         let rows =
             client.query(sql, &[&names]).await.map_err(|e| query_error("cannot read pg_replication_slots", e))?;
@@ -71,8 +94,8 @@ impl Slot {
         let invalid = match (reason, wal_status.as_deref()) {
             _ if unfinished => None,
             (Some(reason), _) => Some(reason),
+            (None, _) if conflicting => Some(CONFLICT.to_owned()),
             (None, Some("lost")) => Some("the WAL it needs was removed".to_owned()),
-            (None, _) if conflicting => Some("it conflicted with recovery".to_owned()),
             (None, _) if lsn(5).is_none() => Some("it holds no WAL position".to_owned()),
             _ => None,
         };
@@ -85,6 +108,8 @@ impl Slot {
             unfinished,
             invalid,
             wal_status,
+            failover: row.get(10),
+            synced: row.get(11),
         }))
     }
 
@@ -110,20 +135,35 @@ impl Slot {
         }
     }
 
-    /// The error for a slot that the server gave up, if it did.
+    /// The error for a slot that can't be read here, if it can't.
     pub fn check_usable(&self) -> Result<()> {
-        match &self.invalid {
-            None => Ok(()),
-            Some(reason) => Err(Error::run(format!(
-                "replication slot \"{}\" can't be read any more ({reason}): changes since {} are lost",
-                self.name, self.confirmed_flush
+        if self.synced {
+            return Err(Error::run(format!(
+                "replication slot \"{}\" belongs to this standby's primary: it can't be read here",
+                self.name
             ))
-            .hint(format!(
-                "drop it: SELECT pg_drop_replication_slot({}); and start with an empty state, or set on_slot_lost to \
-                 copy_again to have it made anew and its streams copied again; raise max_slot_wal_keep_size",
-                quote::literal(&self.name).trim_start(),
-            ))),
+            .hint(
+                "read from the primary, and from here once it is promoted; or make a slot of another name on this standby, \
+                 for a tap with a state of its own",
+            ));
         }
+        let Some(reason) = &self.invalid else { return Ok(()) };
+        let prevention = match reason.as_str() {
+            "rows_removed" => "set hot_standby_feedback = on and give the standby a slot with primary_slot_name",
+            "wal_level_insufficient" => "keep wal_level = logical on the primary",
+            "idle_timeout" => "raise idle_replication_slot_timeout or run more often",
+            CONFLICT => "set hot_standby_feedback = on, and keep wal_level = logical on the primary",
+            _ => "raise max_slot_wal_keep_size",
+        };
+        Err(Error::run(format!(
+            "replication slot \"{}\" can't be read any more ({reason}): changes since {} are lost",
+            self.name, self.confirmed_flush
+        ))
+        .hint(format!(
+            "drop it: SELECT pg_drop_replication_slot({}); and start with an empty state, or set on_slot_lost to \
+             copy_again to have it made anew and its streams copied again; {prevention}",
+            quote::literal(&self.name).trim_start(),
+        )))
     }
 }
 
@@ -140,17 +180,40 @@ impl ExportedSnapshot {
     /// Makes a slot and exports its snapshot. A temporary slot goes with this value.
     ///
     /// The server waits for every transaction that is writing now, anywhere in the cluster: for 10 s for a temporary slot,
-    /// which a copy can do without, for a minute otherwise.
-    pub async fn create(server: &Server, name: &str, plugin: &str, temporary: bool) -> Result<ExportedSnapshot> {
-        let mut session = server.replication_session().await?;
-        session.query(if temporary { "SET lock_timeout = '10s'" } else { "SET lock_timeout = '60s'" }).await?;
-        let sql = format!(
-            "CREATE_REPLICATION_SLOT {}{} LOGICAL {} EXPORT_SNAPSHOT",
-            quote::ident(name),
-            if temporary { " TEMPORARY" } else { "" },
-            quote::ident(plugin),
-        );
-        let rows = session.query(&sql).await.map_err(|e| explain_refusal(e, plugin))?;
+    /// which a copy can do without, for a minute otherwise. A standby has no such limit, and waits for a word of its primary
+    /// besides.
+    pub async fn create(server: &Server, name: &str, plugin: &str, lifetime: Lifetime) -> Result<ExportedSnapshot> {
+        let (mut session, lock_timeout) = match lifetime {
+            Lifetime::Temporary => (server.replication_session_now().await?, "SET lock_timeout = '10s'"),
+            Lifetime::Permanent { .. } => (server.replication_session().await?, "SET lock_timeout = '60s'"),
+        };
+        session.query(lock_timeout).await?;
+        let (name, plugin_name) = (quote::ident(name), quote::ident(plugin));
+        let sql = match lifetime {
+            Lifetime::Temporary => {
+                format!("CREATE_REPLICATION_SLOT {name} TEMPORARY LOGICAL {plugin_name} EXPORT_SNAPSHOT")
+            }
+            Lifetime::Permanent { failover: false } => {
+                format!("CREATE_REPLICATION_SLOT {name} LOGICAL {plugin_name} EXPORT_SNAPSHOT")
+            }
+            Lifetime::Permanent { failover: true } => {
+                format!("CREATE_REPLICATION_SLOT {name} LOGICAL {plugin_name} (SNAPSHOT 'export', FAILOVER)")
+            }
+        };
+        let patience = if is_standby(&mut session).await? { STANDBY_PATIENCE } else { Duration::MAX };
+        let rows = match timeout(patience, session.query(&sql)).await {
+            Ok(rows) => rows.map_err(|e| explain_refusal(e, plugin))?,
+            Err(_) => {
+                return Err(Error::transient(format!(
+                    "the standby's primary has not told it within {} s which transactions are running",
+                    STANDBY_PATIENCE.as_secs()
+                ))
+                .hint(
+                    "a slot on a standby has to wait for that: run SELECT pg_log_standby_snapshot() on the primary \
+                     meanwhile, or look there for a transaction that has been writing for long",
+                ));
+            }
+        };
         let row = rows.into_iter().next().unwrap_or_default();
         let text = |i: usize| row.get(i).cloned().flatten();
         match (text(1).and_then(|lsn| lsn.parse().ok()), text(2)) {
@@ -163,6 +226,12 @@ impl ExportedSnapshot {
     pub async fn close(self) {
         self.session.close().await;
     }
+}
+
+/// Whether the server is a standby.
+pub async fn is_standby(session: &mut Session) -> Result<bool> {
+    let rows = session.query("SELECT pg_catalog.pg_is_in_recovery()").await?;
+    Ok(rows.first().and_then(|row| row.first()?.as_deref()) == Some("t"))
 }
 
 /// Whether a slot could not be made for want of a free slot or sender, or because writers did not finish in time: a
@@ -193,6 +262,12 @@ pub fn explain_refusal(error: Error, plugin: &str) -> Error {
                 .to_owned(),
         ),
         Some("42501") => Some("give the role the right: ALTER ROLE … REPLICATION".to_owned()),
+        // Its own words differ; before 16 no standby decodes.
+        Some("0A000" | "55000") if text.contains("recovery") => Some(
+            "the log of a standby can be read from PostgreSQL 16 on: read from the primary, and only the tables from the \
+             standby (use_secondary)"
+                .to_owned(),
+        ),
         _ if text.contains("wal_level") => Some("set wal_level = logical in postgresql.conf and restart".to_owned()),
         _ => None,
     };

@@ -18,10 +18,14 @@ use crate::error::{Error, Result};
 use crate::pg::connect::Server;
 use crate::pg::error::sqlstate;
 use crate::pg::wire::{ReplicationReader, ReplicationWriter, Session};
-use crate::pg::{Lsn, quote};
+use crate::pg::{Lsn, ServerVersion, quote};
 
 /// How often a status goes out; the server's default patience is 60 s. More often where it has less.
 const STATUS_INTERVAL: Duration = Duration::from_secs(10);
+/// A server that leaves a question unanswered for so long is gone, where it sets no limit itself or may be silent for long.
+const LONG_PATIENCE: Duration = Duration::from_secs(1800);
+/// Elsewhere after so many times wal_sender_timeout, within which it expects an answer itself.
+const PATIENCE_FACTOR: u32 = 10;
 /// How long to wait for a slot that another process still reads: the last run may just be ending.
 const SLOT_IN_USE: Duration = Duration::from_secs(10);
 /// How long the end of a stream may take.
@@ -53,6 +57,7 @@ pub struct WalStream {
     feedback: Feedback,
     status: JoinHandle<Option<ReplicationWriter>>,
     plugin: &'static str,
+    answer_patience: Duration,
 }
 
 /// Tells the server things; every copy talks to the same stream.
@@ -93,11 +98,11 @@ impl WalStream {
             .collect();
         let sql = format!("START_REPLICATION SLOT {} LOGICAL {start} ({})", quote::ident(slot), options.join(", "));
         let give_up = Instant::now() + SLOT_IN_USE;
-        let (reader, writer, status_interval) = loop {
+        let (reader, writer, times) = loop {
             let mut session = server.replication_session().await?;
-            let interval = status_interval(&mut session).await?;
+            let times = Times::of(&mut session, plugin.name()).await?;
             match session.start_replication(&sql).await {
-                Ok((reader, writer)) => break (reader, writer, interval),
+                Ok((reader, writer)) => break (reader, writer, times),
                 // object_in_use: the server's message names the process
                 Err(error) if sqlstate(&error) == Some("55006") => {
                     if Instant::now() >= give_up {
@@ -112,8 +117,20 @@ impl WalStream {
         };
         let received = Arc::new(AtomicU64::new(start.0));
         let (commands, waiting) = mpsc::unbounded_channel();
-        let status = tokio::spawn(send_status(writer, waiting, Arc::clone(&received), status_interval));
-        Ok(WalStream { reader, received, feedback: Feedback { commands }, status, plugin: plugin.name() })
+        let status = tokio::spawn(send_status(writer, waiting, Arc::clone(&received), times.status_interval));
+        Ok(WalStream {
+            reader,
+            received,
+            feedback: Feedback { commands },
+            status,
+            plugin: plugin.name(),
+            answer_patience: times.answer_patience,
+        })
+    }
+
+    /// How long [`Feedback::request_reply`] may go unanswered by a server that is alive.
+    pub fn answer_patience(&self) -> Duration {
+        self.answer_patience
     }
 
     /// A handle to talk back with.
@@ -158,13 +175,32 @@ impl WalStream {
     }
 }
 
-/// How often this server has to hear from the tap. While nobody takes the changes, its own question is not seen.
-async fn status_interval(session: &mut Session) -> Result<Duration> {
-    let rows = session.query("SELECT setting FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout'").await?;
-    let timeout = rows.first().and_then(|row| row.first()?.as_deref()?.parse().ok());
-    // Milliseconds; 0 is no limit.
-    let timeout = timeout.filter(|timeout| *timeout > 0).map(Duration::from_millis);
-    Ok(timeout.map_or(STATUS_INTERVAL, |timeout| STATUS_INTERVAL.min(timeout / 3)))
+/// How long the two sides of a stream wait for each other.
+#[derive(Debug, PartialEq)]
+struct Times {
+    status_interval: Duration,
+    answer_patience: Duration,
+}
+
+impl Times {
+    async fn of(session: &mut Session, plugin: &str) -> Result<Times> {
+        let sql = "SELECT setting FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout'";
+        let rows = session.query(sql).await?;
+        let millis = rows.first().and_then(|row| row.first()?.as_deref()?.parse().ok()).unwrap_or(0);
+        Ok(Times::new(millis, session.server_version(), plugin))
+    }
+
+    /// By the server's wal_sender_timeout; 0 is no limit.
+    fn new(timeout_millis: u64, version: ServerVersion, plugin: &str) -> Times {
+        let timeout = Some(timeout_millis).filter(|millis| *millis > 0).map(Duration::from_millis);
+        Times {
+            // While nobody takes the changes, the server's own question is not seen.
+            status_interval: timeout.map_or(STATUS_INTERVAL, |timeout| STATUS_INTERVAL.min(timeout / 3)),
+            answer_patience: timeout
+                .filter(|_| version.answers_while_decoding(plugin))
+                .map_or(LONG_PATIENCE, |timeout| timeout.saturating_mul(PATIENCE_FACTOR).min(LONG_PATIENCE)),
+        }
+    }
 }
 
 /// Sends a status now and then; gives the writing side back when the stream is to end.
@@ -257,6 +293,18 @@ mod tests {
         assert_eq!(message[1..9], 5u64.to_be_bytes());
         assert_eq!(message[9..25], [0; 16]);
         assert_eq!(message[33], 1);
+    }
+
+    #[test]
+    fn the_server_says_how_long_to_wait() {
+        let (secs, at) = (Duration::from_secs, ServerVersion::parse);
+        let times = |status_interval, answer_patience| Times { status_interval, answer_patience };
+        assert_eq!(Times::new(60_000, at("15.18"), "pgoutput"), times(secs(10), secs(600)));
+        assert_eq!(Times::new(3_000, at("16.0"), "wal2json"), times(secs(1), secs(30)));
+        assert_eq!(Times::new(3_000, at("15.18"), "wal2json"), times(secs(1), LONG_PATIENCE));
+        assert_eq!(Times::new(3_000, at("14.0"), "pgoutput"), times(secs(1), LONG_PATIENCE));
+        assert_eq!(Times::new(0, at("18.0"), "pgoutput"), times(secs(10), LONG_PATIENCE));
+        assert_eq!(Times::new(u64::MAX, at("18.0"), "pgoutput"), times(secs(10), LONG_PATIENCE));
     }
 
     #[test]

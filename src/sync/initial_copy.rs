@@ -21,7 +21,7 @@ use crate::pg::connect::Server;
 use crate::pg::quote;
 use crate::pg::table::{Column, Table};
 use crate::pg::wire::Session;
-use crate::replication::slot::{ExportedSnapshot, is_no_slot_now};
+use crate::replication::slot::{ExportedSnapshot, Lifetime, is_no_slot_now, is_standby};
 use crate::state::Copy;
 
 /// Streams whose copies start within this time of each other share a snapshot. An older one holds back vacuum for longer
@@ -130,9 +130,10 @@ impl<'a> Copier<'a> {
             Some(exported) => Some(exported),
             None => {
                 let name = format!("tap_postgres_rs_copy_{}_{}", session.process_id(), version_now());
-                match ExportedSnapshot::create(&self.env.primary, &name, "pgoutput", true).await {
+                match ExportedSnapshot::create(&self.env.primary, &name, "pgoutput", Lifetime::Temporary).await {
                     Ok(exported) => Some(exported),
-                    Err(error) if is_no_slot_now(&error) => {
+                    // A standby's snapshot does not list the transactions that are running.
+                    Err(error) if is_no_slot_now(&error) && !is_standby(session).await? => {
                         tracing::info!(
                             "no temporary slot for the copy ({error}); its changes are streamed in this run instead"
                         );

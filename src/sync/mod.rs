@@ -57,7 +57,7 @@ fn version_now() -> i64 {
 ///
 /// After an error or when dropped at any await, [`Context::cut_short`] makes the state right.
 pub async fn sync(ctx: &mut Context, env: &Env, catalog: Option<Catalog>) -> Result<()> {
-    let client = env.tables().connect_patiently().await?;
+    let client = env.tables().connect().await?;
     let selected = select::select(&client, env, catalog).await?;
     let plans = selected.plans;
     tracing::info!("selected streams: {}", plans.iter().map(|plan| plan.id.as_str()).collect::<Vec<_>>().join(", "));

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::Env;
-use super::log_based::wal_level;
+use super::log_based::obstacle;
 use super::plan::StreamPlan;
 use crate::catalog::Catalog;
 use crate::discovery::{Scope, discover, nothing_readable};
@@ -141,9 +141,8 @@ fn without_log(table: &Table) -> Option<&'static str> {
 /// Whether the server can serve LOG_BASED, or why not.
 async fn ask(env: &Env) -> Result<Result<(), String>> {
     let client = env.primary.connect().await?;
-    let wal_level = wal_level(&client).await?;
-    if wal_level != "logical" {
-        return Ok(Err(format!("the server's wal_level is {wal_level}")));
+    if let Some((why, _)) = obstacle(&client).await? {
+        return Ok(Err(why));
     }
     let candidates = env.config.slot_candidates();
     let slot = Slot::find(&client, &candidates).await?;

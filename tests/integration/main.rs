@@ -12,6 +12,7 @@ mod harness_tests;
 mod incremental;
 mod log_based;
 mod memory;
+mod outages;
 mod pipelinewise;
 mod reference;
 mod selection;

@@ -5,7 +5,7 @@ use postgres_protocol::message::frontend;
 use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
 
 use super::frame::Frames;
-use super::session::{Session, log_notice};
+use super::session::Session;
 use super::stream::Stream;
 use crate::error::{Error, Result};
 use crate::pg::error::{ServerError, lost, protocol, server};
@@ -53,11 +53,13 @@ pub struct ReplicationReader {
     done: bool,
     /// The server has shut down and does not wait for an answer.
     gone: bool,
+    /// Its last warning, which it may repeat without end.
+    warning: String,
 }
 
 impl ReplicationReader {
     pub(super) fn new(stream: ReadHalf<Stream>, frames: Frames) -> Self {
-        ReplicationReader { stream, frames, done: false, gone: false }
+        ReplicationReader { stream, frames, done: false, gone: false, warning: String::new() }
     }
 
     /// The next message: the payload of one CopyData. `None` when the server has ended the stream, because it was asked
@@ -75,7 +77,14 @@ impl ReplicationReader {
                     let error = ServerError::parse(self.frames.body(&frame));
                     return Err(server("the replication stream broke off", error));
                 }
-                b'N' => log_notice(self.frames.body(&frame)),
+                b'N' => {
+                    let notice = ServerError::parse(self.frames.body(&frame));
+                    // Such as what it waits for before it sends more.
+                    if notice.severity == "WARNING" && notice.message != self.warning {
+                        tracing::warn!("the server warns: {notice}");
+                        self.warning = notice.message;
+                    }
+                }
                 b'S' => {}
                 tag => return Err(protocol(format_args!("unexpected message of type {:?}", char::from(tag)))),
             }

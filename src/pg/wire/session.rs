@@ -218,7 +218,7 @@ impl Session {
     }
 }
 
-pub(super) fn log_notice(body: &[u8]) {
+fn log_notice(body: &[u8]) {
     let notice = ServerError::parse(body);
     tracing::debug!("{}: {}", notice.severity, notice.message);
 }

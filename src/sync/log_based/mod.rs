@@ -24,7 +24,7 @@ use crate::pg::{Lsn, quote};
 use crate::replication::OutputPlugin;
 use crate::replication::pgoutput::Pgoutput;
 use crate::replication::publication::{self, Publications};
-use crate::replication::slot::{ExportedSnapshot, Slot};
+use crate::replication::slot::{ExportedSnapshot, Lifetime, Slot};
 use crate::replication::wal2json::{self, Wal2json};
 use crate::state::State;
 
@@ -58,9 +58,10 @@ pub(super) async fn prepare(env: &Env, client: &Client, plans: &mut [StreamPlan]
         Some(slot) => (slot.name.clone(), slot.plugin.clone()),
         None => (candidates.last().cloned().unwrap_or_default(), config.output_plugin.as_str().to_owned()),
     };
+    let failover = found.as_ref().is_some_and(|slot| slot.failover);
     let slot = match found {
-        Some(slot) if lost => {
-            if config.on_slot_lost == OnSlotLost::Fail {
+        Some(slot) if lost || slot.synced => {
+            if slot.synced || config.on_slot_lost == OnSlotLost::Fail {
                 slot.check_usable()?;
             }
             tracing::warn!("replication slot \"{name}\" is lost; making it anew and copying its streams again");
@@ -69,13 +70,8 @@ pub(super) async fn prepare(env: &Env, client: &Client, plans: &mut [StreamPlan]
         }
         Some(slot) => Some(slot),
         None => {
-            let level = wal_level(client).await?;
-            if level != "logical" {
-                return Err(Error::run(format!("LOG_BASED needs wal_level = logical, and the server's is {level}"))
-                    .hint(
-                        "set it in the server's configuration and restart it (on Amazon RDS: rds.logical_replication = 1), \
-                         or choose another replication method",
-                    ));
+            if let Some((why, hint)) = obstacle(client).await? {
+                return Err(Error::run(format!("LOG_BASED is not possible: {why}")).hint(hint));
             }
             let bookmarked = plans.iter().find(|plan| is_streamed(plan, state));
             match (bookmarked, config.on_slot_lost) {
@@ -113,7 +109,8 @@ pub(super) async fn prepare(env: &Env, client: &Client, plans: &mut [StreamPlan]
             (slot.confirmed_flush, slot.restart_lsn.unwrap_or(slot.confirmed_flush), None)
         }
         None => {
-            let exported = ExportedSnapshot::create(&env.primary, &name, &plugin_name, false).await?;
+            let exported =
+                ExportedSnapshot::create(&env.primary, &name, &plugin_name, Lifetime::Permanent { failover }).await?;
             tracing::info!("created the replication slot \"{name}\" ({plugin_name}) at {}", exported.consistent_point);
             // Where a new slot starts, nothing was there to be read: every stream begins with a copy.
             copy_again.extend(plans.iter().map(|plan| plan.id.clone()));
@@ -145,10 +142,25 @@ async fn missing_slot(env: &Env, client: &Client, name: &str, plugin: &str, plan
         .hint(format!("create it: {}; or set create_replication_slot to true", sql.join("; "))))
 }
 
-/// The server's `wal_level`: no slot can be made unless it is logical.
-pub(super) async fn wal_level(client: &Client) -> Result<String> {
-    let sql = "SELECT pg_catalog.current_setting('wal_level')";
-    Ok(client.query_one(sql, &[]).await.map_err(|e| query_error("cannot read wal_level", e))?.get(0))
+/// Why no slot can be made on this server, and what to do about it, if so.
+pub(super) async fn obstacle(client: &Client) -> Result<Option<(String, &'static str)>> {
+    let sql = "SELECT pg_catalog.current_setting('wal_level'), pg_catalog.pg_is_in_recovery()";
+    let row = client.query_one(sql, &[]).await.map_err(|e| query_error("cannot read wal_level", e))?;
+    let (level, standby): (&str, bool) = (row.get(0), row.get(1));
+    if standby && !client.server_version().decodes_on_standby() {
+        return Ok(Some((
+            "the server is a standby older than PostgreSQL 16".to_owned(),
+            "set `host` to the primary, and use_secondary to copy tables from this standby; or choose another replication \
+             method",
+        )));
+    }
+    Ok((level != "logical").then(|| {
+        (
+            format!("the server's wal_level is {level}"),
+            "set wal_level = logical in its configuration and restart it (on Amazon RDS: rds.logical_replication = 1), or \
+             choose another replication method",
+        )
+    }))
 }
 
 /// The slot is gone, and with it the changes since the bookmarks.

@@ -11,7 +11,7 @@ use super::silence::{FIRST_ASK, IDLE, Silence};
 use super::state_file::StateFile;
 use crate::error::{Error, Result};
 use crate::pg::Lsn;
-use crate::pg::error::query_error;
+use crate::pg::error::{RESTARTED, query_error};
 use crate::replication::bulk::BulkRead;
 use crate::replication::stream::{Event, Feedback, WalStream};
 use crate::replication::{Change, OutputPlugin};
@@ -23,9 +23,6 @@ use crate::sync::plan::RecordEnd;
 const STATE_CHANGES: u64 = 10_000;
 /// or after so long.
 const STATE_INTERVAL: Duration = Duration::from_secs(10);
-/// A server that leaves a question unanswered for so long is gone. One that decodes a huge transaction may be silent for
-/// long, and dead peers are found by TCP.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(1800);
 
 /// Where a run ends.
 pub(super) struct End {
@@ -127,7 +124,13 @@ impl<'a> Phase<'a> {
             feedback.acknowledge(lsn);
         }
         feedback.request_reply();
-        self.stream(ctx, stream, source.plugin.as_mut()).await
+        let client = self.applier.client;
+        tokio::select! {
+            read = self.stream(ctx, stream, source.plugin.as_mut()) => read,
+            // A server that shuts down ends this connection at once. Its walsender stays until all that it has sent was
+            // taken, and so would the server while nobody takes what the tap prints.
+            () = client.ended() => Err(Error::transient("the server ended a connection of this run").hint(RESTARTED)),
+        }
     }
 
     /// Writes the last STATE of the phase.
@@ -142,14 +145,13 @@ impl<'a> Phase<'a> {
     async fn stream(&mut self, ctx: &mut Context, mut stream: WalStream, plugin: &mut dyn OutputPlugin) -> Result<()> {
         let config = &self.applier.env.config;
         let (bounded, poll) = (config.break_at_end_lsn, config.logical_poll());
-        let mut silence = Silence::new();
+        let mut silence = Silence::new(stream.answer_patience());
         silence.asked = Some(Instant::now());
         loop {
             match timeout(silence.wait, stream.next()).await {
                 Ok(event) => match event? {
                     None => {
-                        return Err(Error::transient("the server ended the replication stream")
-                            .hint("it is shutting down or was told to end the connection; run again"));
+                        return Err(Error::transient("the server ended the replication stream").hint(RESTARTED));
                     }
                     Some(Event::Data { start, payload }) => {
                         let change = plugin.decode(payload)?;
@@ -157,7 +159,7 @@ impl<'a> Phase<'a> {
                             break;
                         }
                         if silence.wait != FIRST_ASK || silence.asked.is_some() {
-                            silence = Silence::new();
+                            silence = Silence::new(stream.answer_patience());
                         }
                     }
                     Some(Event::Keepalive { wal_end }) => {
@@ -244,11 +246,14 @@ impl<'a> Phase<'a> {
             tracing::info!("ending after logical_poll_total_seconds without a message");
             return Ok(true);
         }
-        if silence.asked.is_some_and(|asked| self.clock - asked >= ANSWER_PATIENCE) {
+        if silence.asked.is_some_and(|asked| self.clock - asked >= silence.patience) {
             return Err(Error::transient(format!(
-                "the server has not answered for {} s; the connection is dead",
-                ANSWER_PATIENCE.as_secs()
-            )));
+                "the server has not answered for {} s: the connection is dead",
+                silence.patience.as_secs()
+            ))
+            .hint(
+                "look at the network and the server, and run again; the limit follows the server's wal_sender_timeout",
+            ));
         }
         silence.wait = (silence.wait * 2).min(IDLE);
         silence.wake = self.clock + silence.wait;

@@ -74,13 +74,21 @@ fn give_version(state: &mut State, live: &Live, confirmed_flush: Lsn) {
 }
 
 /// Where the log ends now, with something behind it, so that decoding gets there: a logical message or, where another
-/// tap may read it, an empty transaction.
+/// tap may read it or the role may not write it, an empty transaction. A standby has replayed whole records.
 async fn end_position(client: &Client) -> Result<End> {
     // wal2json passes messages on, and the reference up to 2.1.0 fails on them, now and in every run to come.
-    let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_replication_slots \
+    let sql = "SELECT pg_catalog.pg_is_in_recovery(), EXISTS (SELECT FROM pg_catalog.pg_replication_slots \
                WHERE plugin = 'wal2json' AND database = pg_catalog.current_database())";
     let row = client.query_one(sql, &[]).await.map_err(|e| query_error("cannot read the replication slots", e))?;
-    let marked = if row.get(0) { end_by_transaction(client).await? } else { end_by_message(client).await };
+    let (standby, others_listen): (bool, bool) = (row.get(0), row.get(1));
+    if standby {
+        return Ok(End { lsn: wal_end(client).await?, of_record: true });
+    }
+    let by_message = if others_listen { None } else { end_by_message(client).await };
+    let marked = match by_message {
+        Some(lsn) => Some(lsn),
+        None => end_by_transaction(client).await?,
+    };
     match marked {
         Some(lsn) => Ok(End { lsn, of_record: true }),
         None => Ok(End { lsn: wal_end(client).await?, of_record: false }),
@@ -110,7 +118,7 @@ async fn end_by_transaction(client: &Client) -> Result<Option<Lsn>> {
     Ok(Some(lsn))
 }
 
-/// The position that a transaction tells; none on a standby, or without the right to what it calls.
+/// The position that a transaction tells; none without the right to what it calls.
 async fn marked(client: &Client, sql: &str) -> Option<Lsn> {
     match client.simple_query(sql).await {
         Ok(messages) => messages.iter().find_map(|message| match message {

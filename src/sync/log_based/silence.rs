@@ -22,19 +22,22 @@ pub(super) struct Silence {
     /// When the wait is over. Keepalives, of which a server with busy neighbours sends many, don't put it off.
     pub(super) wake: Instant,
     pub(super) asked: Option<Instant>,
+    /// How long the answer may take.
+    pub(super) patience: Duration,
     /// Answers that brought nothing new.
     standstill: u32,
     last_answer: Lsn,
 }
 
 impl Silence {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(patience: Duration) -> Self {
         let now = Instant::now();
         Silence {
             since: now,
             wait: FIRST_ASK,
             wake: now + FIRST_ASK,
             asked: None,
+            patience,
             standstill: 0,
             last_answer: Lsn::INVALID,
         }

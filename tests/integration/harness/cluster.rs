@@ -71,9 +71,16 @@ impl Cluster {
 
     /// A hot standby of this server.
     pub(crate) fn standby(&self) -> Arc<Cluster> {
+        let cluster = self.stopped_standby("");
+        cluster.start_again();
+        cluster
+    }
+
+    /// The same with settings of its own, to be started by [`Cluster::start_again`] or [`Cluster::launch`].
+    pub(crate) fn stopped_standby(&self, settings: &str) -> Arc<Cluster> {
         let cluster = Cluster::supervised(self.port);
         cluster.command(&format!("basebackup {}", self.dir.display()));
-        cluster.command("start");
+        cluster.append("data/postgresql.conf", settings);
         Arc::new(cluster)
     }
 
@@ -123,6 +130,16 @@ impl Cluster {
     /// Starts the server again after [`Cluster::stop`].
     pub(crate) fn start_again(&self) {
         self.command("start");
+    }
+
+    /// The same without waiting until it takes connections.
+    pub(crate) fn launch(&self) {
+        self.command("launch");
+    }
+
+    /// Makes a standby a primary; does not wait until it is one.
+    pub(crate) fn promote(&self) {
+        self.command("promote");
     }
 
     /// Appends to a file of the cluster, such as `data/pg_hba.conf`.

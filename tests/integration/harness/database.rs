@@ -97,6 +97,13 @@ impl TestDb {
         Session::open(self.command().arg("-qAt"))
     }
 
+    /// An open psql on a walsender, which nobody else has meanwhile.
+    pub(crate) fn walsender(&self) -> Session {
+        let mut command = self.cluster.program("psql");
+        command.args(["-X", "-qAt", "-d", &format!("dbname={} replication=database", self.name)]);
+        Session::open(&mut command)
+    }
+
     /// The name of the slot that the tap looks for in this database.
     pub(crate) fn slot_name(&self) -> String {
         format!("pipelinewise_{}", self.name)

@@ -3,6 +3,7 @@
 use std::io::{self, BufRead, BufReader};
 use std::process::Child;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,9 @@ pub(crate) struct Running {
     lines: Receiver<io::Result<String>>,
     stdout: String,
     messages: Vec<Message>,
-    stderr: Option<JoinHandle<String>>,
+    stderr: Option<JoinHandle<()>>,
+    /// What has come of it so far.
+    log: Arc<Mutex<String>>,
     /// Holds the program's files.
     tap: Tap,
 }
@@ -27,7 +30,15 @@ impl Running {
     pub(crate) fn start(tap: Tap) -> Running {
         let mut child = tap.command().spawn().expect("run the tap");
         let stdout = BufReader::new(child.stdout.take().expect("a piped stdout"));
-        let stderr = gather(child.stderr.take().expect("a piped stderr"));
+        let stderr = BufReader::new(child.stderr.take().expect("a piped stderr"));
+        let log = Arc::new(Mutex::new(String::new()));
+        let logged = Arc::clone(&log);
+        let stderr = thread::spawn(move || {
+            for line in stderr.lines() {
+                let line = line.expect("the tap logs UTF-8") + "\n";
+                logged.lock().expect("only strings are put there").push_str(&line);
+            }
+        });
         let (sender, lines) = channel();
         thread::spawn(move || {
             for line in stdout.lines() {
@@ -37,7 +48,7 @@ impl Running {
                 }
             }
         });
-        Running { child, lines, stdout: String::new(), messages: Vec::new(), stderr: Some(stderr), tap }
+        Running { child, lines, stdout: String::new(), messages: Vec::new(), stderr: Some(stderr), log, tap }
     }
 
     /// The next message; `None` at the end of stdout. Fails where neither comes in time.
@@ -70,6 +81,20 @@ impl Running {
         }
     }
 
+    /// Waits until the log holds this text.
+    #[track_caller]
+    pub(crate) fn wait_for_log(&self, text: &str) {
+        let deadline = Instant::now() + self.tap.time_limit();
+        while !self.log().contains(text) {
+            assert!(Instant::now() < deadline, "{text:?} never came; the log:\n{}", self.log());
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn log(&self) -> String {
+        self.log.lock().expect("only strings are put there").clone()
+    }
+
     /// What has been read so far.
     pub(crate) fn messages(&self) -> &[Message] {
         &self.messages
@@ -91,7 +116,8 @@ impl Running {
         let timeout = self.tap.time_limit();
         let status = wait(&mut self.child, timeout);
         while self.next_message(timeout).is_some() {}
-        let stderr = self.stderr.take().expect("only taken here").join().expect("the thread that reads stderr");
+        self.stderr.take().expect("only taken here").join().expect("the thread that reads stderr");
+        let stderr = self.log();
         let Some(status) = status else { panic!("the tap did not end within {timeout:?}; stderr:\n{stderr}") };
         let (messages, stdout) = (std::mem::take(&mut self.messages), std::mem::take(&mut self.stdout));
         Output { messages, stdout, stderr, status }

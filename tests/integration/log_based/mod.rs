@@ -47,24 +47,24 @@ macro_rules! with_both_plugins {
         })+
     };
 }
-use with_both_plugins;
+pub(crate) use with_both_plugins;
 
 /// A database with tables, the slot that the tap looks for, and a catalog in which some of the tables are selected.
-struct Source {
-    db: TestDb,
-    slot: String,
-    catalog: Catalog,
+pub(crate) struct Source {
+    pub(crate) db: TestDb,
+    pub(crate) slot: String,
+    pub(crate) catalog: Catalog,
 }
 
 impl Source {
     /// On the shared server: no transaction of the test's may stay open.
     #[track_caller]
-    fn new(plugin: &str, sql: &str, streams: &[&str]) -> Source {
+    pub(crate) fn new(plugin: &str, sql: &str, streams: &[&str]) -> Source {
         Source::on(&Cluster::shared(), plugin, sql, streams)
     }
 
     #[track_caller]
-    fn on(cluster: &std::sync::Arc<Cluster>, plugin: &str, sql: &str, streams: &[&str]) -> Source {
+    pub(crate) fn on(cluster: &std::sync::Arc<Cluster>, plugin: &str, sql: &str, streams: &[&str]) -> Source {
         let db = TestDb::on(cluster, &format!("log_{plugin}"));
         db.psql(sql);
         let slot = db.replicate(plugin);
@@ -73,46 +73,46 @@ impl Source {
 
     /// Of a database that is set up already.
     #[track_caller]
-    fn of(db: TestDb, slot: String, streams: &[&str]) -> Source {
+    pub(crate) fn of(db: TestDb, slot: String, streams: &[&str]) -> Source {
         let catalog = select(Tap::new(&db).discover(), streams);
         Source { db, slot, catalog }
     }
 
-    fn tap(&self) -> Tap {
+    pub(crate) fn tap(&self) -> Tap {
         Tap::new(&self.db).catalog(&self.catalog)
     }
 
     #[track_caller]
-    fn run(&self, state: &Value) -> Output {
+    pub(crate) fn run(&self, state: &Value) -> Output {
         self.tap().state(state).run()
     }
 
     /// The state after the first run, which copies.
     #[track_caller]
-    fn copied(&self) -> Value {
+    pub(crate) fn copied(&self) -> Value {
         self.tap().run().last_state().clone()
     }
 
     /// Runs after this SQL.
     #[track_caller]
-    fn run_after(&self, sql: &str, state: &Value) -> Output {
+    pub(crate) fn run_after(&self, sql: &str, state: &Value) -> Output {
         self.db.psql(sql);
         self.run(state)
     }
 
-    fn confirmed_flush(&self) -> u64 {
+    pub(crate) fn confirmed_flush(&self) -> u64 {
         self.db.confirmed_flush(&self.slot)
     }
 
     /// Where the server's log ends.
-    fn end(&self) -> u64 {
+    pub(crate) fn end(&self) -> u64 {
         self.db.lsn("pg_current_wal_insert_lsn()")
     }
 }
 
 /// Waits until a condition holds in the database.
 #[track_caller]
-fn wait_until(db: &TestDb, condition: &str) {
+pub(crate) fn wait_until(db: &TestDb, condition: &str) {
     let deadline = Instant::now() + Duration::from_secs(40);
     while db.query_one(&format!("select ({condition})::text")) != "true" {
         assert!(Instant::now() < deadline, "never came true: {condition}");
@@ -122,13 +122,13 @@ fn wait_until(db: &TestDb, condition: &str) {
 
 /// Selects tables of the schema public as LOG_BASED.
 #[track_caller]
-fn select(catalog: Catalog, tables: &[&str]) -> Catalog {
+pub(crate) fn select(catalog: Catalog, tables: &[&str]) -> Catalog {
     tables.iter().fold(catalog, |catalog, table| catalog.select(&format!("public-{table}"), "LOG_BASED"))
 }
 
 /// The position of a stream in a state.
 #[track_caller]
-fn lsn(state: &Value, table: &str) -> u64 {
+pub(crate) fn lsn(state: &Value, table: &str) -> u64 {
     let lsn = &state["bookmarks"][format!("public-{table}")]["lsn"];
     lsn.as_u64().unwrap_or_else(|| panic!("lsn {lsn} of {table} in {state}"))
 }
@@ -140,7 +140,7 @@ fn bookmark<'a>(state: &'a mut Value, table: &str) -> &'a mut Map<String, Value>
 
 /// A column of all records of a table, in order.
 #[track_caller]
-fn column(output: &Output, table: &str, column: &str) -> Vec<Value> {
+pub(crate) fn column(output: &Output, table: &str, column: &str) -> Vec<Value> {
     let records = output.records(&format!("public-{table}"));
     let value = |record: &&Map<String, Value>| {
         record.get(column).cloned().unwrap_or_else(|| panic!("{column} is absent in {record:?}"))
@@ -150,7 +150,7 @@ fn column(output: &Output, table: &str, column: &str) -> Vec<Value> {
 
 /// The same as integers.
 #[track_caller]
-fn numbers(output: &Output, table: &str, name: &str) -> Vec<i64> {
+pub(crate) fn numbers(output: &Output, table: &str, name: &str) -> Vec<i64> {
     column(output, table, name).iter().map(|value| value.as_i64().expect("an integer")).collect()
 }
 

@@ -1,0 +1,99 @@
+//! A server that is shut down or crashes in the middle of a run does not wait for the tap, and the next run goes on.
+
+use std::time::Instant;
+
+use serde_json::Value;
+
+use super::{
+    A_LOT, ITEM, LIMIT, SHUTDOWN, assert_same, confirm, copied, failed, fill, fill_a_lot, is_row, until_blocked,
+};
+use crate::harness::target::Target;
+use crate::harness::{Cluster, Output, Tap};
+use crate::log_based::{Source, with_both_plugins};
+
+with_both_plugins!(
+    a_shutdown_or_crash_in_mid_stream,
+    a_shutdown_while_the_reader_stalls,
+    a_shutdown_in_mid_copy,
+    a_shutdown_of_an_idle_stream,
+);
+
+/// Ends the server, which must not take long.
+#[track_caller]
+fn end(cluster: &Cluster, how: &str) {
+    let started = Instant::now();
+    cluster.stop(how);
+    assert!(started.elapsed() < SHUTDOWN, "{how}: the server waited for the tap for {:?}", started.elapsed());
+}
+
+/// The run that was cut off says so; the next one brings the rest.
+#[track_caller]
+fn goes_on(source: &Source, target: &mut Target, cut_off: Output, before: &Value) -> Value {
+    let state = confirm(target, &failed(cut_off, &["again"]), before);
+    source.db.cluster().start_again();
+    let next = source.run(&state);
+    let state = confirm(target, &next, &state);
+    assert_same(target, &source.db);
+    assert_eq!(source.run(&state).record_messages().count(), 0, "it came already");
+    state
+}
+
+fn a_shutdown_or_crash_in_mid_stream(plugin: &str) {
+    let cluster = Cluster::start("");
+    let source = Source::on(&cluster, plugin, ITEM, &["item"]);
+    let (mut target, mut state) = copied(&source);
+    for (round, (how, reader)) in
+        [("SIGINT", "stream"), ("SIGQUIT", "stream"), ("SIGINT", "bulk"), ("SIGQUIT", "bulk")].into_iter().enumerate()
+    {
+        let first = round as i64 * A_LOT;
+        source.db.psql(&fill_a_lot(first));
+        let mut running = source.tap().state(&state).config("wal_reader", reader).spawn();
+        running.wait_for(LIMIT, is_row(first + 3_000));
+        end(&cluster, how);
+        state = goes_on(&source, &mut target, running.finish(), &state);
+    }
+}
+
+/// What the server sent can't be taken from it while nobody takes it from the tap.
+fn a_shutdown_while_the_reader_stalls(plugin: &str) {
+    let cluster = Cluster::start("");
+    let source = Source::on(&cluster, plugin, ITEM, &["item"]);
+    let (mut target, mut state) = copied(&source);
+    for (round, reader) in ["stream", "bulk"].into_iter().enumerate() {
+        source.db.psql(&fill_a_lot(round as i64 * A_LOT));
+        let stalled = source.tap().state(&state).config("wal_reader", reader).stall();
+        until_blocked(&source);
+        end(&cluster, "SIGINT");
+        state = goes_on(&source, &mut target, stalled.finish(), &state);
+    }
+}
+
+fn a_shutdown_in_mid_copy(plugin: &str) {
+    let cluster = Cluster::start("");
+    let source = Source::on(&cluster, plugin, ITEM, &["item"]);
+    source.db.psql(&fill_a_lot(0));
+    for how in ["SIGINT", "SIGQUIT"] {
+        let stalled = source.tap().stall();
+        until_blocked(&source);
+        end(&cluster, how);
+        let mut target = Target::default();
+        let cut_off = stalled.finish();
+        let last = cut_off.last_state();
+        assert_eq!(last["bookmarks"]["public-item"]["xmin"], 1, "the copy is not done: {last}");
+        goes_on(&source, &mut target, cut_off, &Value::Null);
+    }
+}
+
+fn a_shutdown_of_an_idle_stream(plugin: &str) {
+    let cluster = Cluster::start("");
+    let source = Source::on(&cluster, plugin, ITEM, &["item"]);
+    let (mut target, mut state) = copied(&source);
+    for (id, how) in [(1, "SIGINT"), (2, "SIGQUIT")] {
+        let tap: Tap = source.tap().state(&state).config("break_at_end_lsn", false);
+        let mut running = tap.spawn();
+        source.db.psql(&fill(id, id));
+        running.wait_for(LIMIT, is_row(id));
+        end(&cluster, how);
+        state = goes_on(&source, &mut target, running.finish(), &state);
+    }
+}
