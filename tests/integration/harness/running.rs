@@ -100,6 +100,10 @@ impl Running {
         &self.messages
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Its files.
     pub(crate) fn tap(&self) -> &Tap {
         &self.tap

@@ -50,12 +50,18 @@ fn copied(source: &Source) -> (Target, Value) {
     (target, state)
 }
 
-/// Waits until the server waits for the tap to take what it sends.
+/// Waits until the server waits for the tap to take what it sends, for longer than a slow tap lets it.
 #[track_caller]
 fn until_blocked(source: &Source) {
     let sql = "select count(*) from pg_stat_activity where datname = current_database() \
                and application_name = 'tap-postgres-rs' and wait_event in ('ClientWrite', 'WalSenderWriteData')";
-    until("the server waits for the tap", || source.db.query_one(sql) != "0");
+    let mut since = Instant::now();
+    until("the server waits for the tap", || {
+        if source.db.query_one(sql) == "0" {
+            since = Instant::now();
+        }
+        since.elapsed() > Duration::from_secs(1)
+    });
 }
 
 /// Takes what a STATE of a run confirms and returns that STATE, or the one before where the run printed none.
