@@ -190,10 +190,11 @@ impl PlanColumn {
     }
 
     /// Appends `"name":value` if the column's type can hold the value; else it is from before the column had that type.
+    /// `of_type`: the log says that it is of this type, if perhaps a wider one of its kind.
     #[inline]
-    pub(crate) fn encode_held(&mut self, text: Option<&[u8]>, out: &mut JsonBuf) -> bool {
+    pub(crate) fn encode_held(&mut self, text: Option<&[u8]>, of_type: bool, out: &mut JsonBuf) -> bool {
         let start = out.len();
-        let held = text.is_none_or(|text| self.limit.holds(text)) && self.encode(text, out);
+        let held = text.is_none_or(|text| self.limit.holds(text)) && (self.encode(text, out) || of_type);
         if !held {
             out.truncate(start);
         }

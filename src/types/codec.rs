@@ -105,15 +105,16 @@ fn is_bare_hex(text: &[u8]) -> bool {
     text.len().is_multiple_of(2) && text.iter().all(u8::is_ascii_hexdigit)
 }
 
-/// `\x00ff`, with the prefix added to hex digits that have none. False if the text can be written as it is.
+/// `\x00ff`, with the prefix added to hex digits that have none. False if the text is neither.
 fn bytea(text: &[u8], out: &mut JsonBuf) -> bool {
-    let bare_hex = is_bare_hex(text);
-    if bare_hex {
+    let hex = text.strip_prefix(br"\x").unwrap_or(text);
+    let written = is_bare_hex(hex);
+    if written {
         out.raw(br#""\\x"#);
-        out.raw(text);
+        out.raw(hex);
         out.byte(b'"');
     }
-    bare_hex
+    written
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! A session after login: simple queries, and the way into COPY and replication.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
+use std::sync::{Mutex, PoisonError};
 
 use bytes::BytesMut;
 use postgres_protocol::message::frontend;
@@ -217,9 +218,18 @@ impl Session {
     }
 }
 
+/// Logs a NoticeResponse. A server that warns says the same again and again (wal2json, of every change that it leaves out):
+/// each warning is told once.
 pub(super) fn log_notice(body: &[u8]) {
-    let notice = ServerError::parse(body);
-    tracing::debug!("{}: {}", notice.severity, notice.message);
+    static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    const MANY: usize = 100;
+    let ServerError { severity, message, .. } = ServerError::parse(body);
+    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    if severity == "WARNING" && told.len() < MANY && told.insert(message.clone()) {
+        tracing::warn!("the server warns: {message}");
+    } else {
+        tracing::debug!("{severity}: {message}");
+    }
 }
 
 #[cfg(all(test, unix))]

@@ -86,11 +86,13 @@ impl RecordWriter<'_> {
                     self.unchanged(out, column, old, &mut missing)?;
                 }
                 // What became of the value when the column got its type is known to the table alone.
-                _ if new_shape.retyped[index] && self.fetches && !self.is_key(column) => {
+                _ if new_shape.is_retyped(index) && self.fetches && !self.is_key(column) => {
                     missing.push(out.len(), column)
                 }
-                Some(Value::Text(text)) => self.known(out, column, Some(text), &mut missing)?,
-                Some(Value::Null) | None => self.known(out, column, None, &mut missing)?,
+                Some(Value::Text(text)) => {
+                    self.known(out, column, Some(text), new_shape.of_type(index), &mut missing)?
+                }
+                Some(Value::Null) | None => self.known(out, column, None, true, &mut missing)?,
             }
         }
         // wal2json leaves unchanged columns out, and no log has what is younger than the change.
@@ -136,8 +138,8 @@ impl RecordWriter<'_> {
         for (index, (column, identity)) in shape.columns.iter().zip(&shape.identity).enumerate() {
             let (Some(column), true) = (*column, identity) else { continue };
             let held = match old.value(index) {
-                Some(Value::Text(text)) => self.property(out, column, Some(text)),
-                Some(Value::Null) => self.property(out, column, None),
+                Some(Value::Text(text)) => self.property(out, column, Some(text), shape.of_type(index)),
+                Some(Value::Null) => self.property(out, column, None, true),
                 Some(Value::Unchanged) | None => continue,
             };
             if !held && self.is_key(column) {
@@ -163,8 +165,8 @@ impl RecordWriter<'_> {
 
     /// `"name":value,` — the comma is always right, because a column of the stream phase ends the record. Nothing, and
     /// false, if the column's type can't hold the value.
-    fn property(&mut self, out: &mut JsonBuf, column: usize, text: Option<&[u8]>) -> bool {
-        let held = self.live.plan.columns[column].encode_held(text, out);
+    fn property(&mut self, out: &mut JsonBuf, column: usize, text: Option<&[u8]>, of_type: bool) -> bool {
+        let held = self.live.plan.columns[column].encode_held(text, of_type, out);
         if held {
             out.byte(b',');
         }
@@ -177,9 +179,10 @@ impl RecordWriter<'_> {
         out: &mut JsonBuf,
         column: usize,
         text: Option<&[u8]>,
+        of_type: bool,
         missing: &mut Missing,
     ) -> Result<(), Unfit> {
-        if self.property(out, column, text) {
+        if self.property(out, column, text, of_type) {
             return Ok(());
         }
         if self.may_have_changed {
@@ -200,8 +203,8 @@ impl RecordWriter<'_> {
         missing: &mut Missing,
     ) -> Result<(), Unfit> {
         match old {
-            Some(Value::Text(text)) => self.known(out, column, Some(text), missing),
-            Some(Value::Null) => self.known(out, column, None, missing),
+            Some(Value::Text(text)) => self.known(out, column, Some(text), false, missing),
+            Some(Value::Null) => self.known(out, column, None, true, missing),
             Some(Value::Unchanged) | None => self.absent(out, column, missing),
         }
     }
@@ -239,5 +242,5 @@ fn value_of<'t>(shape: &Shape, tuple: &Tuple<'t>, column: usize) -> Option<Value
 /// NULL.
 fn identity_value<'t>(shape: &Shape, old: &Tuple<'t>, column: usize) -> Option<Value<'t>> {
     let at = shape.columns.iter().position(|c| *c == Some(column))?;
-    if shape.identity[at] && !shape.retyped[at] { old.value(at) } else { None }
+    if shape.identity[at] && !shape.is_retyped(at) { old.value(at) } else { None }
 }

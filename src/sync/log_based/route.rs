@@ -54,7 +54,7 @@ pub(super) struct Shape {
     pub columns: Vec<Option<usize>>,
     /// For each value whether it is part of the replica identity.
     pub identity: Vec<bool>,
-    /// For each value whether the column had another type then. wal2json does not say.
+    /// For each value whether the column had another type then. None where tuples name their columns: nothing tells.
     pub retyped: Vec<bool>,
 }
 
@@ -199,9 +199,17 @@ impl Shape {
         }
         self.identity.clear();
         self.identity.resize(tuple.len(), true);
-        self.retyped.clear();
-        self.retyped.resize(tuple.len(), false);
         all_known
+    }
+
+    /// Whether the value here is known to be of another type than the column is now,
+    pub(super) fn is_retyped(&self, index: usize) -> bool {
+        self.retyped.get(index) == Some(&true)
+    }
+
+    /// or to be of the same.
+    pub(super) fn of_type(&self, index: usize) -> bool {
+        self.retyped.get(index) == Some(&false)
     }
 
     /// How many of the values are selected columns.

@@ -247,11 +247,7 @@ async fn look_up(
                 Field::Escaped(text) => Some(unescape(text, &mut scratch)),
             };
             property.clear();
-            if !plan.columns[*column].encode_held(text, &mut property) {
-                // It got another type just now.
-                plan.tell_left_out(*column);
-                continue;
-            }
+            plan.columns[*column].encode(text, &mut property);
             property.byte(b',');
             for (at, missing) in rows.iter().flat_map(|row| &row.missing.0) {
                 if missing == column {
