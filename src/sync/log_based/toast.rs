@@ -231,6 +231,7 @@ async fn look_up(
     let mut property = JsonBuf::new();
     let mut copied = session.copy_out(&query).await?;
     let mut scratch = Vec::new();
+    let mut unfit = Vec::new();
     while let Some(line) = copied.next().await? {
         let mut values = fields(line);
         let number = match values.next() {
@@ -247,13 +248,37 @@ async fn look_up(
                 Field::Escaped(text) => Some(unescape(text, &mut scratch)),
             };
             property.clear();
-            plan.columns[*column].encode(text, &mut property);
+            if !plan.columns[*column].encode_held(text, false, &mut property) {
+                plan.columns[*column].encode(text, &mut property);
+                unfit.push(*column);
+            }
             property.byte(b',');
             for (at, missing) in rows.iter().flat_map(|row| &row.missing.0) {
                 if missing == column {
                     found.push((*at, property.as_bytes().to_vec()));
                 }
             }
+        }
+    }
+    if unfit.is_empty() { Ok(()) } else { check_types(session, plan, &unfit).await }
+}
+
+/// Values that the plan's columns can't hold: the table may have been altered since it was described, though the log is not
+/// there yet.
+async fn check_types(session: &mut Session, plan: &StreamPlan, columns: &[usize]) -> Result<()> {
+    let sql = format!(
+        "SELECT attname, atttypid, atttypmod FROM pg_catalog.pg_attribute WHERE attrelid = {} AND NOT attisdropped",
+        plan.table.oid
+    );
+    let now: HashSet<Vec<Option<String>>> = session.query(&sql).await?.into_iter().collect();
+    for column in columns.iter().filter_map(|column| plan.table.column(&plan.columns[*column].name)) {
+        let known = [column.name.clone(), column.ty.oid.to_string(), column.typmod.to_string()];
+        if !now.contains(&known.map(Some).to_vec()) {
+            return Err(Error::transient(format!(
+                "{}: the type of \"{}\" changed during the run",
+                plan.id, column.name
+            ))
+            .hint("run again: the next run begins with the table as it is then"));
         }
     }
     Ok(())

@@ -172,7 +172,7 @@ fn only<'a>(output: &'a Output, table: &str) -> &'a Map<String, Value> {
 
 /// Every record fits the SCHEMA that was last announced for its stream.
 #[track_caller]
-fn assert_fits(messages: &[Message]) {
+pub(crate) fn assert_fits(messages: &[Message]) {
     let mut schemas = std::collections::HashMap::new();
     for message in messages {
         match message {
