@@ -65,17 +65,6 @@ pub async fn discover(client: &Client, scope: Scope<'_>) -> Result<Vec<Table>> {
     Ok(tables)
 }
 
-/// The topmost partitioned table above the relation with this oid, if it is a partition now.
-pub async fn partition_root(client: &Client, oid: u32) -> Result<Option<u32>> {
-    let sql = "WITH RECURSIVE up(oid, height) AS (SELECT $1::oid, 0 UNION ALL \
-               SELECT i.inhparent, height + 1 FROM up \
-               JOIN pg_catalog.pg_class c ON c.oid = up.oid AND c.relispartition \
-               JOIN pg_catalog.pg_inherits i ON i.inhrelid = up.oid) \
-               SELECT oid FROM up WHERE height > 0 ORDER BY height DESC LIMIT 1";
-    let row = client.query_opt(sql, &[&oid]).await.map_err(|e| query_error("cannot look up a partition", e))?;
-    Ok(row.map(|row| row.get(0)))
-}
-
 fn table(row: &Row, version: ServerVersion, mut columns: Vec<Column>, partitions: &Partitions) -> Result<Table> {
     let oid: u32 = row.get(0);
     let kind = match row.get::<_, i8>(3) as u8 {

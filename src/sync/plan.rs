@@ -5,9 +5,9 @@ use serde_json::{Map, Value, json};
 use crate::catalog::CatalogEntry;
 use crate::method::ReplicationMethod;
 use crate::pg::quote;
-use crate::pg::table::{Table, TableKind};
+use crate::pg::table::{Column, Generated, Table, TableKind};
 use crate::singer::JsonBuf;
-use crate::types::{self, Codec};
+use crate::types::{self, Codec, Limit};
 
 /// A stream as it is read in this run.
 pub(crate) struct StreamPlan {
@@ -36,10 +36,15 @@ pub(crate) struct PlanColumn {
     pub name: String,
     /// Text to JSON.
     pub codec: Codec,
+    /// Whether the table computes it.
+    pub generated: bool,
+    limit: Limit,
     /// `"name":`, escaped.
     label: Vec<u8>,
-    /// Whether it was reported that it holds bytes that are not UTF-8.
+    /// Whether it was reported that it holds bytes that are not UTF-8,
     reported: bool,
+    /// and that values of it were left out.
+    told_left_out: bool,
 }
 
 impl StreamPlan {
@@ -80,8 +85,10 @@ impl StreamPlan {
 
     /// Leaves columns out of the schema and of every record.
     pub(crate) fn leave_out(&mut self, columns: Vec<String>, options: &types::Options) {
-        self.left_out = columns;
-        self.compile(options);
+        if columns != self.left_out {
+            self.left_out = columns;
+            self.compile(options);
+        }
     }
 
     fn compile(&mut self, options: &types::Options) {
@@ -95,7 +102,10 @@ impl StreamPlan {
         let mut properties = Map::new();
         let mut definitions = types::base_definitions();
         self.columns.clear();
-        for column in self.table.columns.iter().filter(|c| !self.left_out.contains(&c.name)) {
+        // A virtual column is in no log.
+        let unlogged = |generated| self.method == ReplicationMethod::LogBased && generated == Generated::Virtual;
+        let kept = |column: &&Column| !unlogged(column.generated) && !self.left_out.contains(&column.name);
+        for column in self.table.columns.iter().filter(kept) {
             let resolved = types::resolve(column, options);
             let selected = keys.contains(&column.name)
                 || selection.as_ref().and_then(|s| s.column(&column.name)).unwrap_or(resolved.supported);
@@ -113,7 +123,7 @@ impl StreamPlan {
                 .as_ref()
                 .and_then(|e| edited_schema(e, &column.name, &resolved.sql_datatype, &resolved.schema));
             properties.insert(column.name.clone(), edited.unwrap_or(resolved.schema));
-            self.columns.push(PlanColumn::new(&column.name, resolved.codec));
+            self.columns.push(PlanColumn::new(column, resolved.codec, resolved.limit));
         }
         drop(selection);
         self.key_properties = keys;
@@ -144,6 +154,19 @@ impl StreamPlan {
         out.raw(&self.record_start);
     }
 
+    /// Says, once, that a value of a column's former type is not sent.
+    pub(crate) fn tell_left_out(&mut self, column: usize) {
+        let column = &mut self.columns[column];
+        if !std::mem::replace(&mut column.told_left_out, true) {
+            tracing::warn!(
+                "{}: values of \"{}\" from before it had its present type are left out where that can't hold them; remove \
+                 the stream's bookmark to copy the table again",
+                self.id,
+                column.name
+            );
+        }
+    }
+
     /// The place of a column among the selected ones.
     pub(crate) fn position(&self, name: &str) -> Option<usize> {
         self.columns.iter().position(|c| c.name == name)
@@ -151,21 +174,44 @@ impl StreamPlan {
 }
 
 impl PlanColumn {
-    fn new(name: &str, codec: Codec) -> Self {
+    fn new(column: &Column, codec: Codec, limit: Limit) -> Self {
         let mut label = JsonBuf::new();
-        label.string(name.as_bytes());
+        label.string(column.name.as_bytes());
         label.byte(b':');
-        PlanColumn { name: name.to_owned(), codec, label: label.replace(Vec::new()), reported: false }
+        PlanColumn {
+            name: column.name.clone(),
+            codec,
+            generated: column.generated != Generated::No,
+            limit,
+            label: label.replace(Vec::new()),
+            reported: false,
+            told_left_out: false,
+        }
     }
 
-    /// Appends `"name":value`.
+    /// Appends `"name":value` if the column's type can hold the value; else it is from before the column had that type.
+    /// `of_type`: the log says that it is of this type, if perhaps a wider one of its kind.
     #[inline]
-    pub(crate) fn encode(&mut self, text: Option<&[u8]>, out: &mut JsonBuf) {
+    pub(crate) fn encode_held(&mut self, text: Option<&[u8]>, of_type: bool, out: &mut JsonBuf) -> bool {
+        let start = out.len();
+        let held = text.is_none_or(|text| self.limit.holds(text)) && (self.encode(text, out) || of_type);
+        if !held {
+            out.truncate(start);
+        }
+        held
+    }
+
+    /// Appends `"name":value`. False if it is no text of the column's type: it is then a string.
+    #[inline]
+    pub(crate) fn encode(&mut self, text: Option<&[u8]>, out: &mut JsonBuf) -> bool {
         out.raw(&self.label);
         match text {
-            None => out.raw(b"null"),
+            None => {
+                out.raw(b"null");
+                true
+            }
             Some(text) => {
-                self.codec.encode(text, out);
+                let written = self.codec.encode(text, out);
                 if out.take_replaced() && !self.reported {
                     self.reported = true;
                     tracing::warn!(
@@ -173,6 +219,7 @@ impl PlanColumn {
                         self.name
                     );
                 }
+                written
             }
         }
     }

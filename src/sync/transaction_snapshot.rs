@@ -1,7 +1,16 @@
 //! Which transactions a snapshot sees.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 use crate::error::{Error, Result};
+use crate::pg::connect::Client;
+use crate::pg::error::query_error;
 use crate::pg::wire::Session;
+
+/// How long a transaction that is in the log may stay invisible (a synchronous standby has not confirmed it).
+const VISIBLE_PATIENCE: Duration = Duration::from_secs(60);
 
 /// `pg_current_snapshot()`: which transactions were visible.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +27,26 @@ impl TransactionSnapshot {
         let rows = session.query(&sql).await?;
         let text = rows.first().and_then(|row| row.first()?.as_deref());
         text.and_then(TransactionSnapshot::parse).ok_or_else(|| Error::run("the server's snapshot can't be read"))
+    }
+
+    /// A snapshot that sees these transactions, which are in the log: one can be there and not visible yet, and what is
+    /// read before would be older than the log.
+    pub(super) async fn seeing(client: &Client, transactions: impl Iterator<Item = u32> + Clone) -> Result<Self> {
+        let give_up = Instant::now() + VISIBLE_PATIENCE;
+        loop {
+            let sql = "SELECT pg_catalog.txid_current_snapshot()::text";
+            let row = client.query_one(sql, &[]).await.map_err(|e| query_error("cannot read the snapshot", e))?;
+            let snapshot = TransactionSnapshot::parse(row.get(0))
+                .ok_or_else(|| Error::run("the server's snapshot can't be read"))?;
+            if transactions.clone().all(|xid| snapshot.sees(xid)) {
+                return Ok(snapshot);
+            }
+            if Instant::now() >= give_up {
+                return Err(Error::transient("a transaction in the log has not become visible for a minute")
+                    .hint("a synchronous standby may not be answering"));
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// From `xmin:xmax:xid,xid,…`.

@@ -7,19 +7,20 @@ use crate::singer::JsonBuf;
 /// The server's own limit on dimensions (`MAXDIM`): deeper text comes from nowhere, and must not nest the output.
 const MAX_DEPTH: usize = 6;
 
-/// Appends the array as nested JSON arrays; bounds are dropped. False if the text is not what `array_out` prints.
-pub(super) fn array(codec: &ArrayCodec, text: &[u8], out: &mut JsonBuf) -> bool {
+/// Appends the array as nested JSON arrays; bounds are dropped. Says whether every element is a text of its
+/// type; `None` if the text is not what `array_out` prints.
+pub(super) fn array(codec: &ArrayCodec, text: &[u8], out: &mut JsonBuf) -> Option<bool> {
     let mut scratch = out.take_scratch();
-    let written = read(text, codec.delimiter, &mut scratch, |token| match token {
+    let mut of_type = true;
+    let well_formed = read(text, codec.delimiter, &mut scratch, |token| match token {
         Token::Open => out.byte(b'['),
         Token::Close => out.byte(b']'),
         Token::Delimiter => out.byte(b','),
         Token::Null => out.raw(b"null"),
-        Token::Element(element) => codec.element.encode(element, out),
-    })
-    .is_some();
+        Token::Element(element) => of_type &= codec.element.encode(element, out),
+    });
     out.return_scratch(scratch);
-    written
+    well_formed.map(|()| of_type)
 }
 
 /// Whether one of the elements has a substitute written for it.

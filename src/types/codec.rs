@@ -48,11 +48,15 @@ pub struct ArrayCodec {
 }
 
 impl Codec {
-    /// Appends the value as exactly one JSON value on one line, whatever the bytes are.
-    pub fn encode(&self, text: &[u8], out: &mut JsonBuf) {
+    /// Appends the value as exactly one JSON value on one line, whatever the bytes are. False if it is no text of the
+    /// type's: it, or the element concerned, is then a string.
+    pub fn encode(&self, text: &[u8], out: &mut JsonBuf) -> bool {
         let start = out.len();
         let written = match self {
-            Codec::Text => false,
+            Codec::Text => {
+                out.string(text);
+                true
+            }
             Codec::Bytea => bytea(text, out),
             Codec::Boolean => numbers::boolean(text, out),
             Codec::Integer => numbers::integer(text, out),
@@ -66,12 +70,16 @@ impl Codec {
             Codec::Timestamptz => datetime::timestamptz(text, out),
             Codec::Time => time::time(text, out),
             Codec::Timetz => time::timetz(text, out),
-            Codec::Array(array) => array::array(array, text, out),
+            Codec::Array(array) => match array::array(array, text, out) {
+                Some(of_type) => return of_type,
+                None => false,
+            },
         };
         if !written {
             out.truncate(start);
             out.string(text);
         }
+        written
     }
 
     /// The text as Postgres itself prints it, whoever sent it: what a value read from the table compares with.
@@ -103,15 +111,16 @@ fn is_bare_hex(text: &[u8]) -> bool {
     text.len().is_multiple_of(2) && text.iter().all(u8::is_ascii_hexdigit)
 }
 
-/// `\x00ff`, with the prefix added to hex digits that have none. False if the text can be written as it is.
+/// `\x00ff`, with the prefix added to hex digits that have none. False if the text is neither.
 fn bytea(text: &[u8], out: &mut JsonBuf) -> bool {
-    let bare_hex = is_bare_hex(text);
-    if bare_hex {
+    let hex = text.strip_prefix(br"\x").unwrap_or(text);
+    let written = is_bare_hex(hex);
+    if written {
         out.raw(br#""\\x"#);
-        out.raw(text);
+        out.raw(hex);
         out.byte(b'"');
     }
-    bare_hex
+    written
 }
 
 #[cfg(test)]

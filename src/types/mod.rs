@@ -18,11 +18,13 @@ mod codec;
 mod datetime;
 mod hstore;
 mod json;
+mod limit;
 mod numbers;
 mod registry;
 mod schema;
 mod time;
 
 pub use codec::{ArrayCodec, Codec};
+pub use limit::Limit;
 pub use registry::{ColumnType, Options, resolve};
 pub use schema::{Dialect, base_definitions};

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::schema::{Dialect, Shape};
-use super::{ArrayCodec, Codec};
+use super::{ArrayCodec, Codec, Limit};
 use crate::pg::table::{Column, PgType, TypeKind};
 
 /// What the config says about types.
@@ -20,6 +20,8 @@ pub struct Options {
 pub struct ColumnType {
     /// How its values become JSON.
     pub codec: Codec,
+    /// What the type bounds.
+    pub limit: Limit,
     /// Its JSON schema; `{}` if unsupported.
     pub schema: Value,
     /// The definition (name, schema) that the schema refers to beyond [`base_definitions`](super::base_definitions).
@@ -37,6 +39,7 @@ pub fn resolve(column: &Column, options: &Options) -> ColumnType {
     ColumnType {
         schema: if supported { entry.shape.schema(!column.primary_key, options.dialect) } else { json!({}) },
         definition: entry.shape.definition(options.dialect),
+        limit: entry.shape.limit(),
         codec: entry.codec,
         supported,
         sql_datatype: sql_datatype(column),

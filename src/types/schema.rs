@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Number, Value, json};
 
+use super::limit::Limit;
+
 /// How numbers are described (config key `schema_dialect`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Dialect {
@@ -66,6 +68,16 @@ impl Shape {
             Shape::Array(_) => with(typed(true, &["array"]), [("items", reference_to(&self.definition_name(dialect)))]),
         };
         Value::Object(schema)
+    }
+
+    /// What the schema of a column bounds.
+    pub(super) fn limit(&self) -> Limit {
+        match self {
+            Shape::Integer { bits } => Limit::Bits(*bits),
+            Shape::Numeric(Some((precision, scale))) => Limit::Digits(usize::try_from(precision - scale).unwrap_or(0)),
+            Shape::String { max_length: Some(length) } => Limit::Characters(usize::try_from(*length).unwrap_or(0)),
+            _ => Limit::None,
+        }
     }
 
     /// The definition that the schema refers to, if it is not one of [`base_definitions`].

@@ -3,7 +3,7 @@
 //! `TAP_CRASH_ROUNDS` sets how often (a plugin; 8 otherwise), `TAP_CRASH_SEED` repeats the choices of a run that failed,
 //! though not its timing.
 
-mod writer;
+pub(crate) mod writer;
 
 use std::env;
 use std::io::{BufRead, BufReader};
@@ -67,12 +67,12 @@ fn crashes(plugin: &'static str) {
     }
 }
 
-fn setting(name: &str) -> Option<u64> {
+pub(crate) fn setting(name: &str) -> Option<u64> {
     env::var(name).ok().map(|value| value.parse().unwrap_or_else(|_| panic!("{name}={value} is no number")))
 }
 
 /// Says at the end of a failed test what would repeat it.
-struct Told(String);
+pub(crate) struct Told(pub(crate) String);
 
 impl Drop for Told {
     fn drop(&mut self) {

@@ -4,6 +4,7 @@
 
 mod connect;
 mod crash;
+mod ddl;
 mod discovery;
 mod files;
 mod golden;

@@ -1,7 +1,8 @@
 //! A session after login: simple queries, and the way into COPY and replication.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
+use std::sync::{Mutex, PoisonError};
 
 use bytes::BytesMut;
 use postgres_protocol::message::frontend;
@@ -218,9 +219,18 @@ impl Session {
     }
 }
 
+/// Logs a NoticeResponse. wal2json warns of every change that it leaves out, and is told once for each table; what functions
+/// of the database have to say may hold a row's values.
 fn log_notice(body: &[u8]) {
-    let notice = ServerError::parse(body);
-    tracing::debug!("{}: {}", notice.severity, notice.message);
+    static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    const MANY: usize = 100;
+    let ServerError { severity, code, message, .. } = ServerError::parse(body);
+    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    if !message.starts_with("no tuple identifier for ") {
+        tracing::debug!("the server sent a message of severity {severity} ({code})");
+    } else if told.len() < MANY && told.insert(message.clone()) {
+        tracing::warn!("the server warns: {message}");
+    }
 }
 
 #[cfg(all(test, unix))]

@@ -1,16 +1,24 @@
-//! A change becomes records.
+//! A change goes to the streams that want it, which are described anew when their tables change.
 
+use std::collections::HashSet;
+
+use super::Source;
 use super::live::{Live, Transaction};
-use super::route::{Routes, Shape, Target, differs, wanted_by};
-use super::toast::{Missing, Toast};
+use super::record::{RecordWriter, RowChange, Unfit};
+use super::route::{Routes, Shape, Target, differs, identity_differs, wanted_by};
+use super::toast::Toast;
 use crate::discovery::{Scope, discover};
 use crate::error::{Error, Result};
 use crate::pg::Lsn;
 use crate::pg::connect::Client;
-use crate::replication::{Change, OldTuple, TableRef, Tuple, Value};
-use crate::singer::JsonBuf;
+use crate::pg::error::query_error;
+use crate::pg::table::TableKind;
+use crate::replication::publication::{self, Publications};
+use crate::replication::{Change, OldTuple, TableRef};
 use crate::sync::Env;
 use crate::sync::context::Context;
+use crate::sync::plan::StreamPlan;
+use crate::sync::transaction_snapshot::TransactionSnapshot;
 
 /// Turns changes into records.
 pub(super) struct Applier<'a> {
@@ -18,26 +26,29 @@ pub(super) struct Applier<'a> {
     pub client: &'a Client,
     pub streams: Vec<Live>,
     pub toast: Toast,
+    /// What pgoutput is asked for; wal2json knows no publications.
+    publication: Option<String>,
+    /// Where the partitions are that the server was asked for, and what was seen when this was last found to be all of them.
+    whole_schemas: Option<HashSet<String>>,
+    all_partitions: Option<TransactionSnapshot>,
     routes: Routes,
     /// Shapes of the tuples at hand, where each names its columns.
     new_shape: Shape,
     old_shape: Shape,
 }
 
-/// A row change: at least one of the rows is there.
-struct RowChange<'t> {
-    old: Option<OldTuple<'t>>,
-    new: Option<Tuple<'t>>,
-}
-
 impl<'a> Applier<'a> {
-    pub(super) fn new(env: &'a Env, client: &'a Client, streams: Vec<Live>) -> Self {
+    pub(super) fn new(env: &'a Env, client: &'a Client, source: &Source, streams: Vec<Live>) -> Self {
         let toast = Toast::new(env.config.unchanged_toast);
+        let publication = (source.plugin.name() == "pgoutput").then(|| env.config.publication(&source.slot).to_owned());
         Applier {
             env,
             client,
             streams,
             toast,
+            publication,
+            whole_schemas: source.whole_schemas.clone().filter(|schemas| !schemas.is_empty()),
+            all_partitions: None,
             routes: Routes::default(),
             new_shape: Shape::default(),
             old_shape: Shape::default(),
@@ -54,11 +65,11 @@ impl<'a> Applier<'a> {
     ) -> Result<u64> {
         match change {
             Change::Relation(relation) => {
-                let targets = wanted_by(self.client, &self.streams, relation.oid).await?;
+                let targets = wanted_by(self.client, &self.streams, relation.oid, transaction).await?;
                 for &stream in &targets {
-                    if differs(&self.streams[stream], &relation) {
-                        let names = relation.columns.iter().map(|column| column.name.as_bytes());
-                        self.refresh(ctx, stream, names).await?;
+                    let live = &self.streams[stream];
+                    if differs(live, &relation) && !live.is_described_after(transaction) {
+                        self.refresh(ctx, stream, transaction).await?;
                     }
                 }
                 self.routes.relation(&self.streams, targets, &relation);
@@ -75,8 +86,8 @@ impl<'a> Applier<'a> {
             }
             Change::Truncate { tables } => {
                 for table in tables {
-                    self.look_up(table).await?;
-                    for target in self.routes.get(table).unwrap_or_default() {
+                    self.look_up(table, transaction).await?;
+                    for target in self.routes.get(table, transaction).unwrap_or_default() {
                         let live = &self.streams[target.stream];
                         if live.wants(transaction) {
                             tracing::warn!(
@@ -92,10 +103,12 @@ impl<'a> Applier<'a> {
         }
     }
 
-    async fn look_up(&mut self, table: TableRef<'_>) -> Result<()> {
+    async fn look_up(&mut self, table: TableRef<'_>, transaction: &Transaction) -> Result<()> {
         match table {
-            _ if self.routes.get(table).is_some() => Ok(()),
-            TableRef::Name(schema, name) => self.routes.name(self.client, &self.streams, schema, name).await,
+            _ if self.routes.get(table, transaction).is_some() => Ok(()),
+            TableRef::Name(schema, name) => {
+                self.routes.name(self.client, &self.streams, (schema, name), transaction).await
+            }
             TableRef::Oid(oid) => {
                 Err(Error::run(format!("a change names the relation {oid}, which was not described")))
             }
@@ -110,231 +123,135 @@ impl<'a> Applier<'a> {
         table: TableRef<'_>,
         change: RowChange<'_>,
     ) -> Result<u64> {
-        self.look_up(table).await?;
-        let targets = self.routes.get(table).map_or(0, <[Target]>::len);
+        self.look_up(table, transaction).await?;
+        let targets = self.routes.get(table, transaction).map_or(0, <[Target]>::len);
         let mut records = 0;
         for target in 0..targets {
             let named = matches!(table, TableRef::Name(..));
-            let stream = match self.routes.get(table).and_then(|targets| targets.get(target)) {
+            let stream = match self.routes.get(table, transaction).and_then(|targets| targets.get(target)) {
                 Some(target) => target.stream,
                 None => break,
             };
             if !self.streams[stream].wants(transaction) {
                 continue;
             }
-            if named {
-                self.fill_shapes(ctx, stream, &change).await?;
+            // Where tuples name their columns, they are all that tells of a table that changed.
+            let mut may_have_changed = named && !self.streams[stream].is_described_after(transaction);
+            if named && !self.fill_shapes(stream, &change) && may_have_changed {
+                self.refresh(ctx, stream, transaction).await?;
+                self.fill_shapes(stream, &change);
+                may_have_changed = false;
             }
-            let live = &mut self.streams[stream];
-            let shapes = match self.routes.get(table).and_then(|targets| targets.get(target)) {
-                Some(target) if !named => (&target.shape, &target.shape),
-                _ => (&self.new_shape, &self.old_shape),
-            };
-            let writer = RecordWriter { live, transaction, lsn, debug_lsn: self.env.config.debug_lsn };
-            records += writer.write(ctx, &mut self.toast, stream, shapes, &change);
+            while !(named && self.streams[stream].replaced) {
+                let live = &mut self.streams[stream];
+                let shapes = match self.routes.get(table, transaction).and_then(|targets| targets.get(target)) {
+                    Some(target) if !named => (&target.shape, &target.shape),
+                    _ => (&self.new_shape, &self.old_shape),
+                };
+                let fetches = self.toast.fetches(live);
+                let debug_lsn = self.env.config.debug_lsn;
+                let writer = RecordWriter { live, transaction, lsn, debug_lsn, fetches, may_have_changed, written: 0 };
+                match writer.write(ctx, &mut self.toast, stream, shapes, &change) {
+                    Ok(written) => {
+                        self.streams[stream].counter.add(written);
+                        records += written;
+                        break;
+                    }
+                    Err(Unfit(_)) if may_have_changed => {
+                        self.refresh(ctx, stream, transaction).await?;
+                        self.fill_shapes(stream, &change);
+                        may_have_changed = false;
+                    }
+                    Err(Unfit(column)) => return Err(of_another_key(&self.streams[stream].plan, column)),
+                }
+            }
         }
         Ok(records)
     }
 
-    /// Works out what the values of a change are that names its columns; a column that is not known, or not there any
-    /// more, means that the table changed.
-    async fn fill_shapes(&mut self, ctx: &mut Context, stream: usize, change: &RowChange<'_>) -> Result<()> {
-        let mut unknown = Vec::new();
-        if let Some(new) = &change.new {
-            unknown.extend(self.new_shape.fill_by_name(&self.streams[stream], new));
-            let live = &self.streams[stream];
-            if change.old.is_none() && self.new_shape.selected() < live.plan.columns.len() {
-                let mut columns = live.plan.columns.iter().enumerate();
-                let missing = columns
-                    .find(|(at, column)| !self.new_shape.columns.contains(&Some(*at)) && live.expects(&column.name));
-                unknown.extend(missing.map(|(_, column)| column.name.as_bytes()));
-            }
-        }
-        if let Some(OldTuple::Key(old) | OldTuple::Full(old)) = &change.old {
-            unknown.extend(self.old_shape.fill_by_name(&self.streams[stream], old));
-        }
-        if unknown.is_empty() {
+    /// Checks, before anything after this transaction may be skipped, that the server was asked for every partition: one may
+    /// have been attached meanwhile that lies in another schema.
+    pub(super) async fn check_partitions(&mut self, transaction: &Transaction) -> Result<()> {
+        let Some(schemas) = &self.whole_schemas else { return Ok(()) };
+        if self.all_partitions.as_ref().is_some_and(|snapshot| snapshot.sees(transaction.xid)) {
             return Ok(());
         }
-        let unknown: Vec<Vec<u8>> = unknown.into_iter().map(<[u8]>::to_vec).collect();
-        self.refresh(ctx, stream, unknown.iter().map(Vec::as_slice)).await?;
-        if let Some(new) = &change.new {
-            self.new_shape.fill_by_name(&self.streams[stream], new);
+        let snapshot = TransactionSnapshot::seeing(self.client, std::iter::once(transaction.xid)).await?;
+        for live in self.streams.iter().filter(|live| live.plan.table.kind == TableKind::Partitioned) {
+            let leaves = publication::leaves(self.client, live.plan.table.oid).await?;
+            if let Some(leaf) = leaves.into_iter().find(|leaf| !schemas.contains(&leaf.schema)) {
+                return Err(Error::transient(format!(
+                    "{}: a partition in the schema \"{}\" was attached, which this run does not read",
+                    live.plan.id, leaf.schema
+                ))
+                .hint("run again: the next run reads it too"));
+            }
         }
-        if let Some(OldTuple::Key(old) | OldTuple::Full(old)) = &change.old {
-            self.old_shape.fill_by_name(&self.streams[stream], old);
-        }
+        self.all_partitions = Some(snapshot);
         Ok(())
     }
 
-    /// Discovers a stream's table again and announces it if it changed. `seen` are columns that made it necessary: those
-    /// that are still unknown (or still there) afterwards belong to the past and are no reason to look again.
-    async fn refresh<'n>(
-        &mut self,
-        ctx: &mut Context,
-        stream: usize,
-        seen: impl Iterator<Item = &'n [u8]>,
-    ) -> Result<()> {
+    /// Works out what the values of a change are that names its columns. False if these are not the columns that the table
+    /// is known to have.
+    fn fill_shapes(&mut self, stream: usize, change: &RowChange<'_>) -> bool {
+        let live = &self.streams[stream];
+        let mut as_known = true;
+        if let Some(new) = &change.new {
+            as_known &= self.new_shape.fill_by_name(live, new);
+            // An update leaves out what it left alone.
+            as_known &= change.old.is_some() || self.new_shape.is_whole(live);
+        }
+        if let Some(OldTuple::Key(old) | OldTuple::Full(old)) = &change.old {
+            as_known &= self.old_shape.fill_by_name(live, old) && !identity_differs(live, old);
+        }
+        as_known
+    }
+
+    /// Describes a stream's table again, after this transaction, and announces it if it changed.
+    async fn refresh(&mut self, ctx: &mut Context, stream: usize, transaction: &Transaction) -> Result<()> {
         let live = &mut self.streams[stream];
+        let snapshot = TransactionSnapshot::seeing(self.client, std::iter::once(transaction.xid)).await?;
         let wanted = [(live.plan.table.schema.clone(), live.plan.table.name.clone())];
-        let found = discover(self.client, Scope::Tables(&wanted)).await?;
-        live.remember(seen);
-        let Some(table) = found.into_iter().next().filter(|table| table.oid == live.plan.table.oid) else {
-            tracing::warn!("{}: the table was dropped; what the log still has of it is sent", live.plan.id);
-            return Ok(());
+        let found = discover(self.client, Scope::Tables(&wanted)).await?.into_iter().next();
+        live.described(snapshot, hidden_columns(self.client, live.plan.table.oid).await?);
+        let table = match found {
+            Some(table) if table.oid == live.plan.table.oid => table,
+            found => {
+                let again = if found.is_some() { " and made again: the next run copies it" } else { "" };
+                live.replaced = found.is_some();
+                tracing::warn!("{}: the table was renamed or dropped{again}", live.plan.id);
+                return Ok(());
+            }
+        };
+        let unpublished = match &self.publication {
+            Some(name) => Publications::read(self.client, name).await?.unpublished_columns(&table),
+            None => Vec::new(),
         };
         // The holes name columns of the plan as it was.
-        self.toast.fill(&self.env.primary, &mut self.streams, ctx).await?;
+        self.toast.fill(self.env, self.client, &mut self.streams, ctx).await?;
         let live = &mut self.streams[stream];
-        let before = live.plan.schema.clone();
+        let before = (live.plan.schema.clone(), live.plan.key_properties.clone());
         live.plan.refresh(table, &self.env.types);
-        if live.plan.schema != before {
+        super::leave_out(&mut live.plan, unpublished, self.env);
+        if (&live.plan.schema, &live.plan.key_properties) != (&before.0, &before.1) {
             tracing::info!("{}: the table changed; sending its schema again", live.plan.id);
             live.announce(ctx, self.env.config.debug_lsn);
         }
+        self.routes.reshape(&self.streams, stream);
         Ok(())
     }
 }
 
-/// Writes the records of one row change for one stream.
-struct RecordWriter<'a> {
-    live: &'a mut Live,
-    transaction: &'a Transaction,
-    lsn: Lsn,
-    debug_lsn: bool,
+/// Columns that the role can't select.
+async fn hidden_columns(client: &Client, table: u32) -> Result<HashSet<Vec<u8>>> {
+    let sql = "SELECT attname::text FROM pg_catalog.pg_attribute WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped \
+               AND NOT pg_catalog.has_column_privilege(attrelid, attnum, 'SELECT')";
+    let rows = client.query(sql, &[&table]).await.map_err(|e| query_error("cannot list the columns", e))?;
+    Ok(rows.iter().map(|row| row.get::<_, String>(0).into_bytes()).collect())
 }
 
-impl RecordWriter<'_> {
-    /// Returns how many records the change became.
-    fn write(
-        mut self,
-        ctx: &mut Context,
-        toast: &mut Toast,
-        stream: usize,
-        (new_shape, old_shape): (&Shape, &Shape),
-        change: &RowChange<'_>,
-    ) -> u64 {
-        let before = self.live.records;
-        let old = change.old.map(|old| match old {
-            OldTuple::Key(old) | OldTuple::Full(old) => old,
-        });
-        let Some(new) = change.new else {
-            if let Some(old) = old {
-                self.delete(ctx, old_shape, &old);
-            }
-            return self.live.records - before;
-        };
-        if let Some(old) = &old
-            && self.key_changed(new_shape, &new, old_shape, old)
-        {
-            self.delete(ctx, old_shape, old);
-        }
-        ctx.before_record();
-        let out = &mut ctx.out.buf;
-        self.live.plan.start_record(out);
-        let mut missing = Missing::default();
-        for (index, column) in new_shape.columns.iter().enumerate() {
-            let Some(column) = *column else { continue };
-            match new.value(index) {
-                Some(Value::Unchanged) => {
-                    let old = old.as_ref().and_then(|old| identity_value(old_shape, old, column));
-                    self.unchanged(out, column, old, &mut missing);
-                }
-                Some(Value::Text(text)) => self.property(out, column, Some(text)),
-                Some(Value::Null) | None => self.property(out, column, None),
-            }
-        }
-        // wal2json leaves unchanged columns out altogether.
-        if !new.name(0).is_empty() && change.old.is_some() && new_shape.selected() < self.live.plan.columns.len() {
-            for column in 0..self.live.plan.columns.len() {
-                if !new_shape.columns.contains(&Some(column)) {
-                    let old = old.as_ref().and_then(|old| identity_value(old_shape, old, column));
-                    self.unchanged(out, column, old, &mut missing);
-                }
-            }
-        }
-        if !missing.is_empty() {
-            let value = |name: &String| {
-                let column = self.live.plan.position(name)?;
-                match value_of(new_shape, &new, column)? {
-                    Value::Text(text) => Some(self.live.plan.columns[column].codec.as_printed(text)),
-                    Value::Null | Value::Unchanged => None,
-                }
-            };
-            let key = self.live.plan.key_properties.iter().map(value).collect();
-            toast.add(stream, key, self.transaction.xid, missing);
-            ctx.progress.incomplete = toast.is_pending();
-        }
-        out.raw(br#""_sdc_deleted_at":null"#);
-        self.end(out);
-        self.live.records - before
-    }
-
-    /// A record that says that the old row is gone, if it says which one that was.
-    fn delete(&mut self, ctx: &mut Context, shape: &Shape, old: &Tuple<'_>) {
-        if !shape.identifies(self.live) {
-            return;
-        }
-        ctx.before_record();
-        let out = &mut ctx.out.buf;
-        self.live.plan.start_record(out);
-        for (index, (column, identity)) in shape.columns.iter().zip(&shape.identity).enumerate() {
-            match (*column, identity, old.value(index)) {
-                (Some(column), true, Some(Value::Text(text))) => self.property(out, column, Some(text)),
-                (Some(column), true, Some(Value::Null)) => self.property(out, column, None),
-                _ => {}
-            }
-        }
-        out.raw(br#""_sdc_deleted_at":"#);
-        out.raw(self.transaction.deleted_at().as_bytes());
-        self.end(out);
-    }
-
-    /// Whether a key column has another value in the new row, so that the target has to forget the old one.
-    fn key_changed(&self, new_shape: &Shape, new: &Tuple<'_>, old_shape: &Shape, old: &Tuple<'_>) -> bool {
-        let keys = &self.live.plan.key_properties;
-        !keys.is_empty()
-            && old_shape.identifies(self.live)
-            && keys.iter().filter_map(|key| self.live.plan.position(key)).any(|column| {
-                let new = value_of(new_shape, new, column);
-                new.is_some_and(|new| new != Value::Unchanged && Some(new) != value_of(old_shape, old, column))
-            })
-    }
-
-    /// `"name":value,` — the comma is always right, because a column of the stream phase ends the record.
-    fn property(&mut self, out: &mut JsonBuf, column: usize, text: Option<&[u8]>) {
-        self.live.plan.columns[column].encode(text, out);
-        out.byte(b',');
-    }
-
-    fn unchanged(&mut self, out: &mut JsonBuf, column: usize, old: Option<Value<'_>>, missing: &mut Missing) {
-        match old {
-            Some(Value::Text(text)) => self.property(out, column, Some(text)),
-            Some(Value::Null) => self.property(out, column, None),
-            Some(Value::Unchanged) | None => missing.push(out.len(), column),
-        }
-    }
-
-    fn end(&mut self, out: &mut JsonBuf) {
-        if self.debug_lsn {
-            out.raw(br#","_sdc_lsn":""#);
-            out.raw(itoa::Buffer::new().format(self.lsn.0).as_bytes());
-            out.byte(b'"');
-        }
-        self.live.end.write(out);
-        self.live.records += 1;
-        self.live.counter.add(1);
-    }
-}
-
-/// The value of a plan's column in a tuple.
-fn value_of<'t>(shape: &Shape, tuple: &Tuple<'t>, column: usize) -> Option<Value<'t>> {
-    tuple.value(shape.columns.iter().position(|c| *c == Some(column))?)
-}
-
-/// The value of a plan's column in an old row, where the row really has it: outside of the identity pgoutput fills in
-/// NULL.
-fn identity_value<'t>(shape: &Shape, old: &Tuple<'t>, column: usize) -> Option<Value<'t>> {
-    let at = shape.columns.iter().position(|c| *c == Some(column))?;
-    if shape.identity[at] { old.value(at) } else { None }
+fn of_another_key(plan: &StreamPlan, column: usize) -> Error {
+    let key = &plan.columns[column].name;
+    Error::run(format!("{}: the log has a change from before \"{key}\" was the key that it is now", plan.id))
+        .hint("remove the stream's bookmark to copy the table again")
 }

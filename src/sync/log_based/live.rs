@@ -20,9 +20,15 @@ pub(super) struct Live {
     /// Closes its records.
     pub end: RecordEnd,
     pub counter: RecordCounter,
-    pub records: u64,
-    /// Columns of the past, which need no looking up again.
-    past: HashSet<Vec<u8>>,
+    /// What its table's description saw; none for the one that the run began with. Where a transaction that it saw shows
+    /// the table otherwise, the transaction is older than the description.
+    described: Option<TransactionSnapshot>,
+    /// Columns that the role can't select, so that they are not described.
+    hidden: HashSet<Vec<u8>>,
+    /// Whether another table has taken the name of this one.
+    pub replaced: bool,
+    /// Whether it was told that the log does not say which row a delete was of.
+    pub told_unidentified: bool,
 }
 
 /// A transaction that is being received.
@@ -54,8 +60,10 @@ impl Live {
             copied,
             end: RecordEnd::new(version),
             counter: RecordCounter::new(&plan.id),
-            records: 0,
-            past: HashSet::new(),
+            described: None,
+            hidden: HashSet::new(),
+            replaced: false,
+            told_unidentified: false,
             plan,
         }
     }
@@ -66,19 +74,20 @@ impl Live {
             && self.copied.as_ref().is_none_or(|(snapshot, _)| !snapshot.sees(transaction.xid))
     }
 
-    /// Whether a column of this name needs no looking up.
+    /// Whether the table is known to have a column of this name.
     pub(super) fn knows(&self, name: &[u8]) -> bool {
-        self.plan.table.columns.iter().any(|column| column.name.as_bytes() == name) || self.past.contains(name)
+        self.plan.table.columns.iter().any(|column| column.name.as_bytes() == name) || self.hidden.contains(name)
     }
 
-    /// Whether every insert has to have this column.
-    pub(super) fn expects(&self, name: &str) -> bool {
-        !self.past.contains(name.as_bytes())
+    /// Whether the table was described after this transaction.
+    pub(super) fn is_described_after(&self, transaction: &Transaction) -> bool {
+        self.described.as_ref().is_some_and(|snapshot| snapshot.sees(transaction.xid))
     }
 
-    /// Names that need no looking up any more.
-    pub(super) fn remember<'n>(&mut self, names: impl Iterator<Item = &'n [u8]>) {
-        self.past.extend(names.map(<[u8]>::to_vec));
+    /// The table was described anew, and these columns can't be.
+    pub(super) fn described(&mut self, snapshot: TransactionSnapshot, hidden: HashSet<Vec<u8>>) {
+        self.described = Some(snapshot);
+        self.hidden = hidden;
     }
 
     /// Appends its SCHEMA message.

@@ -4,6 +4,7 @@ mod apply;
 pub(super) mod live;
 mod phase;
 mod reader;
+mod record;
 mod route;
 pub(super) mod run;
 mod silence;
@@ -19,7 +20,7 @@ use crate::config::{Config, OnSlotLost, OutputPluginName};
 use crate::error::{Context as _, Error, Result};
 use crate::pg::connect::Client;
 use crate::pg::error::query_error;
-use crate::pg::table::{Generated, Table, TableKind};
+use crate::pg::table::{Table, TableKind};
 use crate::pg::{Lsn, quote};
 use crate::replication::OutputPlugin;
 use crate::replication::pgoutput::Pgoutput;
@@ -34,6 +35,9 @@ pub(super) struct Source {
     pub slot: String,
     /// What reads its messages.
     pub plugin: Box<dyn OutputPlugin>,
+    /// With wal2json, which is told the tables to send: schemas of which it sends every one. Partitions come under their own
+    /// names, and may be attached at any time.
+    pub whole_schemas: Option<HashSet<String>>,
     /// Where it stands.
     pub confirmed_flush: Lsn,
     /// From here on the server has to read to serve it.
@@ -84,6 +88,7 @@ pub(super) async fn prepare(env: &Env, client: &Client, plans: &mut [StreamPlan]
         }
     };
 
+    let mut whole_schemas = None;
     let plugin: Box<dyn OutputPlugin> = match plugin_name.as_str() {
         // The publication comes before the slot: a slot can't see a younger one.
         name_of if name_of == OutputPluginName::Pgoutput.as_str() => {
@@ -94,8 +99,9 @@ pub(super) async fn prepare(env: &Env, client: &Client, plans: &mut [StreamPlan]
             Box::new(Pgoutput::new(publications.names().to_vec()))
         }
         name_of if name_of == OutputPluginName::Wal2json.as_str() => {
-            leave_out_virtual(plans, env);
-            Box::new(wal2json(client, plans).await?)
+            let (plugin, schemas) = wal2json(client, plans).await?;
+            whole_schemas = Some(schemas);
+            Box::new(plugin)
         }
         other => {
             return Err(Error::run(format!("replication slot \"{name}\" has the output plugin {other}"))
@@ -119,8 +125,9 @@ pub(super) async fn prepare(env: &Env, client: &Client, plans: &mut [StreamPlan]
     };
     check_bookmarks(client, config, &name, confirmed_flush, plans, state, &mut copy_again).await?;
     warn::of_identities(plans);
+    warn::of_virtual_columns(plans);
     let streams = plans.iter().map(|plan| plan.id.clone()).collect();
-    Ok(Source { slot: name, plugin, confirmed_flush, restart_lsn, streams, exported, copy_again })
+    Ok(Source { slot: name, plugin, whole_schemas, confirmed_flush, restart_lsn, streams, exported, copy_again })
 }
 
 /// The error for a slot that nobody made, with the SQL that does: the publication comes first.
@@ -234,16 +241,7 @@ fn settle_columns(plans: &mut [StreamPlan], publications: &Publications, env: &E
             ))
             .hint("add it to the publication's column list"));
         }
-        let selected: Vec<&str> =
-            unpublished.iter().map(String::as_str).filter(|name| plan.position(name).is_some()).collect();
-        if !selected.is_empty() {
-            tracing::warn!(
-                "{}: the publication does not publish {}; left out of the stream",
-                plan.id,
-                selected.join(", ")
-            );
-            plan.leave_out(unpublished, &env.types);
-        }
+        leave_out(plan, unpublished, env);
         for warning in publications.warnings(&plan.table) {
             tracing::warn!("{}: {warning}", plan.id);
         }
@@ -251,42 +249,34 @@ fn settle_columns(plans: &mut [StreamPlan], publications: &Publications, env: &E
     Ok(())
 }
 
-/// Virtual generated columns are in no log.
-fn leave_out_virtual(plans: &mut [StreamPlan], env: &Env) {
-    for plan in plans {
-        let columns: Vec<String> =
-            plan.table.columns.iter().filter(|c| c.generated == Generated::Virtual).map(|c| c.name.clone()).collect();
-        if !columns.is_empty() {
-            tracing::warn!(
-                "{}: virtual generated columns are not in the log; left out: {}",
-                plan.id,
-                columns.join(", ")
-            );
-            plan.leave_out(columns, &env.types);
-        }
+/// Leaves columns out of a stream that its publication does not publish, and says so of those that were in it.
+fn leave_out(plan: &mut StreamPlan, unpublished: Vec<String>, env: &Env) {
+    let selected: Vec<&str> =
+        unpublished.iter().map(String::as_str).filter(|name| plan.position(name).is_some()).collect();
+    if !selected.is_empty() {
+        tracing::warn!("{}: the publication does not publish {}; left out of the stream", plan.id, selected.join(", "));
     }
+    plan.leave_out(unpublished, &env.types);
 }
 
-async fn wal2json(client: &Client, plans: &[StreamPlan]) -> Result<Wal2json> {
+async fn wal2json(client: &Client, plans: &[StreamPlan]) -> Result<(Wal2json, HashSet<String>)> {
     let encoding: String = client
         .query_one("SELECT pg_catalog.current_setting('server_encoding')", &[])
         .await
         .context(|| "cannot read the server's encoding".to_owned())?
         .get(0);
-    let mut tables: Vec<(String, Option<String>)> = Vec::new();
-    for plan in plans {
-        if plan.table.kind == TableKind::Partitioned {
-            // Changes come under the names of the leaves, and a leaf may be attached at any time.
-            let leaves = publication::leaves(client, plan.table.oid).await?;
-            tables.extend(leaves.into_iter().map(|leaf| (leaf.schema, None)));
-            tables.push((plan.table.schema.clone(), None));
-        } else {
-            tables.push((plan.table.schema.clone(), Some(plan.table.name.clone())));
-        }
+    let mut schemas = HashSet::new();
+    for plan in plans.iter().filter(|plan| plan.table.kind == TableKind::Partitioned) {
+        let leaves = publication::leaves(client, plan.table.oid).await?;
+        schemas.extend(leaves.into_iter().map(|leaf| leaf.schema));
+        schemas.insert(plan.table.schema.clone());
     }
+    let mut tables: Vec<(String, Option<String>)> = schemas.iter().map(|schema| (schema.clone(), None)).collect();
+    let others = plans.iter().filter(|plan| plan.table.kind != TableKind::Partitioned);
+    tables.extend(others.map(|plan| (plan.table.schema.clone(), Some(plan.table.name.clone()))));
     tables.sort();
     tables.dedup();
-    Ok(Wal2json::new(&tables, wal2json::encoding_for(&encoding)?))
+    Ok((Wal2json::new(&tables, wal2json::encoding_for(&encoding)?), schemas))
 }
 
 /// Rule: nothing is read from a slot that can't bring everything since a bookmark.

@@ -212,7 +212,9 @@ impl<'a> Phase<'a> {
                 self.transaction = Some(Transaction::new(commit_lsn, commit_time, xid));
             }
             Change::Commit { end_lsn } => {
-                self.transaction = None;
+                if let Some(transaction) = self.transaction.take() {
+                    self.applier.check_partitions(&transaction).await?;
+                }
                 ctx.progress.commit(end_lsn);
                 ctx.mark();
                 self.clock = Instant::now();
@@ -321,7 +323,7 @@ impl<'a> Phase<'a> {
     async fn fill_holes(&mut self, ctx: &mut Context) -> Result<()> {
         let applier = &mut self.applier;
         if applier.toast.is_pending() {
-            applier.toast.fill(&applier.env.primary, &mut applier.streams, ctx).await?;
+            applier.toast.fill(applier.env, applier.client, &mut applier.streams, ctx).await?;
         }
         Ok(())
     }

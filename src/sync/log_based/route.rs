@@ -2,19 +2,40 @@
 
 use std::collections::HashMap;
 
-use super::live::Live;
-use crate::discovery::partition_root;
+use super::live::{Live, Transaction};
 use crate::error::Result;
 use crate::pg::connect::Client;
 use crate::pg::error::query_error;
-use crate::pg::table::ReplicaIdentity;
-use crate::replication::{Relation, TableRef, Tuple};
+use crate::pg::table::{ReplicaIdentity, TableKind};
+use crate::replication::{Relation, RelationColumn, TableRef, Tuple};
+use crate::sync::transaction_snapshot::TransactionSnapshot;
 
 /// The streams by the names that the log has for their tables.
 #[derive(Default)]
 pub(super) struct Routes {
-    by_oid: HashMap<u32, Vec<Target>>,
-    by_name: HashMap<String, HashMap<String, Vec<Target>>>,
+    by_oid: HashMap<u32, Described>,
+    by_name: HashMap<String, HashMap<String, LookedUp>>,
+}
+
+/// A table that a Relation message describes.
+struct Described {
+    columns: Vec<Column>,
+    targets: Vec<Target>,
+}
+
+/// A column of a Relation message.
+struct Column {
+    name: Box<str>,
+    identity: bool,
+    type_oid: u32,
+}
+
+/// A table that wal2json names.
+struct LookedUp {
+    targets: Vec<Target>,
+    /// What the look-up saw. A partition may come and go with any transaction that it did not see; `None` where no
+    /// partition matters.
+    seen: Option<TransactionSnapshot>,
 }
 
 /// A stream that changes of a table go to.
@@ -33,76 +54,136 @@ pub(super) struct Shape {
     pub columns: Vec<Option<usize>>,
     /// For each value whether it is part of the replica identity.
     pub identity: Vec<bool>,
+    /// For each value whether the column had another type then. None where tuples name their columns: nothing tells.
+    pub retyped: Vec<bool>,
 }
 
 impl Routes {
-    /// The streams of a table: `None` if it was not looked up yet, none at all if nobody wants its changes.
-    pub(super) fn get(&self, table: TableRef<'_>) -> Option<&[Target]> {
+    /// The streams of a table: `None` if they are to be looked up, none at all if nobody wants its changes.
+    pub(super) fn get(&self, table: TableRef<'_>, transaction: &Transaction) -> Option<&[Target]> {
         match table {
-            TableRef::Oid(oid) => self.by_oid.get(&oid).map(Vec::as_slice),
-            TableRef::Name(schema, name) => self.by_name.get(schema)?.get(name).map(Vec::as_slice),
+            TableRef::Oid(oid) => Some(&self.by_oid.get(&oid)?.targets),
+            TableRef::Name(schema, name) => {
+                let known = self.by_name.get(schema)?.get(name)?;
+                let fresh = known.seen.as_ref().is_none_or(|snapshot| snapshot.sees(transaction.xid));
+                fresh.then_some(known.targets.as_slice())
+            }
         }
     }
 
     /// Takes a Relation message: the changes of this table look like this from here on, and go to these streams.
     pub(super) fn relation(&mut self, streams: &[Live], targets: Vec<usize>, relation: &Relation<'_>) {
-        let targets = targets
-            .into_iter()
-            .map(|stream| Target { stream, shape: Shape::of_relation(&streams[stream], relation) })
-            .collect();
-        self.by_oid.insert(relation.oid, targets);
+        let full = relation.replica_identity == b'f';
+        let column = |column: &RelationColumn<'_>| Column {
+            name: column.name.into(),
+            identity: full || column.key,
+            type_oid: column.type_oid,
+        };
+        let columns: Vec<Column> = relation.columns.iter().map(column).collect();
+        let target = |stream| Target { stream, shape: Shape::of_relation(&streams[stream], &columns) };
+        let targets = targets.into_iter().map(target).collect();
+        self.by_oid.insert(relation.oid, Described { columns, targets });
     }
 
-    /// Looks a table up that wal2json names for the first time.
-    pub(super) async fn name(&mut self, client: &Client, streams: &[Live], schema: &str, name: &str) -> Result<()> {
+    /// A stream has other columns: so do the tuples of every table that it is read from.
+    pub(super) fn reshape(&mut self, streams: &[Live], stream: usize) {
+        for Described { columns, targets } in self.by_oid.values_mut() {
+            for target in targets.iter_mut().filter(|target| target.stream == stream) {
+                target.shape = Shape::of_relation(&streams[stream], columns);
+            }
+        }
+    }
+
+    /// Looks a table up that wal2json names.
+    pub(super) async fn name(
+        &mut self,
+        client: &Client,
+        streams: &[Live],
+        (schema, name): (&str, &str),
+        transaction: &Transaction,
+    ) -> Result<()> {
         let own = |live: &Live| live.plan.table.schema == schema && live.plan.table.name == name;
         let mut targets: Vec<usize> =
             streams.iter().enumerate().filter(|(_, live)| own(live)).map(|(i, _)| i).collect();
-        // Only a schema with partitions is read as a whole, so that other tables can turn up at all.
-        let sql = "SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-                   WHERE n.nspname::text = $1 AND c.relname::text = $2 AND c.relispartition";
-        let row = client
-            .query_opt(sql, &[&schema, &name])
-            .await
-            .map_err(|e| query_error("cannot look up a table that the log names", e))?;
-        if let Some(row) = row {
-            for stream in wanted_by(client, streams, row.get(0)).await? {
-                if !targets.contains(&stream) {
-                    targets.push(stream);
-                }
-            }
+        let mut seen = None;
+        if has_root(streams) {
+            let (root, snapshot) = root_of(client, TableRef::Name(schema, name), transaction).await?;
+            seen = Some(snapshot);
+            targets.extend(root.and_then(|root| stream_of(streams, root)).filter(|root| !targets.contains(root)));
         }
         let targets = targets.into_iter().map(|stream| Target { stream, shape: Shape::default() }).collect();
-        self.by_name.entry(schema.to_owned()).or_default().insert(name.to_owned(), targets);
+        self.by_name.entry(schema.to_owned()).or_default().insert(name.to_owned(), LookedUp { targets, seen });
         Ok(())
     }
 }
 
 /// The streams of the table with this oid: its own, and its root's.
-pub(super) async fn wanted_by(client: &Client, streams: &[Live], oid: u32) -> Result<Vec<usize>> {
-    let own = streams.iter().position(|live| live.plan.table.oid == oid);
-    let root = match own {
-        Some(own) => streams[own].plan.table.partition_root,
-        None => partition_root(client, oid).await?,
+pub(super) async fn wanted_by(
+    client: &Client,
+    streams: &[Live],
+    oid: u32,
+    transaction: &Transaction,
+) -> Result<Vec<usize>> {
+    let own = stream_of(streams, oid);
+    let root = match has_root(streams) {
+        true => root_of(client, TableRef::Oid(oid), transaction).await?.0,
+        false => None,
     };
-    let root = root.and_then(|root| streams.iter().position(|live| live.plan.table.oid == root));
+    let root = root.and_then(|root| stream_of(streams, root));
     Ok(own.into_iter().chain(root).collect())
 }
 
+fn stream_of(streams: &[Live], oid: u32) -> Option<usize> {
+    streams.iter().position(|live| live.plan.table.oid == oid)
+}
+
+/// Whether any stream has changes that come under the names of other tables.
+pub(super) fn has_root(streams: &[Live]) -> bool {
+    streams.iter().any(|live| live.plan.table.kind == TableKind::Partitioned)
+}
+
+/// The topmost partitioned table above a table, and a snapshot that sees it there and this transaction.
+async fn root_of(
+    client: &Client,
+    table: TableRef<'_>,
+    transaction: &Transaction,
+) -> Result<(Option<u32>, TransactionSnapshot)> {
+    let snapshot = TransactionSnapshot::seeing(client, std::iter::once(transaction.xid)).await?;
+    let (oid, schema, name) = match table {
+        TableRef::Oid(oid) => (Some(oid), None, None),
+        TableRef::Name(schema, name) => (None, Some(schema), Some(name)),
+    };
+    let sql = "WITH RECURSIVE up(oid, height) AS (\
+               SELECT coalesce($1::oid, (SELECT c.oid FROM pg_catalog.pg_class c \
+               JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+               WHERE n.nspname = $2::text::name AND c.relname = $3::text::name)), 0 UNION ALL \
+               SELECT i.inhparent, height + 1 FROM up \
+               JOIN pg_catalog.pg_class c ON c.oid = up.oid AND c.relispartition \
+               JOIN pg_catalog.pg_inherits i ON i.inhrelid = up.oid) \
+               SELECT oid FROM up WHERE height > 0 ORDER BY height DESC LIMIT 1";
+    let row = client
+        .query_opt(sql, &[&oid, &schema, &name])
+        .await
+        .map_err(|e| query_error("cannot look up a table that the log names", e))?;
+    Ok((row.map(|row| row.get(0)), snapshot))
+}
+
 impl Shape {
-    fn of_relation(live: &Live, relation: &Relation<'_>) -> Shape {
-        let full = relation.replica_identity == b'f';
+    fn of_relation(live: &Live, columns: &[Column]) -> Shape {
+        let retyped =
+            |column: &Column| live.plan.table.column(&column.name).is_some_and(|known| known.ty.oid != column.type_oid);
         Shape {
-            columns: relation.columns.iter().map(|column| live.plan.position(column.name)).collect(),
-            identity: relation.columns.iter().map(|column| full || column.key).collect(),
+            columns: columns.iter().map(|column| live.plan.position(&column.name)).collect(),
+            identity: columns.iter().map(|column| column.identity).collect(),
+            retyped: columns.iter().map(retyped).collect(),
         }
     }
 
-    /// Fills the shape from a tuple that names its columns. Returns the first name that the table is not known to have.
-    pub(super) fn fill_by_name<'t>(&mut self, live: &Live, tuple: &Tuple<'t>) -> Option<&'t [u8]> {
+    /// Fills the shape from a tuple that names its columns. False if the table is not known to have one of them.
+    pub(super) fn fill_by_name(&mut self, live: &Live, tuple: &Tuple<'_>) -> bool {
         let columns = &live.plan.columns;
         self.columns.clear();
-        let mut unknown = None;
+        let mut all_known = true;
         // The log has the columns in the table's order, so that the next one is nearly always the right one.
         let mut next = 0;
         for index in 0..tuple.len() {
@@ -111,19 +192,36 @@ impl Shape {
             let found = Some(next).filter(is_named).or_else(|| (0..columns.len()).find(|at| is_named(at)));
             if let Some(found) = found {
                 next = found + 1;
-            } else if !live.knows(name) {
-                unknown = unknown.or(Some(name));
+            } else {
+                all_known &= live.knows(name);
             }
             self.columns.push(found);
         }
         self.identity.clear();
         self.identity.resize(tuple.len(), true);
-        unknown
+        all_known
+    }
+
+    /// Whether the value here is known to be of another type than the column is now,
+    pub(super) fn is_retyped(&self, index: usize) -> bool {
+        self.retyped.get(index) == Some(&true)
+    }
+
+    /// or to be of the same.
+    pub(super) fn of_type(&self, index: usize) -> bool {
+        self.retyped.get(index) == Some(&false)
     }
 
     /// How many of the values are selected columns.
     pub(super) fn selected(&self) -> usize {
         self.columns.iter().flatten().count()
+    }
+
+    /// Whether every selected column is among the values, those aside that the table computes and the log may leave out.
+    pub(super) fn is_whole(&self, live: &Live) -> bool {
+        let columns = &live.plan.columns;
+        self.selected() == columns.len()
+            || columns.iter().enumerate().all(|(at, column)| column.generated || self.columns.contains(&Some(at)))
     }
 
     /// Whether an old row of this shape says which row of the target is meant: it holds every key column, and something
@@ -139,19 +237,32 @@ impl Shape {
     }
 }
 
-/// Whether a relation shows columns that the plan does not know, or as another type.
+/// Whether a relation is not what the plan's table is known to be: columns, their types, or the key.
 pub(super) fn differs(live: &Live, relation: &Relation<'_>) -> bool {
-    let identity_changed = match (&live.plan.table.replica_identity, relation.replica_identity) {
-        (ReplicaIdentity::Full, identity) => identity != b'f',
-        (_, identity) => identity == b'f',
+    let table = &live.plan.table;
+    let is_key = |name: &str| live.plan.key_properties.iter().any(|key| key == name);
+    // The flags mean the key where the identity is the key.
+    let tells_key = relation.oid == table.oid && relation.replica_identity == b'd';
+    let column_differs = |column: &RelationColumn<'_>| match table.column(column.name) {
+        Some(known) => {
+            known.ty.oid != column.type_oid
+                || known.typmod != column.typmod
+                || (tells_key && column.key != is_key(column.name))
+        }
+        None => !live.knows(column.name.as_bytes()),
     };
-    identity_changed
-        || relation.columns.iter().any(|column| {
-            !live.knows(column.name.as_bytes())
-                || live
-                    .plan
-                    .table
-                    .column(column.name)
-                    .is_some_and(|known| known.ty.oid != column.type_oid || known.typmod != column.typmod)
-        })
+    relation.columns.iter().any(column_differs)
+        || live.plan.columns.iter().any(|column| relation.columns.iter().all(|other| other.name != column.name))
+}
+
+/// Whether an old row that names its columns holds others than the replica identity is known to have.
+pub(super) fn identity_differs(live: &Live, old: &Tuple<'_>) -> bool {
+    match &live.plan.table.replica_identity {
+        // Each leaf has an identity of its own.
+        ReplicaIdentity::Columns(columns) if live.plan.table.kind != TableKind::Partitioned => {
+            columns.len() != old.len()
+                || !(0..old.len()).all(|index| columns.iter().any(|column| column.as_bytes() == old.name(index)))
+        }
+        _ => false,
+    }
 }

@@ -53,7 +53,7 @@ pub(in crate::sync) async fn run(
         source.slot,
         source.plugin.name(),
     );
-    let mut phase = Phase::new(Applier::new(env, client, streams), state_file, end, env.config.max_run());
+    let mut phase = Phase::new(Applier::new(env, client, source, streams), state_file, end, env.config.max_run());
     let read = match method {
         reader::Method::Bulk => phase.read_bulk(ctx, source, acknowledge).await?,
         reader::Method::Stream => false,

@@ -1,21 +1,23 @@
-//! Values that an update left alone and the log therefore leaves out: read from the table by key, many at a time.
+//! Values that the log does not have: those that an update left alone, and those of columns that were added, renamed or
+//! given another type after the change. They are read from the table by key, many at a time.
 //!
 //! A record that lacks a value has a hole in its line. The line waits in the buffer with everything after it; before the
 //! buffer is handed over the holes are filled. What the table holds by then may be newer than the change: then the newer
 //! change follows in the stream. A row that is gone by then keeps its hole: its delete follows.
 
 use std::collections::{HashMap, HashSet};
-use std::time::Duration;
 
 use super::live::Live;
 use crate::config::UnchangedToast;
 use crate::error::{Error, Result};
-use crate::pg::connect::Server;
+use crate::pg::connect::Client;
 use crate::pg::copy::{Field, fields, unescape};
 use crate::pg::error::sqlstate;
 use crate::pg::quote;
+use crate::pg::table::Column;
 use crate::pg::wire::Session;
 use crate::singer::JsonBuf;
+use crate::sync::Env;
 use crate::sync::context::Context;
 use crate::sync::plan::StreamPlan;
 use crate::sync::transaction_snapshot::TransactionSnapshot;
@@ -26,8 +28,6 @@ const MOST_ROWS: usize = 200;
 const BYTES: usize = 1024 * 1024;
 /// While nothing is known.
 const FIRST_ROWS: usize = 8;
-/// How long a transaction that is in the log may stay invisible (a synchronous standby has not confirmed it).
-const VISIBLE_PATIENCE: Duration = Duration::from_secs(60);
 
 /// undefined_column
 const UNDEFINED_COLUMN: &str = "42703";
@@ -72,6 +72,11 @@ impl Toast {
         Toast { mode, rows: Vec::new(), transactions: HashSet::new(), session: None, limit: FIRST_ROWS, largest: 0 }
     }
 
+    /// Whether what the log does not have is read from the stream's table.
+    pub(super) fn fetches(&self, live: &Live) -> bool {
+        self.mode == UnchangedToast::Fetch && !live.plan.key_properties.is_empty()
+    }
+
     /// Remembers what a record lacks. Without a whole key there is nothing to look it up by.
     pub(super) fn add(&mut self, stream: usize, key: Option<Key>, xid: u32, missing: Missing) {
         match key {
@@ -94,15 +99,21 @@ impl Toast {
     }
 
     /// Fills the holes of the buffer.
-    pub(super) async fn fill(&mut self, server: &Server, streams: &mut [Live], ctx: &mut Context) -> Result<()> {
+    pub(super) async fn fill(
+        &mut self,
+        env: &Env,
+        client: &Client,
+        streams: &mut [Live],
+        ctx: &mut Context,
+    ) -> Result<()> {
         if self.rows.is_empty() {
             return Ok(());
         }
         let session = match &mut self.session {
             Some(session) => session,
-            none => none.insert(server.session().await?),
+            none => none.insert(env.primary.session().await?),
         };
-        wait_until_visible(session, &self.transactions).await?;
+        TransactionSnapshot::seeing(client, self.transactions.iter().copied()).await?;
         self.transactions.clear();
         let mut rows = std::mem::take(&mut self.rows);
         rows.sort_by_key(|row| row.stream);
@@ -137,24 +148,46 @@ async fn fetch(
     for row in batch {
         by_key.entry(&row.key).or_default().push(row);
     }
-    let mut looked_up = look_up(session, plan, &columns, &by_key, found).await;
-    if looked_up.as_ref().is_err_and(|error| sqlstate(error) == Some(UNDEFINED_COLUMN)) {
-        columns = still_there(session, plan, columns).await?;
-        looked_up = look_up(session, plan, &columns, &by_key, found).await;
-    }
-    match looked_up {
-        Err(error) if is_of_the_past(&error) => {
-            tracing::info!("{}: the table changed; unchanged values of it stay absent ({error})", plan.id);
-            Ok(())
+    let rows: Vec<(&Key, Vec<&IncompleteRow>)> = by_key.into_iter().collect();
+    let mut pieces = vec![rows.as_slice()];
+    let mut told = false;
+    while let Some(rows) = pieces.pop() {
+        let mut looked_up = look_up(session, plan, &columns, rows, found).await;
+        if looked_up.as_ref().is_err_and(|error| sqlstate(error) == Some(UNDEFINED_COLUMN)) {
+            columns = still_there(session, plan, columns).await?;
+            looked_up = look_up(session, plan, &columns, rows, found).await;
         }
-        looked_up => looked_up,
+        match looked_up {
+            // The key of one of them is of another type than the table's now.
+            Err(error) if is_of_the_past(&error) && rows.len() > 1 => {
+                let (some, others) = rows.split_at(rows.len() / 2);
+                pieces.extend([some, others]);
+            }
+            Err(error) if is_of_the_past(&error) => {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!(
+                        "{}: the table changed; values that the log leaves out stay absent ({error})",
+                        plan.id
+                    );
+                }
+                if !sqlstate(&error).is_some_and(is_data_exception) {
+                    return Ok(());
+                }
+            }
+            looked_up => looked_up?,
+        }
     }
+    Ok(())
 }
 
 /// Whether the table is not any more what a change was made in: it is gone, or a key is of another type, or a column is
 /// missing.
 fn is_of_the_past(error: &Error) -> bool {
-    sqlstate(error).is_some_and(|code| matches!(code, UNDEFINED_COLUMN | "42P01") || code.starts_with("22"))
+    sqlstate(error).is_some_and(|code| matches!(code, UNDEFINED_COLUMN | "42P01" | "42883") || is_data_exception(code))
+}
+
+fn is_data_exception(code: &str) -> bool {
+    code.starts_with("22")
 }
 
 /// Those of the columns that the table has still.
@@ -167,44 +200,60 @@ async fn still_there(session: &mut Session, plan: &StreamPlan, columns: Vec<usiz
     Ok(columns.into_iter().filter(|column| names.contains(&plan.columns[*column].name)).collect())
 }
 
+/// The SELECT of the rows with these keys: for each the number of its key, then these columns. Keys are compared by their
+/// types: the log may spell one as it was, `1.10` for what is `1.1` now.
+fn select(plan: &StreamPlan, columns: &[usize], rows: &[(&Key, Vec<&IncompleteRow>)]) -> String {
+    let keys: Vec<&Column> = plan.key_properties.iter().filter_map(|key| plan.table.column(key)).collect();
+    let selected: String =
+        columns.iter().map(|column| format!(", t.{}", quote::ident(&plan.columns[*column].name))).collect();
+    let mut values = String::new();
+    for (number, (key, _)) in rows.iter().enumerate() {
+        values.push_str(if number == 0 { "(" } else { ", (" });
+        values.push_str(&number.to_string());
+        for (value, column) in key.iter().zip(&keys) {
+            values.push_str(", ");
+            values.push_str(&quote::literal(&String::from_utf8_lossy(value)));
+            // The other rows follow the first.
+            if number == 0 {
+                let (ty, _) = column.ty.base(column.typmod);
+                values.push_str("::");
+                values.push_str(&quote::qualified(&ty.schema, &ty.name));
+            }
+        }
+        values.push(')');
+    }
+    let names: String = (0..keys.len()).map(|at| format!(", k{at}")).collect();
+    let same: Vec<String> =
+        keys.iter().enumerate().map(|(at, key)| format!("t.{} = k.k{at}", quote::ident(&key.name))).collect();
+    format!(
+        "SELECT k.n{selected} FROM {} t JOIN (VALUES {values}) k(n{names}) ON {}",
+        plan.own_rows(),
+        same.join(" AND ")
+    )
+}
+
 /// Reads these columns of the rows with these keys.
 async fn look_up(
     session: &mut Session,
     plan: &mut StreamPlan,
     columns: &[usize],
-    by_key: &HashMap<&Key, Vec<&IncompleteRow>>,
+    rows: &[(&Key, Vec<&IncompleteRow>)],
     found: &mut Vec<(usize, Vec<u8>)>,
 ) -> Result<()> {
-    let keys: Vec<String> = plan.key_properties.iter().map(|key| quote::ident(key)).collect();
-    let literals = |key: &&Key| {
-        let values: Vec<String> = key.iter().map(|value| quote::literal(&String::from_utf8_lossy(value))).collect();
-        format!("({})", values.join(", "))
-    };
-    let values: Vec<String> = by_key.keys().map(literals).collect();
-    let selected: Vec<String> =
-        keys.iter().cloned().chain(columns.iter().map(|column| quote::ident(&plan.columns[*column].name))).collect();
-    let query = format!(
-        "COPY (SELECT {} FROM {} WHERE ({}) IN ({})) TO STDOUT",
-        selected.join(", "),
-        plan.own_rows(),
-        keys.join(", "),
-        values.join(", "),
-    );
+    let query = format!("COPY ({}) TO STDOUT", select(plan, columns, rows));
     let mut property = JsonBuf::new();
     let mut copied = session.copy_out(&query).await?;
     let mut scratch = Vec::new();
+    let mut unfit = Vec::new();
     while let Some(line) = copied.next().await? {
         let mut values = fields(line);
-        let key: Key = values
-            .by_ref()
-            .take(keys.len())
-            .map(|field| match field {
-                Field::Plain(text) => text.to_vec(),
-                Field::Escaped(text) => unescape(text, &mut scratch).to_vec(),
-                Field::Null => Vec::new(),
-            })
-            .collect();
-        let Some(rows) = by_key.get(&key) else { continue };
+        let number = match values.next() {
+            Some(Field::Plain(text)) => std::str::from_utf8(text).ok().and_then(|text| text.parse::<usize>().ok()),
+            _ => None,
+        };
+        let Some((_, rows)) = number.and_then(|number| rows.get(number)) else {
+            return Err(Error::run("the server's answer to a look-up of rows is malformed"));
+        };
         for (column, field) in columns.iter().zip(values) {
             let text = match field {
                 Field::Null => None,
@@ -212,7 +261,10 @@ async fn look_up(
                 Field::Escaped(text) => Some(unescape(text, &mut scratch)),
             };
             property.clear();
-            plan.columns[*column].encode(text, &mut property);
+            if !plan.columns[*column].encode_held(text, false, &mut property) {
+                plan.columns[*column].encode(text, &mut property);
+                unfit.push(*column);
+            }
             property.byte(b',');
             for (at, missing) in rows.iter().flat_map(|row| &row.missing.0) {
                 if missing == column {
@@ -221,22 +273,26 @@ async fn look_up(
             }
         }
     }
-    Ok(())
+    if unfit.is_empty() { Ok(()) } else { check_types(session, plan, &unfit).await }
 }
 
-/// Waits until the transactions whose changes have holes are visible: one can be in the log and not visible yet, and a
-/// value read before it would be older than the change.
-async fn wait_until_visible(session: &mut Session, transactions: &HashSet<u32>) -> Result<()> {
-    let give_up = tokio::time::Instant::now() + VISIBLE_PATIENCE;
-    loop {
-        let snapshot = TransactionSnapshot::read(session).await?;
-        if transactions.iter().all(|xid| snapshot.sees(*xid)) {
-            return Ok(());
+/// Values that the plan's columns can't hold: the table may have been altered since it was described, though the log is not
+/// there yet.
+async fn check_types(session: &mut Session, plan: &StreamPlan, columns: &[usize]) -> Result<()> {
+    let sql = format!(
+        "SELECT attname, atttypid, atttypmod FROM pg_catalog.pg_attribute WHERE attrelid = {} AND NOT attisdropped",
+        plan.table.oid
+    );
+    let now: HashSet<Vec<Option<String>>> = session.query(&sql).await?.into_iter().collect();
+    for column in columns.iter().filter_map(|column| plan.table.column(&plan.columns[*column].name)) {
+        let known = [column.name.clone(), column.ty.oid.to_string(), column.typmod.to_string()];
+        if !now.contains(&known.map(Some).to_vec()) {
+            return Err(Error::transient(format!(
+                "{}: the type of \"{}\" changed during the run",
+                plan.id, column.name
+            ))
+            .hint("run again: the next run begins with the table as it is then"));
         }
-        if tokio::time::Instant::now() >= give_up {
-            return Err(Error::transient("a transaction in the log has not become visible for a minute")
-                .hint("a synchronous standby may not be answering; or set unchanged_toast to omit"));
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    Ok(())
 }

@@ -1,7 +1,7 @@
 //! What a user should know before the log is read.
 
 use crate::pg::quote;
-use crate::pg::table::{ReplicaIdentity, TableKind};
+use crate::pg::table::{Generated, ReplicaIdentity, TableKind};
 use crate::replication::slot::Slot;
 use crate::sync::plan::StreamPlan;
 
@@ -13,6 +13,26 @@ pub(super) fn of_retention(slot: &Slot) {
              max_slot_wal_keep_size",
             slot.name
         );
+    }
+}
+
+/// Columns that no log has, and that the streams therefore have not.
+pub(super) fn of_virtual_columns(plans: &[StreamPlan]) {
+    for plan in plans {
+        let columns: Vec<&str> = plan
+            .table
+            .columns
+            .iter()
+            .filter(|column| column.generated == Generated::Virtual)
+            .map(|column| column.name.as_str())
+            .collect();
+        if !columns.is_empty() {
+            tracing::warn!(
+                "{}: virtual generated columns are not in the log; left out: {}",
+                plan.id,
+                columns.join(", ")
+            );
+        }
     }
 }
 

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 
-use crate::harness::{Catalog, Cluster, Output, Tap, TestDb};
+use crate::harness::target::{Target, row_text};
+use crate::harness::{Catalog, Cluster, Message, Output, Running, Tap, TestDb, check_protocol};
 
 mod acknowledge;
 mod bookmarks;
@@ -15,19 +16,27 @@ mod bulk_same;
 mod copies;
 mod create;
 mod ends;
+mod enums;
+mod generated;
+mod identities;
 mod inheritance;
+mod leaves_while_running;
+mod looked_up;
 mod order;
 mod partitions;
 mod positions;
 mod records;
+mod recreated;
 mod refusals;
 mod releases;
+mod retyped;
 mod rounds;
 mod schema_changes;
 mod secondary;
 mod snapshots;
 mod toast;
 mod toast_changes;
+mod two_taps;
 
 /// Makes each of these functions two tests, one a plugin: `toast::fetched::pgoutput`.
 macro_rules! with_both_plugins {
@@ -160,6 +169,76 @@ fn only<'a>(output: &'a Output, table: &str) -> &'a Map<String, Value> {
     let records = output.records(&format!("public-{table}"));
     assert_eq!(records.len(), 1, "records of {table}: {records:?}");
     records[0]
+}
+
+/// Every record fits the SCHEMA that was last announced for its stream.
+#[track_caller]
+pub(crate) fn assert_fits(messages: &[Message]) {
+    let mut schemas = std::collections::HashMap::new();
+    for message in messages {
+        match message {
+            Message::Schema(schema) => {
+                let validator = jsonschema::validator_for(&schema.schema).expect("a valid schema");
+                schemas.insert(schema.stream.as_str(), (validator, &schema.schema));
+            }
+            Message::Record(record) => {
+                let (validator, schema) = &schemas[record.stream.as_str()];
+                let value = Value::Object(record.record.clone());
+                assert!(validator.is_valid(&value), "{value} does not fit {schema}");
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A target of these runs holds what the table does.
+#[track_caller]
+fn assert_holds(db: &TestDb, table: &str, runs: &[&Vec<Message>]) {
+    let mut target = Target::default();
+    runs.iter().for_each(|messages| target.apply(messages));
+    // Timestamps without a time zone have none in to_jsonb.
+    let row = |text: &str| text.replace("00Z\"", "00\"");
+    let text = |rows: &Vec<Option<String>>| {
+        row(&row_text(&serde_json::from_str(rows[0].as_deref().expect("a row")).expect("an object")))
+    };
+    let mut expected: Vec<String> = db.query(&format!("select to_jsonb(t) from {table} t")).iter().map(text).collect();
+    let mut found: Vec<String> = target.rows(&format!("public-{table}")).iter().map(|text| row(text)).collect();
+    expected.sort_unstable();
+    found.sort_unstable();
+    assert_eq!(found, expected, "{table}");
+}
+
+/// A run that follows the log while the source changes.
+struct Following<'a> {
+    running: Running,
+    db: &'a TestDb,
+    stream: String,
+}
+
+impl Following<'_> {
+    /// Runs SQL and waits until the record with this id has come.
+    #[track_caller]
+    fn after(&mut self, sql: &str, id: i64) {
+        self.db.psql(sql);
+        let stream = self.stream.clone();
+        self.running.wait_for(Duration::from_secs(50), |message| {
+            message
+                .as_record()
+                .is_some_and(|record| record.stream == stream && record.record.get("id") == Some(&id.into()))
+        });
+    }
+}
+
+/// Follows the log; what it printed up to a signal.
+#[track_caller]
+fn follow(source: &Source, table: &str, state: &Value, changes: impl FnOnce(&mut Following<'_>)) -> Output {
+    let tap = source.tap().state(state).config("break_at_end_lsn", false);
+    let mut following = Following { running: tap.spawn(), db: &source.db, stream: format!("public-{table}") };
+    changes(&mut following);
+    following.running.signal(rustix::process::Signal::TERM);
+    let output = following.running.finish().expect_code(143);
+    check_protocol(&output.messages);
+    output
 }
 
 /// Everything that a record says but for the time at which it was read.

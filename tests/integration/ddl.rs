@@ -1,0 +1,107 @@
+//! Altered again and again while it is written to and read, a table arrives as it is: every RECORD fits the SCHEMA before it,
+//! and a target holds in the end what the source does.
+//!
+//! `TAP_SCHEMA_ROUNDS` sets how many runs there are (a plugin; 6 otherwise), `TAP_SCHEMA_SEED` repeats the choices of a test
+//! that failed, though not its timing.
+
+mod writer;
+
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use rustix::process::Signal;
+use serde_json::{Map, Value, json};
+
+use crate::crash::writer::Random;
+use crate::crash::{Told, setting};
+use crate::harness::target::{Target, row_text};
+use crate::harness::{Message, Tap, TestDb, check_protocol, plugins};
+use crate::log_based::assert_fits;
+use writer::{BASE, TABLES, Writer};
+
+#[test]
+fn pgoutput() {
+    alterations("pgoutput");
+}
+
+#[test]
+fn wal2json() {
+    alterations("wal2json");
+}
+
+fn alterations(plugin: &'static str) {
+    if !plugins().contains(&plugin) {
+        return;
+    }
+    let clock = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a clock after 1970");
+    let seed = setting("TAP_SCHEMA_SEED").unwrap_or(clock.as_micros() as u64);
+    let _told = Told(format!("TAP_SCHEMA_SEED={seed}, {plugin}"));
+    let mut random = Random(seed);
+    let db = TestDb::new(&format!("ddl_{plugin}"));
+    db.psql(TABLES);
+    if plugin == "pgoutput" {
+        db.publication("for table keyed, event with (publish_via_partition_root = true)");
+    }
+    db.slot(plugin);
+    let catalog = Tap::new(&db).discover();
+    let catalog = catalog.select("public-keyed", "LOG_BASED").select("public-event", "LOG_BASED");
+    let (mut target, mut state) = (Target::default(), json!({}));
+    let mut run = |reader: &str, until: Option<Duration>| {
+        let tap = Tap::new(&db).config("wal_reader", reader).config("break_at_end_lsn", until.is_none());
+        let tap = tap.catalog(&catalog).state(&state);
+        let output = match until {
+            None => tap.output().parsed(),
+            Some(until) => {
+                let running = tap.spawn();
+                thread::sleep(until);
+                running.signal(Signal::TERM);
+                running.finish()
+            }
+        };
+        // What a run describes at its start may be altered before a value is looked up: the next one begins anew.
+        let altered = output.status.code() == Some(1) && output.stderr.contains("changed during the run");
+        let ended = matches!(output.status.code(), Some(0 | 143) | None);
+        assert!(ended || altered, "{}: {}", output.status, output.stderr);
+        check_protocol(&output.messages);
+        assert_fits(&output.messages);
+        if let Some(confirmed) = target.apply_confirmed(&output.messages) {
+            state = confirmed;
+        }
+        (output.messages, altered)
+    };
+
+    let (copied, _) = run("auto", None);
+    assert!(copied.iter().any(|message| matches!(message, Message::Record(_))));
+    let writer = Writer::start(&db, plugin, random.next());
+    for _ in 0..setting("TAP_SCHEMA_ROUNDS").unwrap_or(6) {
+        let reader = ["stream", "bulk", "auto"][random.below(3) as usize];
+        let until = random.chance(40).then(|| Duration::from_millis(200 + random.below(1500)));
+        run(reader, until);
+        thread::sleep(Duration::from_millis(random.below(300)));
+    }
+    let told = writer.stop();
+    let (_, altered) = run("auto", None);
+    assert!(!altered, "nothing alters it any more");
+    // Every row is sent once more, with every column that the table has now.
+    db.psql("update keyed set n = n + 1; update event set n = n + 1;");
+    let (last, _) = run("stream", None);
+    assert!(last.len() > 100, "a test of too few rows");
+    for table in ["keyed", "event"] {
+        let found = target.rows(&format!("public-{table}"));
+        let expected = held(&db, table);
+        assert_eq!(found, expected, "{table} after {told:#?}");
+    }
+}
+
+/// The rows of a table, in the model's spelling.
+#[track_caller]
+fn held(db: &TestDb, table: &str) -> Vec<String> {
+    let rows = db.query(&format!("select to_jsonb(t) from {table} t"));
+    let row = |row: &Vec<Option<String>>| -> Map<String, Value> {
+        serde_json::from_str(row[0].as_deref().expect("a row")).expect("an object")
+    };
+    let mut rows: Vec<String> = rows.iter().map(|columns| row_text(&row(columns))).collect();
+    assert!(rows.iter().all(|row| BASE.iter().all(|column| row.contains(column))), "{rows:?}");
+    rows.sort_unstable();
+    rows
+}
