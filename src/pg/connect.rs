@@ -289,6 +289,8 @@ fn settings(server_version: u32) -> String {
         ("extra_float_digits", "3"),
         ("bytea_output", "hex"),
         ("statement_timeout", "0"),
+        // What the tap commits is not worth waiting for a synchronous standby.
+        ("synchronous_commit", "local"),
         ("application_name", APPLICATION_NAME),
     ];
     if server_version >= 90_600 {

@@ -16,7 +16,7 @@ use std::collections::HashSet;
 use super::Env;
 use super::plan::StreamPlan;
 use crate::config::{Config, OnSlotLost, OutputPluginName};
-use crate::error::{Context as _, Error, Result};
+use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::pg::connect::Client;
 use crate::pg::error::query_error;
 use crate::pg::table::{Generated, Table, TableKind};
@@ -38,6 +38,8 @@ pub(super) struct Source {
     pub confirmed_flush: Lsn,
     /// From here on the server has to read to serve it.
     pub restart_lsn: Lsn,
+    /// The publications that decide what the slot brings, if any do.
+    pub publications: Vec<String>,
     /// Every LOG_BASED stream of the run.
     pub streams: Vec<String>,
     /// The snapshot of a slot that this run made.
@@ -58,6 +60,7 @@ pub(super) async fn prepare(env: &Env, client: &Client, plans: &mut [StreamPlan]
         Some(slot) => (slot.name.clone(), slot.plugin.clone()),
         None => (candidates.last().cloned().unwrap_or_default(), config.output_plugin.as_str().to_owned()),
     };
+    check_right(env, client).await?;
     let slot = match found {
         Some(slot) if lost => {
             if config.on_slot_lost == OnSlotLost::Fail {
@@ -88,6 +91,7 @@ pub(super) async fn prepare(env: &Env, client: &Client, plans: &mut [StreamPlan]
         }
     };
 
+    let mut published = Vec::new();
     let plugin: Box<dyn OutputPlugin> = match plugin_name.as_str() {
         // The publication comes before the slot: a slot can't see a younger one.
         name_of if name_of == OutputPluginName::Pgoutput.as_str() => {
@@ -95,7 +99,8 @@ pub(super) async fn prepare(env: &Env, client: &Client, plans: &mut [StreamPlan]
             let (publications, added) = publications(env, client, &publication, plans, slot.is_none()).await?;
             copy_again.extend(added);
             settle_columns(plans, &publications, env)?;
-            Box::new(Pgoutput::new(publications.names().to_vec()))
+            published = publications.names().to_vec();
+            Box::new(Pgoutput::new(published.clone()))
         }
         name_of if name_of == OutputPluginName::Wal2json.as_str() => {
             leave_out_virtual(plans, env);
@@ -123,7 +128,7 @@ pub(super) async fn prepare(env: &Env, client: &Client, plans: &mut [StreamPlan]
     check_bookmarks(client, config, &name, confirmed_flush, plans, state, &mut copy_again).await?;
     warn::of_identities(plans);
     let streams = plans.iter().map(|plan| plan.id.clone()).collect();
-    Ok(Source { slot: name, plugin, confirmed_flush, restart_lsn, streams, exported, copy_again })
+    Ok(Source { slot: name, plugin, confirmed_flush, restart_lsn, publications: published, streams, exported, copy_again })
 }
 
 /// The error for a slot that nobody made, with the SQL that does: the publication comes first.
@@ -131,7 +136,7 @@ async fn missing_slot(env: &Env, client: &Client, name: &str, plugin: &str, plan
     let mut sql = Vec::new();
     if plugin == OutputPluginName::Pgoutput.as_str() {
         let publication = env.config.publication(name);
-        let known = Publications::read(client, publication).await?;
+        let mut known = Publications::read(client, publication).await?;
         let mut missing = Vec::new();
         for plan in plans {
             if !known.covers(client, &plan.table).await? {
@@ -143,6 +148,22 @@ async fn missing_slot(env: &Env, client: &Client, name: &str, plugin: &str, plan
     sql.push(format!("SELECT pg_create_logical_replication_slot({}, '{plugin}')", quote::literal(name)));
     Ok(Error::run(format!("replication slot \"{name}\" does not exist"))
         .hint(format!("create it: {}; or set create_replication_slot to true", sql.join("; "))))
+}
+
+/// Finds a role that may not replicate before anything is copied. Managed servers know other ways to grant the right than the
+/// attribute, so that only the server's own refusal counts.
+async fn check_right(env: &Env, client: &Client) -> Result<()> {
+    let sql = "SELECT rolreplication OR rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user";
+    let row = client.query_one(sql, &[]).await.map_err(|e| query_error("cannot read the role's attributes", e))?;
+    if !row.get::<_, bool>(0) {
+        match env.primary.replication_session().await {
+            Ok(session) => session.close().await,
+            // It may be free when it is needed.
+            Err(error) if error.kind() == ErrorKind::Transient => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// The server's `wal_level`: no slot can be made unless it is logical.
@@ -174,7 +195,7 @@ async fn publications(
     plans: &[StreamPlan],
     slot_is_new: bool,
 ) -> Result<(Publications, Vec<String>)> {
-    let publications = Publications::read(client, name).await?;
+    let mut publications = Publications::read(client, name).await?;
     let mut missing: Vec<&StreamPlan> = Vec::new();
     for plan in plans {
         if publications.hides_partition(&plan.table) {
@@ -226,7 +247,7 @@ fn settle_columns(plans: &mut [StreamPlan], publications: &Publications, env: &E
             unpublished.iter().map(String::as_str).filter(|name| plan.position(name).is_some()).collect();
         if !selected.is_empty() {
             tracing::warn!(
-                "{}: the publication does not publish {}; left out of the stream",
+                "{}: the publication does not publish {}; left out of the stream; add it to the publication's column list",
                 plan.id,
                 selected.join(", ")
             );
