@@ -103,7 +103,7 @@ impl Publications {
             shared
         });
         let covered = shared.is_some();
-        self.tables.extend(shared.map(|shared| (table.oid, shared)));
+        self.tables.extend(shared.map(|shared| (table.oid, Published { via_root: false, ..shared })));
         Ok(covered)
     }
 

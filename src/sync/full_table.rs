@@ -2,8 +2,8 @@
 
 use super::context::Context;
 use super::copy::copy_table;
-use super::plan::StreamPlan;
 use super::next_version;
+use super::plan::StreamPlan;
 use crate::error::Result;
 use crate::pg::wire::Session;
 use crate::state::Copy;

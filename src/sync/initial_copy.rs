@@ -69,12 +69,7 @@ enum Place {
 
 impl<'a> Copier<'a> {
     /// `floor`: the slot's position, or what this run acknowledges if that is later.
-    pub(super) fn new(
-        env: &'a Env,
-        exported: Option<ExportedSnapshot>,
-        floor: Lsn,
-        publications: Vec<String>,
-    ) -> Self {
+    pub(super) fn new(env: &'a Env, exported: Option<ExportedSnapshot>, floor: Lsn, publications: Vec<String>) -> Self {
         let secondary = env.secondary.as_ref().map(Secondary::new);
         Copier { env, exported, floor, publications, session: None, open: None, secondary }
     }

@@ -62,8 +62,7 @@ impl Live {
 
     /// Whether the changes of a transaction are still to be sent.
     pub(super) fn wants(&self, transaction: &Transaction) -> bool {
-        transaction.commit_lsn >= self.from
-            && self.copied.as_ref().is_none_or(|copied| !copied.holds(transaction.xid))
+        transaction.commit_lsn >= self.from && self.copied.as_ref().is_none_or(|copied| !copied.holds(transaction.xid))
     }
 
     /// Whether a column of this name needs no looking up.

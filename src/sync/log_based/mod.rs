@@ -128,7 +128,16 @@ pub(super) async fn prepare(env: &Env, client: &Client, plans: &mut [StreamPlan]
     check_bookmarks(client, config, &name, confirmed_flush, plans, state, &mut copy_again).await?;
     warn::of_identities(plans);
     let streams = plans.iter().map(|plan| plan.id.clone()).collect();
-    Ok(Source { slot: name, plugin, confirmed_flush, restart_lsn, publications: published, streams, exported, copy_again })
+    Ok(Source {
+        slot: name,
+        plugin,
+        confirmed_flush,
+        restart_lsn,
+        publications: published,
+        streams,
+        exported,
+        copy_again,
+    })
 }
 
 /// The error for a slot that nobody made, with the SQL that does: the publication comes first.
@@ -247,7 +256,7 @@ fn settle_columns(plans: &mut [StreamPlan], publications: &Publications, env: &E
             unpublished.iter().map(String::as_str).filter(|name| plan.position(name).is_some()).collect();
         if !selected.is_empty() {
             tracing::warn!(
-                "{}: the publication does not publish {}; left out of the stream; add it to the publication's column list",
+                "{}: the publication does not publish {}; left out of the stream until its column list names it",
                 plan.id,
                 selected.join(", ")
             );
@@ -319,7 +328,10 @@ async fn check_bookmarks(
                 "the bookmark of \"{}\" is at {lsn}, but the server's log ends at {end}",
                 plan.id
             ))
-            .hint("the server was restored from a backup or is another one: remove the stream's bookmark to copy it again")
+            .hint(
+                "the server was restored from a backup or is another one: remove the stream's bookmark to copy it again, or set \
+                 on_slot_lost to copy_again",
+            )
         } else if confirmed_flush > lsn {
             Error::run(format!(
                 "replication slot \"{slot}\" stands at {confirmed_flush}, past the bookmark of \"{}\" at {lsn}: the \
