@@ -94,6 +94,10 @@ fn a_slot_made_anew_by_somebody_is_mended_in_one_run(plugin: &str) {
     let source = Source::new(plugin, TABLES, &STREAMS);
     let (target, state) = copied(&source);
     source.db.psql(MEANWHILE);
+    super::wait_until(
+        &source.db,
+        "not exists (select from pg_replication_slots where active and database = current_database())",
+    );
     source.db.psql(&format!("select pg_drop_replication_slot('{}')", source.slot));
     source.db.slot(plugin);
     mended(plugin, &source.db, &source, target, &state);
