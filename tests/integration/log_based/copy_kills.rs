@@ -122,7 +122,7 @@ fn a_repeated_copy_killed_at_any_line(plugin: &'static str) {
         ));
         let killed = killed_after(&tap(&state), lines);
         assert_eq!(killed.len(), lines, "a run that was killed");
-        let mended = life.mend(&killed, &state, &mut target, &tap);
+        let mended = life.mend(&killed, &state, &mut target, tap);
         for table in STREAMS {
             assert!(version(&mended, table) > version(&state, table));
         }

@@ -2,6 +2,7 @@
 //! key, so that a row which came twice would be there twice.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ with_both_plugins!(
     rows_changed_while_they_are_copied,
     rows_changed_without_a_spare_slot,
     rows_changed_beside_an_open_transaction,
+    rows_changed_between_the_slot_and_its_copy,
     a_table_added_under_writers,
     a_commit_held_after_the_snapshot,
     a_commit_held_before_the_snapshot,
@@ -80,9 +82,19 @@ fn assert_exactly_once(source: &Source, outputs: &[Output]) {
     assert_converged(&target, &source.db, &["keyed", "plain"]);
 }
 
-/// A tap that stands still in the copy of the large table, its snapshot taken.
+/// Sets a flag at its end, however that comes: what waits for the flag would else wait for ever.
+struct SetAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for SetAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A tap that stands still in the copy of the large table, its snapshot `taken`.
 #[track_caller]
-fn stalled(source: &Source, tap: Tap) -> Stalled {
+fn stalled(source: &Source, tap: Tap, taken: &AtomicBool) -> Stalled {
+    let _told = SetAtEnd(taken);
     let stalled = tap.timeout(Duration::from_secs(120)).stall();
     wait_until(
         &source.db,
@@ -100,23 +112,31 @@ fn race(source: &Source, open: Option<&str>) -> Vec<Output> {
     if let Some(sql) = open {
         session.run(sql);
     }
+    let taken = AtomicBool::new(false);
     let mut outputs = thread::scope(|scope| {
         // Beside the snapshot itself, whenever that is taken.
-        let writing = scope.spawn(|| source.db.psql(&writer(61, 600)));
-        let stalled = stalled(source, source.tap());
-        writing.join().expect("the writer");
-        source.db.psql(&writer(601, 660));
+        let writing = scope.spawn(|| {
+            let mut from = 60;
+            while !taken.load(Ordering::Relaxed) {
+                source.db.psql(&writer(from + 1, from + 200));
+                from += 200;
+            }
+            from
+        });
+        let stalled = stalled(source, source.tap(), &taken);
+        let from = writing.join().expect("the writer");
+        source.db.psql(&writer(from + 1, from + 60));
         if open.is_none() {
-            session.run("begin; insert into tracked values (9000), (9010); insert into plain values (9000);");
+            session.run("begin; insert into tracked values (9000000), (9000010); insert into plain values (9000000);");
         }
         session.run(
-            "insert into tracked values (9020); delete from tracked where n = 9010; insert into keyed values (9000);",
+            "insert into tracked values (9000020); delete from tracked where n = 9000010; insert into keyed values (9000000);",
         );
         vec![stalled.finish().expect_code(0)]
     });
-    source.db.psql(&writer(661, 700));
+    source.db.psql(&writer(800_000, 800_040));
     outputs.push(source.run(outputs[0].last_state()));
-    session.run("insert into plain values (9030); commit;");
+    session.run("insert into plain values (9000030); commit;");
     outputs.push(source.run(outputs[1].last_state()));
     outputs
 }
@@ -138,9 +158,28 @@ fn rows_changed_without_a_spare_slot(plugin: &str) {
 fn rows_changed_beside_an_open_transaction(plugin: &str) {
     let cluster = Cluster::start("");
     let source = Source::on(&cluster, plugin, TABLES, &STREAMS);
-    let open = "begin; insert into tracked values (9000); savepoint a; insert into tracked values (9010);
-        insert into plain values (9000);";
+    let open = "begin; insert into tracked values (9000000); savepoint a; insert into tracked values (9000010);
+        insert into plain values (9000000);";
     assert_exactly_once(&source, &race(&source, Some(open)));
+}
+
+/// The run makes the slot, reads another table for a while, and only then copies: what the slot sends, the copy has not.
+fn rows_changed_between_the_slot_and_its_copy(plugin: &'static str) {
+    let db = TestDb::new("log_between");
+    db.psql(&format!("{TABLES} {}", writer(1, 30)));
+    let catalog = select(Tap::new(&db).discover(), &["tracked", "plain", "keyed"]);
+    let source = Source::of(db, String::new(), &[]);
+    let tap = |state: &Value| {
+        let tap = Tap::new(&source.db).catalog(&catalog.clone().select("public-a_large", "FULL_TABLE")).state(state);
+        tap.config("create_replication_slot", true).config("output_plugin", plugin)
+    };
+    let interrupted = json!({"bookmarks": {}, "currently_syncing": "public-a_large"});
+    let stalled = stalled(&source, tap(&interrupted), &AtomicBool::new(false));
+    source.db.psql(&writer(31, 90));
+    let first = stalled.finish().expect_code(0);
+    source.db.psql(&writer(91, 100));
+    let second = tap(first.last_state()).run();
+    assert_exactly_once(&source, &[first, second]);
 }
 
 /// Other tables are streamed already, and the slot is past much of what the new one has seen.
@@ -169,42 +208,40 @@ fn a_table_added_under_writers(plugin: &str) {
     }
 }
 
-/// From here on every commit that is not `local` waits for a standby that there is not.
-fn lose_the_standby(db: &TestDb) {
-    db.psql("alter system set synchronous_standby_names = 'nobody'; select pg_reload_conf();");
-    wait_until(db, "current_setting('synchronous_standby_names') = 'nobody'");
+/// While it lives, every commit that is not `local` waits for a standby that there is not.
+struct NoStandby<'a>(&'a TestDb);
+
+impl NoStandby<'_> {
+    fn of(db: &TestDb) -> NoStandby<'_> {
+        db.psql("alter system set synchronous_standby_names = 'nobody'; select pg_reload_conf();");
+        wait_until(db, "current_setting('synchronous_standby_names') = 'nobody'");
+        NoStandby(db)
+    }
 }
 
-fn find_the_standby(db: &TestDb) {
-    db.psql("alter system reset synchronous_standby_names; select pg_reload_conf();");
+impl Drop for NoStandby<'_> {
+    /// Also where a test fails: whoever waits would do so for ever.
+    fn drop(&mut self) {
+        self.0.psql("alter system reset synchronous_standby_names; select pg_reload_conf();");
+    }
 }
 
 /// Runs while a transaction that did this hangs in its commit: in the log, and seen by nobody.
 fn beside_a_held_commit<T>(db: &TestDb, sql: &str, run: impl FnOnce() -> T) -> T {
-    /// Lets the writer go also where the test fails, which would wait for it.
-    struct Found<'a>(&'a TestDb);
-    impl Drop for Found<'_> {
-        fn drop(&mut self) {
-            find_the_standby(self.0);
-        }
-    }
-    let was_held =
-        "exists (select from pg_stat_activity where datname = current_database() and wait_event = 'SyncRep')";
-    lose_the_standby(db);
+    let is_held = "exists (select from pg_stat_activity where datname = current_database() and wait_event = 'SyncRep')";
     thread::scope(|scope| {
-        let found = Found(db);
+        let _nobody = NoStandby::of(db);
         scope.spawn(|| db.psql(sql));
-        wait_until(db, was_held);
+        wait_until(db, is_held);
         let done = run();
-        assert_eq!(db.query_one(&format!("select ({was_held})::text")), "true", "a test of a commit that was held");
-        drop(found);
+        assert_eq!(db.query_one(&format!("select ({is_held})::text")), "true", "a test of a commit that was held");
         done
     })
 }
 
 const HELD: &str = "insert into tracked values (7); insert into plain values (7); insert into keyed values (7);";
 
-/// Once a statement, so that each hangs alone, would be no transaction.
+/// One transaction: of several, the first would hang alone.
 fn held() -> String {
     format!("begin; {HELD} commit;")
 }
@@ -212,7 +249,7 @@ fn held() -> String {
 fn a_commit_held_after_the_snapshot(plugin: &str) {
     let cluster = Cluster::start("");
     let source = Source::on(&cluster, plugin, &format!("{TABLES} insert into tracked values (1)"), &STREAMS);
-    let stalled = stalled(&source, source.tap());
+    let stalled = stalled(&source, source.tap(), &AtomicBool::new(false));
     let mut outputs = beside_a_held_commit(&source.db, &held(), || {
         let first = stalled.finish().expect_code(0);
         let second = source.run(first.last_state());
@@ -282,7 +319,7 @@ fn a_publication_is_made_while_no_standby_answers(plugin: &'static str) {
     let cluster = Cluster::start("");
     let db = TestDb::on(&cluster, "log_nobody");
     db.psql(&format!("{TABLES} insert into tracked values (1); insert into plain values (1);"));
-    lose_the_standby(&db);
+    let nobody = NoStandby::of(&db);
     let discovered = Tap::new(&db).discover();
     let tap = |tables: &[&str], state: &Value| {
         let tap = Tap::new(&db).catalog(&select(discovered.clone(), tables)).state(state);
@@ -290,7 +327,7 @@ fn a_publication_is_made_while_no_standby_answers(plugin: &'static str) {
     };
     let first = tap(&["tracked"], &json!({})).run();
     let second = tap(&["tracked", "plain"], first.last_state()).run();
-    find_the_standby(&db);
+    drop(nobody);
     db.psql("insert into tracked values (2); insert into plain values (2);");
     let outputs = [first, tap(&["tracked", "plain"], second.last_state()).run(), second];
     for table in ["tracked", "plain"] {
