@@ -330,6 +330,8 @@ fn settings(version: ServerVersion) -> String {
         ("extra_float_digits", "3"),
         ("bytea_output", "hex"),
         ("statement_timeout", "0"),
+        // What the tap commits is not worth waiting for a synchronous standby.
+        ("synchronous_commit", "local"),
         ("application_name", APPLICATION_NAME),
     ];
     settings.extend(version.session_timeouts().map(|name| (name, "0")));

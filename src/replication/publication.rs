@@ -12,7 +12,8 @@ use crate::pg::table::{Generated, ReplicaIdentity, Table, TableKind};
 #[derive(Debug)]
 pub struct Publications {
     names: Vec<String>,
-    /// Published relations by oid. A root stands here with the operations that its leaves share.
+    /// Published relations by oid. A root that is published leaf by leaf stands here, once it was asked for, with what its
+    /// leaves share.
     tables: HashMap<u32, Published>,
 }
 
@@ -88,7 +89,7 @@ impl Publications {
     }
 
     /// Whether changes of this table come at all. A partitioned table's may come under the names of its leaves.
-    pub async fn covers(&self, client: &Client, table: &Table) -> Result<bool> {
+    pub async fn covers(&mut self, client: &Client, table: &Table) -> Result<bool> {
         if self.tables.contains_key(&table.oid) || table.partition_root.is_some_and(|root| self.published_via(root)) {
             return Ok(true);
         }
@@ -96,7 +97,14 @@ impl Publications {
             return Ok(false);
         }
         let leaves = leaves(client, table.oid).await?;
-        Ok(!leaves.is_empty() && leaves.iter().all(|leaf| self.tables.contains_key(&leaf.oid)))
+        let published: Option<Vec<&Published>> = leaves.iter().map(|leaf| self.tables.get(&leaf.oid)).collect();
+        let shared = published.unwrap_or_default().into_iter().cloned().reduce(|mut shared, leaf| {
+            shared.meet(leaf);
+            shared
+        });
+        let covered = shared.is_some();
+        self.tables.extend(shared.map(|shared| (table.oid, Published { via_root: false, ..shared })));
+        Ok(covered)
     }
 
     fn published_via(&self, root: u32) -> bool {
@@ -138,12 +146,15 @@ impl Publications {
                 .collect();
         if !missing.is_empty() {
             warnings.push(format!(
-                "the publication does not publish {} of this table: such changes never come",
+                "the publication does not publish {} of this table: such changes never come; have it: ALTER PUBLICATION … SET \
+                 (publish = 'insert, update, delete, truncate')",
                 missing.join(" and ")
             ));
         }
         if published.row_filter {
-            warnings.push("the publication has a row filter for this table: rows outside of it never come".to_owned());
+            warnings.push("the publication has a row filter for this table: rows outside of it are copied, but their changes never come; add \
+                 the table to it without WHERE"
+                    .to_owned());
         }
         warnings
     }
@@ -161,6 +172,19 @@ impl Published {
         self.columns = match (self.columns.take(), &other.columns) {
             (Some(mine), Some(theirs)) => Some(mine.union(theirs).cloned().collect()),
             _ => None,
+        };
+    }
+
+    /// What is sent of both of two leaves.
+    fn meet(&mut self, other: Published) {
+        self.insert &= other.insert;
+        self.update &= other.update;
+        self.delete &= other.delete;
+        self.generated &= other.generated;
+        self.row_filter |= other.row_filter;
+        self.columns = match (self.columns.take(), other.columns) {
+            (Some(mine), Some(theirs)) => Some(mine.intersection(&theirs).cloned().collect()),
+            (mine, theirs) => mine.or(theirs),
         };
     }
 }

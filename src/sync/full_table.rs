@@ -2,8 +2,8 @@
 
 use super::context::Context;
 use super::copy::copy_table;
+use super::next_version;
 use super::plan::StreamPlan;
-use super::version_now;
 use crate::error::Result;
 use crate::pg::wire::Session;
 use crate::state::Copy;
@@ -11,8 +11,8 @@ use crate::state::Copy;
 /// Sends the whole table.
 pub(super) async fn sync(ctx: &mut Context, session: &mut Session, plan: &mut StreamPlan) -> Result<()> {
     tracing::info!("{}: reading the whole table", plan.id);
-    let first_run = ctx.state.bookmark(&plan.id).version().is_none();
-    let version = version_now();
+    let bookmark = ctx.state.bookmark(&plan.id);
+    let (first_run, version) = (bookmark.version().is_none(), next_version(bookmark));
     ctx.state.set_full_table(&plan.id, version, Copy::Unfinished);
     copy_table(ctx, session, plan, version, first_run).await?;
     ctx.state.set_full_table(&plan.id, version, Copy::Finished);

@@ -4,20 +4,27 @@
 //! others, so the copy holds them, and the log from C on holds the rest. Reading a position and then selecting would lose
 //! a transaction that is in the log and not yet visible.
 
+mod held_commits;
+mod membership;
+mod secondary;
+
 use std::collections::HashSet;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use held_commits::HeldCommits;
+use membership::Membership;
+use secondary::Secondary;
+
 use super::context::Context;
 use super::copy::copy_table;
 use super::plan::StreamPlan;
-use super::transaction_snapshot::TransactionSnapshot;
-use super::{Env, version_now};
+use super::transaction_snapshot::{CopySnapshot, TransactionSnapshot};
+use super::{Env, next_version, version_now};
 use crate::discovery::{Scope, discover};
 use crate::error::{Error, Result};
 use crate::pg::Lsn;
-use crate::pg::connect::Server;
 use crate::pg::quote;
 use crate::pg::table::{Column, Table};
 use crate::pg::wire::Session;
@@ -29,8 +36,6 @@ use crate::state::Copy;
 const SHARED_FOR: Duration = Duration::from_secs(60);
 /// How often a table may be rewritten between the snapshot and the lock.
 const REWRITES: usize = 5;
-/// How long to wait for a secondary to have replayed what a copy needs.
-const REPLAY_PATIENCE: Duration = Duration::from_secs(300);
 
 /// Copies streams, one after the other.
 pub(super) struct Copier<'a> {
@@ -39,9 +44,11 @@ pub(super) struct Copier<'a> {
     exported: Option<ExportedSnapshot>,
     /// The slot's position, and not before what this run acknowledges.
     floor: Lsn,
+    /// What the slot is read with; none where no publication decides what is sent.
+    publications: Vec<String>,
     session: Option<Session>,
     open: Option<OpenSnapshot>,
-    secondary: Option<Session>,
+    secondary: Option<Secondary<'a>>,
 }
 
 /// A transaction that holds a snapshot.
@@ -53,45 +60,72 @@ struct OpenSnapshot {
 
 /// Where a copy stands in the log.
 #[derive(Clone)]
-pub(super) enum Place {
+enum Place {
     /// It holds the transactions committed before this.
     At(Lsn),
     /// It holds the transactions that the snapshot sees, all of them committed before `until`.
-    Snapshot { snapshot: TransactionSnapshot, until: Lsn },
+    Snapshot { snapshot: TransactionSnapshot, until: Lsn, held: HeldCommits },
 }
 
 impl<'a> Copier<'a> {
     /// `floor`: the slot's position, or what this run acknowledges if that is later.
-    pub(super) fn new(env: &'a Env, exported: Option<ExportedSnapshot>, floor: Lsn) -> Self {
-        Copier { env, exported, floor, session: None, open: None, secondary: None }
+    pub(super) fn new(env: &'a Env, exported: Option<ExportedSnapshot>, floor: Lsn, publications: Vec<String>) -> Self {
+        let secondary = env.secondary.as_ref().map(Secondary::new);
+        Copier { env, exported, floor, publications, session: None, open: None, secondary }
     }
 
-    /// Copies a stream. For a [`Place::Snapshot`] the bookmark stays unfinished: the caller has to stream the table in
-    /// this run, until it is past `until`.
-    pub(super) async fn copy(&mut self, ctx: &mut Context, plan: &mut StreamPlan) -> Result<Place> {
+    /// Copies a stream. A copy that comes back has no position in the log, and its bookmark stays unfinished: the caller has
+    /// to stream the table in this run, until it is past what the snapshot sees.
+    pub(super) async fn copy(&mut self, ctx: &mut Context, plan: &mut StreamPlan) -> Result<Option<CopySnapshot>> {
         tracing::info!("{}: copying the table before its changes are streamed", plan.id);
-        let first_run = ctx.state.bookmark(&plan.id).version().is_none();
-        let version = version_now();
-        let floor = self.floor;
-        let (place, session) = match &self.env.secondary {
-            Some(secondary) if !plan.key_properties.is_empty() => {
-                let session = wait_for_replay(&mut self.secondary, secondary, floor).await?;
-                (Place::At(floor), session)
-            }
-            _ => self.snapshot_for(plan).await?,
-        };
-        // Until its changes are streamed, a copy that no slot stands behind has the position of the main slot.
-        let lsn = match &place {
-            Place::At(lsn) => *lsn,
-            Place::Snapshot { .. } => floor,
-        };
+        let bookmark = ctx.state.bookmark(&plan.id);
+        let first_run = bookmark.version().is_none() && bookmark.lsn().is_none();
+        let version = next_version(bookmark);
         let oid = Some(plan.table.oid);
-        ctx.state.set_log_based(&plan.id, lsn.0, version, Copy::Unfinished, oid);
-        copy_table(ctx, session, plan, version, first_run).await?;
-        if let Place::At(_) = place {
-            ctx.state.set_log_based(&plan.id, lsn.0, version, Copy::Finished, oid);
+        // Until its changes are streamed, a copy that no slot stands behind has the position of the main slot.
+        let floor = self.floor;
+        if !plan.key_properties.is_empty()
+            && let Some(session) = self.begin_on_secondary().await?
+        {
+            ctx.state.set_log_based(&plan.id, floor.0, version, Copy::Unfinished, oid);
+            copy_table(ctx, session, plan, version, first_run).await?;
+            session.query("COMMIT").await?;
+            ctx.state.set_log_based(&plan.id, floor.0, version, Copy::Finished, oid);
+            return Ok(None);
         }
-        Ok(place)
+        let (place, session) = self.snapshot_for(plan).await?;
+        match place {
+            Place::At(lsn) => {
+                ctx.state.set_log_based(&plan.id, lsn.0, version, Copy::Unfinished, oid);
+                copy_table(ctx, session, plan, version, first_run).await?;
+                ctx.state.set_log_based(&plan.id, lsn.0, version, Copy::Finished, oid);
+                Ok(None)
+            }
+            Place::Snapshot { snapshot, until, held } => {
+                ctx.state.set_log_based(&plan.id, floor.0, version, Copy::Unfinished, oid);
+                copy_table(ctx, session, plan, version, first_run).await?;
+                Ok(Some(CopySnapshot::new(snapshot, until, held.of(&plan.table))))
+            }
+        }
+    }
+
+    /// A session in a transaction of the secondary's that a copy with a key can be read in, if there is one.
+    async fn begin_on_secondary(&mut self) -> Result<Option<&mut Session>> {
+        let Some(secondary) = &mut self.secondary else { return Ok(None) };
+        let mut published = String::new();
+        if !self.publications.is_empty() {
+            let session = match &mut self.session {
+                Some(session) => session,
+                none => none.insert(self.env.primary.session().await?),
+            };
+            let snapshot = TransactionSnapshot::read(session).await?;
+            published = Membership::read(session, &self.publications, &snapshot).await?.rows;
+        }
+        let session = secondary.begin(self.floor, &self.publications, &published).await?;
+        if session.is_none() {
+            tracing::info!("the secondary is no standby; copying from the primary");
+        }
+        Ok(session)
     }
 
     /// A session on the primary in a transaction whose snapshot sees the table's rows, and which holds the table so that
@@ -143,9 +177,10 @@ impl<'a> Copier<'a> {
                 }
             }
         };
-        session.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+        const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
         let place = match exported {
             Some(exported) => {
+                session.query(BEGIN).await?;
                 let sql = format!("SET TRANSACTION SNAPSHOT {}", quote::literal(&exported.snapshot));
                 session.query(&sql).await?;
                 let place = Place::At(exported.consistent_point);
@@ -153,9 +188,9 @@ impl<'a> Copier<'a> {
                 place
             }
             None => {
-                let place = current_snapshot(session).await?;
-                check_publications(session, &place).await?;
-                place
+                let held = HeldCommits::read(session).await?;
+                session.query(BEGIN).await?;
+                current_snapshot(session, held, &self.publications).await?
             }
         };
         self.open = Some(OpenSnapshot { taken: Instant::now(), place: place.clone() });
@@ -165,8 +200,11 @@ impl<'a> Copier<'a> {
     /// Ends the transactions.
     pub(super) async fn close(&mut self) {
         self.open = None;
-        for session in self.session.take().into_iter().chain(self.secondary.take()) {
+        if let Some(session) = self.session.take() {
             session.close().await;
+        }
+        if let Some(secondary) = self.secondary.take() {
+            secondary.close().await;
         }
         if let Some(exported) = self.exported.take() {
             exported.close().await;
@@ -204,37 +242,20 @@ async fn refresh(env: &Env, plan: &mut StreamPlan) -> Result<()> {
     }
 }
 
-async fn current_snapshot(session: &mut Session) -> Result<Place> {
+/// The place of a transaction's snapshot. A writer that is older than a table's membership in a publication has changes
+/// that are not published, and that the snapshot does not see either. (A slot waits for such writers when it is made.)
+async fn current_snapshot(session: &mut Session, held: HeldCommits, publications: &[String]) -> Result<Place> {
     let snapshot = TransactionSnapshot::read(session).await?;
     // The position is read after the snapshot, in which everything visible was committed before it.
     let rows = session.query("SELECT pg_catalog.pg_current_wal_insert_lsn()").await?;
     let until = rows.first().and_then(|row| row.first()?.as_deref()?.parse().ok());
-    match until {
-        Some(until) => Ok(Place::Snapshot { snapshot, until }),
-        None => Err(Error::run("the server does not say where its WAL ends")),
+    let until = until.ok_or_else(|| Error::run("the server does not say where its WAL ends"))?;
+    if !publications.is_empty() && !Membership::read(session, publications, &snapshot).await?.settled {
+        return Err(Error::transient("a transaction that is still writing is older than a change of a publication").hint(
+            "run again when it has ended; or free a replication slot (max_replication_slots), for which the server waits itself",
+        ));
     }
-}
-
-/// A writer that is older than a table's membership in a publication has changes that are not published, and that the
-/// snapshot does not see either. (A slot waits for such writers when it is made.)
-async fn check_publications(session: &mut Session, place: &Place) -> Result<()> {
-    let Place::Snapshot { snapshot, .. } = place else { return Ok(()) };
-    let catalogs = session.server_version().publication_catalogs();
-    let changes: Vec<String> = catalogs.iter().map(|name| format!("SELECT xmin FROM pg_catalog.{name}")).collect();
-    // An id from before half of all ids were used up has a negative age.
-    let sql = format!(
-        "SELECT NOT EXISTS (SELECT FROM ({}) m \
-         WHERE pg_catalog.age(m.xmin) BETWEEN 0 AND pg_catalog.age('{}'::xid))",
-        changes.join(" UNION ALL "),
-        snapshot.oldest()
-    );
-    let rows = session.query(&sql).await?;
-    if rows.first().and_then(|row| row.first()?.as_deref()) == Some("t") {
-        return Ok(());
-    }
-    Err(Error::transient("a transaction that is still writing is older than a change of a publication").hint(
-        "run again when it has ended; or free a replication slot (max_replication_slots), for which the server waits itself",
-    ))
+    Ok(Place::Snapshot { snapshot, until, held })
 }
 
 /// Takes a lock that keeps the table as it is, and says whether the transaction's snapshot sees its rows: the snapshot's
@@ -252,34 +273,4 @@ async fn sees_rows(session: &mut Session, plan: &StreamPlan) -> Result<bool> {
     );
     let rows = session.query(&sql).await?;
     Ok(rows.first().and_then(|row| row.first()?.as_deref()) == Some("t"))
-}
-
-async fn wait_for_replay<'s>(
-    session: &'s mut Option<Session>,
-    secondary: &Server,
-    position: Lsn,
-) -> Result<&'s mut Session> {
-    let session = match session {
-        Some(session) => session,
-        none => none.insert(secondary.session().await?),
-    };
-    let sql = format!(
-        "SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn() \
-         ELSE pg_catalog.pg_current_wal_lsn() END >= '{position}'"
-    );
-    let give_up = Instant::now() + REPLAY_PATIENCE;
-    loop {
-        let rows = session.query(&sql).await?;
-        if rows.first().and_then(|row| row.first()?.as_deref()) == Some("t") {
-            return Ok(session);
-        }
-        if Instant::now() >= give_up {
-            return Err(Error::run(format!(
-                "the secondary has not replayed {position} after {} s",
-                REPLAY_PATIENCE.as_secs()
-            ))
-            .hint("look at its replication lag, or copy from the primary: set use_secondary to false"));
-        }
-        tokio::time::sleep(Duration::from_millis(500)).await;
-    }
 }

@@ -14,15 +14,16 @@ use std::path::PathBuf;
 
 use crate::catalog::Catalog;
 use crate::config::Config;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::method::ReplicationMethod;
 use crate::pg::Lsn;
 use crate::pg::connect::{Client, Server};
 use crate::pg::wire::Session;
+use crate::state::Bookmark;
 use crate::types;
 
 pub use context::Context;
-use initial_copy::{Copier, Place};
+use initial_copy::Copier;
 use log_based::live::Start;
 use log_based::{Source, is_streamed};
 use plan::StreamPlan;
@@ -53,24 +54,36 @@ fn version_now() -> i64 {
     chrono::Utc::now().timestamp_millis()
 }
 
+/// A version above the one that the target holds, whichever machine's clock that came from.
+fn next_version(bookmark: Bookmark<'_>) -> i64 {
+    version_now().max(bookmark.version().map_or(0, |version| version.saturating_add(1)))
+}
+
 /// Reads every selected stream; without a catalog, everything that the role can read.
 ///
 /// After an error or when dropped at any await, [`Context::cut_short`] makes the state right.
 pub async fn sync(ctx: &mut Context, env: &Env, catalog: Option<Catalog>) -> Result<()> {
     let client = env.tables().connect().await?;
-    let selected = select::select(&client, env, catalog).await?;
-    let plans = selected.plans;
+    let mut selected = select::select(&client, env, catalog).await?;
+    let plans = std::mem::take(&mut selected.plans);
     tracing::info!("selected streams: {}", plans.iter().map(|plan| plan.id.as_str()).collect::<Vec<_>>().join(", "));
 
     for plan in &plans {
         if plan.table.row_security {
-            tracing::warn!("{}: row-level security may hide rows of this table from the role", plan.id);
+            tracing::warn!(
+                "{}: row-level security may hide rows of this table from the role; give it ALTER ROLE … BYPASSRLS",
+                plan.id
+            );
         }
         if ctx.state.clear_on_change(&plan.id, plan.method, plan.replication_key.as_deref()) {
             tracing::info!("{}: the replication method or key changed; starting anew", plan.id);
         }
     }
-    let is_log_based = |id: &str| plans.iter().any(|p| p.id == id && p.method == ReplicationMethod::LogBased);
+    // What the role may not read now, it may read again.
+    let is_log_based = |id: &str| {
+        plans.iter().any(|p| p.id == id && p.method == ReplicationMethod::LogBased)
+            || selected.unreadable.iter().any(|unreadable| unreadable == id)
+    };
     ctx.state.drop_unselected_log_based(is_log_based);
 
     let (log_based, others): (Vec<_>, Vec<_>) =
@@ -79,17 +92,10 @@ pub async fn sync(ctx: &mut Context, env: &Env, catalog: Option<Catalog>) -> Res
         (Some(_), false) => &env.primary.connect().await?,
         _ => &client,
     };
-    let log_based = LogBased::prepare(ctx, env, primary, log_based).await?;
+    let log_based = LogBased::prepare(ctx, env, primary, log_based, &selected.unreadable).await?;
     run(ctx, env, primary, log_based, others).await?;
 
-    match selected.missing {
-        missing if missing.is_empty() => Ok(()),
-        missing => Err(Error::run(format!(
-            "these selected streams do not exist, or the role may not read them: {}",
-            missing.join(", ")
-        ))
-        .hint("the others were read; deselect them or run --discover again")),
-    }
+    selected.left_out()
 }
 
 /// The LOG_BASED streams of a run: those to be copied first, and those whose changes are streamed.
@@ -101,11 +107,18 @@ struct LogBased {
 }
 
 impl LogBased {
-    async fn prepare(ctx: &mut Context, env: &Env, client: &Client, mut plans: Vec<StreamPlan>) -> Result<LogBased> {
+    /// `unreadable`: streams that are left out of this run; their bookmarks are to be served later.
+    async fn prepare(
+        ctx: &mut Context,
+        env: &Env,
+        client: &Client,
+        mut plans: Vec<StreamPlan>,
+        unreadable: &[String],
+    ) -> Result<LogBased> {
         if plans.is_empty() {
             return Ok(LogBased { source: None, copies: plans, streamed: Vec::new(), acknowledge: None });
         }
-        let source = log_based::prepare(env, client, &mut plans, &ctx.state).await?;
+        let mut source = log_based::prepare(env, client, &mut plans, &ctx.state).await?;
         let (streamed, copies): (Vec<_>, Vec<_>) =
             plans.into_iter().partition(|plan| is_streamed(plan, &ctx.state) && !source.copy_again.contains(&plan.id));
         for plan in &copies {
@@ -116,7 +129,11 @@ impl LogBased {
             ctx.state.announce_copy(&plan.id);
         }
         // What the given state says is stored, and no position that means "where the slot stands".
-        let stored = streamed.iter().map(|plan| ctx.state.bookmark(&plan.id).lsn()).min().flatten();
+        let is_waited_for = |id: &&String| !ctx.state.copy_unfinished(id) && ctx.state.bookmark(id).lsn().is_some();
+        let left_out: Vec<String> = unreadable.iter().filter(is_waited_for).cloned().collect();
+        let ids = streamed.iter().map(|plan| &plan.id).chain(&left_out);
+        let stored = ids.map(|id| ctx.state.bookmark(id).lsn()).min().flatten();
+        source.streams.extend(left_out);
         let acknowledge = stored.filter(|lsn| *lsn != 1).map(Lsn).filter(|lsn| *lsn > source.confirmed_flush);
         Ok(LogBased { source: Some(source), copies, streamed, acknowledge })
     }
@@ -133,7 +150,8 @@ async fn run(
     let mut source = source;
     let floor = source.as_ref().map_or(Lsn::INVALID, |s| s.confirmed_flush.max(acknowledge.unwrap_or_default()));
     let exported = source.as_mut().and_then(|source| source.exported.take());
-    let mut copier = Copier::new(env, exported, floor);
+    let publications = source.as_ref().map_or_else(Vec::new, |source| source.publications.clone());
+    let mut copier = Copier::new(env, exported, floor, publications);
     let mut tables: Option<Session> = None;
     let mut streamed: Vec<(StreamPlan, Start)> = streamed
         .into_iter()
@@ -159,8 +177,8 @@ async fn run(
         ctx.state.set_currently_syncing(Some(&plan.id));
         match plan.method {
             ReplicationMethod::LogBased => {
-                if let Place::Snapshot { snapshot, until } = copier.copy(ctx, &mut plan).await? {
-                    streamed.push((plan, Start::Snapshot(snapshot, until)));
+                if let Some(copied) = copier.copy(ctx, &mut plan).await? {
+                    streamed.push((plan, Start::Snapshot(copied)));
                 }
                 copies_left -= 1;
                 if copies_left == 0 {

@@ -10,6 +10,7 @@ use crate::discovery::{Scope, discover, nothing_readable};
 use crate::error::{Error, Result};
 use crate::method::ReplicationMethod;
 use crate::pg::connect::Client;
+use crate::pg::error::query_error;
 use crate::pg::table::{ReplicaIdentity, Table};
 use crate::replication::slot::Slot;
 
@@ -19,12 +20,36 @@ pub(super) struct Selected {
     pub plans: Vec<StreamPlan>,
     /// Those that the catalog selects and the server does not have.
     pub missing: Vec<String>,
+    /// Those that the server has and the role may not read.
+    pub unreadable: Vec<String>,
+}
+
+impl Selected {
+    /// The error for streams that were left out.
+    pub(super) fn left_out(&self) -> Result<()> {
+        let (message, hint) = match (self.missing.join(", "), self.unreadable.join(", ")) {
+            (missing, unreadable) if missing.is_empty() && unreadable.is_empty() => return Ok(()),
+            (missing, unreadable) if unreadable.is_empty() => (
+                format!("these selected streams do not exist: {missing}"),
+                "the others were read; deselect them or run --discover again",
+            ),
+            (missing, unreadable) => (
+                format!(
+                    "the role may not read the selected streams {unreadable}{}{missing}",
+                    if missing.is_empty() { "" } else { ", and these do not exist: " }
+                ),
+                "the others were read; GRANT SELECT on the tables and USAGE on their schemas to the role: until then the slot \
+                 keeps what comes after their bookmarks",
+            ),
+        };
+        Err(Error::run(message).hint(hint))
+    }
 }
 
 /// Compiles the plans of the selected streams.
 pub(super) async fn select(client: &Client, env: &Env, catalog: Option<Catalog>) -> Result<Selected> {
     let mut defaults = Defaults { env, log_based: None };
-    let mut selected = Selected { plans: Vec::new(), missing: Vec::new() };
+    let mut selected = Selected { plans: Vec::new(), missing: Vec::new(), unreadable: Vec::new() };
     let Some(catalog) = catalog else {
         let schemas = &env.config.filter_schemas;
         let tables = discover(client, Scope::All((!schemas.is_empty()).then_some(schemas))).await?;
@@ -55,7 +80,9 @@ pub(super) async fn select(client: &Client, env: &Env, catalog: Option<Catalog>)
     let mut tables = discover(client, Scope::Tables(&wanted)).await?;
     for (entry, (schema, name)) in entries.into_iter().zip(wanted) {
         let Some(found) = tables.iter().position(|table| table.schema == schema && table.name == name) else {
-            selected.missing.push(entry.tap_stream_id);
+            let left_out =
+                if exists(client, &schema, &name).await? { &mut selected.unreadable } else { &mut selected.missing };
+            left_out.push(entry.tap_stream_id);
             continue;
         };
         let table = tables.swap_remove(found);
@@ -85,6 +112,14 @@ pub(super) async fn select(client: &Client, env: &Env, catalog: Option<Catalog>)
         }
     }
     Ok(selected)
+}
+
+/// Whether there is such a table or view, readable or not.
+async fn exists(client: &Client, schema: &str, name: &str) -> Result<bool> {
+    let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+               WHERE n.nspname::text = $1 AND c.relname::text = $2 AND c.relkind IN ('r', 'p', 'v', 'm'))";
+    let row = client.query_one(sql, &[&schema, &name]).await.map_err(|e| query_error("cannot look up a table", e))?;
+    Ok(row.get(0))
 }
 
 /// How a stream is read whose entry does not say it.

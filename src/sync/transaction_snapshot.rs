@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::error::{Error, Result};
+use crate::pg::Lsn;
 use crate::pg::connect::Client;
 use crate::pg::error::query_error;
 use crate::pg::wire::Session;
@@ -68,6 +69,38 @@ impl TransactionSnapshot {
         // A signed distance in the circle of 2^32 ids: no two ids in use are further apart than half of it.
         let before = |limit: u64| (xid.wrapping_sub(limit as u32) as i32) < 0;
         before(self.xmin) || (before(self.xmax) && !self.running.iter().any(|&running| running as u32 == xid))
+    }
+}
+
+/// A copy that holds the transactions which a snapshot sees, and no others.
+pub(super) struct CopySnapshot {
+    snapshot: TransactionSnapshot,
+    /// All that the snapshot sees was committed before this.
+    pub until: Lsn,
+    /// Transactions that it did not see although their commits may have been in the log already: whether the log still
+    /// brings them is to be seen.
+    held: Vec<u32>,
+}
+
+impl CopySnapshot {
+    pub(super) fn new(snapshot: TransactionSnapshot, until: Lsn, mut held: Vec<u32>) -> Self {
+        held.retain(|&xid| !snapshot.sees(xid));
+        CopySnapshot { snapshot, until, held }
+    }
+
+    /// Whether the copy holds a committed transaction.
+    pub(super) fn holds(&self, xid: u32) -> bool {
+        self.snapshot.sees(xid)
+    }
+
+    /// A transaction came.
+    pub(super) fn came(&mut self, xid: u32) {
+        self.held.retain(|&held| held != xid);
+    }
+
+    /// Whether neither the copy nor the log may have brought some transaction.
+    pub(super) fn lacks_some(&self) -> bool {
+        !self.held.is_empty()
     }
 }
 

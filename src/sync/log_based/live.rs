@@ -6,7 +6,7 @@ use crate::logging::RecordCounter;
 use crate::pg::Lsn;
 use crate::sync::context::Context;
 use crate::sync::plan::{RecordEnd, StreamPlan};
-use crate::sync::transaction_snapshot::TransactionSnapshot;
+use crate::sync::transaction_snapshot::{CopySnapshot, TransactionSnapshot};
 
 /// A stream of the phase.
 pub(super) struct Live {
@@ -16,7 +16,7 @@ pub(super) struct Live {
     pub from: Lsn,
     /// A copy of this run without a position of its own: what its snapshot saw is in the target already. The copy counts
     /// as finished when the stream is past the position.
-    pub copied: Option<(TransactionSnapshot, Lsn)>,
+    pub copied: Option<CopySnapshot>,
     /// Closes its records.
     pub end: RecordEnd,
     pub counter: RecordCounter,
@@ -43,8 +43,8 @@ pub(super) struct Transaction {
 pub(in crate::sync) enum Start {
     /// At its bookmark; `None` for "where the slot stands".
     Bookmark(Option<Lsn>),
-    /// After a copy of this run: the snapshot, and a position past everything it saw.
-    Snapshot(TransactionSnapshot, Lsn),
+    /// After a copy of this run.
+    Snapshot(CopySnapshot),
 }
 
 impl Live {
@@ -52,7 +52,7 @@ impl Live {
     pub(super) fn new(plan: StreamPlan, start: Start, version: i64) -> Self {
         let (from, copied) = match start {
             Start::Bookmark(lsn) => (lsn.unwrap_or(Lsn::INVALID), None),
-            Start::Snapshot(snapshot, until) => (Lsn::INVALID, Some((snapshot, until))),
+            Start::Snapshot(copied) => (Lsn::INVALID, Some(copied)),
         };
         Live {
             version,
@@ -70,8 +70,7 @@ impl Live {
 
     /// Whether the changes of a transaction are still to be sent.
     pub(super) fn wants(&self, transaction: &Transaction) -> bool {
-        transaction.commit_lsn >= self.from
-            && self.copied.as_ref().is_none_or(|(snapshot, _)| !snapshot.sees(transaction.xid))
+        transaction.commit_lsn >= self.from && self.copied.as_ref().is_none_or(|copied| !copied.holds(transaction.xid))
     }
 
     /// Whether the table is known to have a column of this name.

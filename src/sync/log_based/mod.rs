@@ -17,7 +17,7 @@ use std::collections::HashSet;
 use super::Env;
 use super::plan::StreamPlan;
 use crate::config::{Config, OnSlotLost, OutputPluginName};
-use crate::error::{Context as _, Error, Result};
+use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::pg::connect::Client;
 use crate::pg::error::query_error;
 use crate::pg::table::{Table, TableKind};
@@ -42,6 +42,8 @@ pub(super) struct Source {
     pub confirmed_flush: Lsn,
     /// From here on the server has to read to serve it.
     pub restart_lsn: Lsn,
+    /// The publications that decide what the slot brings, if any do.
+    pub publications: Vec<String>,
     /// Every LOG_BASED stream of the run.
     pub streams: Vec<String>,
     /// The snapshot of a slot that this run made.
@@ -63,6 +65,7 @@ pub(super) async fn prepare(env: &Env, client: &Client, plans: &mut [StreamPlan]
         None => (candidates.last().cloned().unwrap_or_default(), config.output_plugin.as_str().to_owned()),
     };
     let failover = found.as_ref().is_some_and(|slot| slot.failover);
+    check_right(env, client).await?;
     let slot = match found {
         Some(slot) if lost || slot.synced => {
             if slot.synced || config.on_slot_lost == OnSlotLost::Fail {
@@ -89,6 +92,7 @@ pub(super) async fn prepare(env: &Env, client: &Client, plans: &mut [StreamPlan]
     };
 
     let mut whole_schemas = None;
+    let mut published = Vec::new();
     let plugin: Box<dyn OutputPlugin> = match plugin_name.as_str() {
         // The publication comes before the slot: a slot can't see a younger one.
         name_of if name_of == OutputPluginName::Pgoutput.as_str() => {
@@ -96,7 +100,8 @@ pub(super) async fn prepare(env: &Env, client: &Client, plans: &mut [StreamPlan]
             let (publications, added) = publications(env, client, &publication, plans, slot.is_none()).await?;
             copy_again.extend(added);
             settle_columns(plans, &publications, env)?;
-            Box::new(Pgoutput::new(publications.names().to_vec()))
+            published = publications.names().to_vec();
+            Box::new(Pgoutput::new(published.clone()))
         }
         name_of if name_of == OutputPluginName::Wal2json.as_str() => {
             let (plugin, schemas) = wal2json(client, plans).await?;
@@ -127,7 +132,17 @@ pub(super) async fn prepare(env: &Env, client: &Client, plans: &mut [StreamPlan]
     warn::of_identities(plans);
     warn::of_virtual_columns(plans);
     let streams = plans.iter().map(|plan| plan.id.clone()).collect();
-    Ok(Source { slot: name, plugin, whole_schemas, confirmed_flush, restart_lsn, streams, exported, copy_again })
+    Ok(Source {
+        slot: name,
+        plugin,
+        whole_schemas,
+        confirmed_flush,
+        restart_lsn,
+        publications: published,
+        streams,
+        exported,
+        copy_again,
+    })
 }
 
 /// The error for a slot that nobody made, with the SQL that does: the publication comes first.
@@ -135,7 +150,7 @@ async fn missing_slot(env: &Env, client: &Client, name: &str, plugin: &str, plan
     let mut sql = Vec::new();
     if plugin == OutputPluginName::Pgoutput.as_str() {
         let publication = env.config.publication(name);
-        let known = Publications::read(client, publication).await?;
+        let mut known = Publications::read(client, publication).await?;
         let mut missing = Vec::new();
         for plan in plans {
             if !known.covers(client, &plan.table).await? {
@@ -170,6 +185,22 @@ pub(super) async fn obstacle(client: &Client) -> Result<Option<(String, &'static
     }))
 }
 
+/// Finds a role that may not replicate before anything is copied. Managed servers know other ways to grant the right than the
+/// attribute, so that only the server's own refusal counts.
+async fn check_right(env: &Env, client: &Client) -> Result<()> {
+    let sql = "SELECT rolreplication OR rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user";
+    let row = client.query_one(sql, &[]).await.map_err(|e| query_error("cannot read the role's attributes", e))?;
+    if !row.get::<_, bool>(0) {
+        match env.primary.replication_session_now().await {
+            Ok(session) => session.close().await,
+            // It may be free when it is needed.
+            Err(error) if error.kind() == ErrorKind::Transient => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
 /// The slot is gone, and with it the changes since the bookmarks.
 fn slot_gone(name: &str, plan: &StreamPlan) -> Error {
     Error::run(format!("replication slot \"{name}\" does not exist, and the changes since the bookmark of \"{}\" went with it", plan.id))
@@ -193,7 +224,7 @@ async fn publications(
     plans: &[StreamPlan],
     slot_is_new: bool,
 ) -> Result<(Publications, Vec<String>)> {
-    let publications = Publications::read(client, name).await?;
+    let mut publications = Publications::read(client, name).await?;
     let mut missing: Vec<&StreamPlan> = Vec::new();
     for plan in plans {
         if publications.hides_partition(&plan.table) {
@@ -300,7 +331,10 @@ async fn check_bookmarks(
                 "the bookmark of \"{}\" is at {lsn}, but the server's log ends at {end}",
                 plan.id
             ))
-            .hint("the server was restored from a backup or is another one: remove the stream's bookmark to copy it again")
+            .hint(
+                "the server was restored from a backup or is another one: remove the stream's bookmark to copy it again, or set \
+                 on_slot_lost to copy_again",
+            )
         } else if confirmed_flush > lsn {
             Error::run(format!(
                 "replication slot \"{slot}\" stands at {confirmed_flush}, past the bookmark of \"{}\" at {lsn}: the \

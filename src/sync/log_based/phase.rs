@@ -209,6 +209,9 @@ impl<'a> Phase<'a> {
                     ctx.progress.hear(self.end.lsn);
                     return Ok(true);
                 }
+                for copied in self.applier.streams.iter_mut().filter_map(|live| live.copied.as_mut()) {
+                    copied.came(xid);
+                }
                 self.transaction = Some(Transaction::new(commit_lsn, commit_time, xid));
             }
             Change::Commit { end_lsn } => {
@@ -280,7 +283,7 @@ impl<'a> Phase<'a> {
     async fn state(&mut self, ctx: &mut Context) -> Result<()> {
         self.fill_holes(ctx).await?;
         ctx.mark();
-        self.move_bookmarks(ctx);
+        self.move_bookmarks(ctx)?;
         ctx.write_state().await?;
         self.changes = 0;
         self.last_state = Instant::now();
@@ -290,16 +293,26 @@ impl<'a> Phase<'a> {
     }
 
     /// To the end of the last transaction that is complete.
-    fn move_bookmarks(&mut self, ctx: &mut Context) {
+    fn move_bookmarks(&mut self, ctx: &mut Context) -> Result<()> {
         ctx.progress.apply(&mut ctx.state);
         let reached = ctx.progress.reached();
         for live in &mut self.applier.streams {
             live.end = RecordEnd::new(live.version);
-            if live.copied.take_if(|(_, until)| reached >= *until).is_some() {
-                let (id, oid) = (&live.plan.id, live.plan.table.oid);
-                ctx.state.set_log_based(id, reached.0, live.version, Copy::Finished, Some(oid));
+            let Some(copied) = live.copied.take_if(|copied| reached >= copied.until) else { continue };
+            let (id, oid) = (&live.plan.id, live.plan.table.oid);
+            if copied.lacks_some() {
+                return Err(Error::transient(format!(
+                    "the copy of \"{id}\" may lack a transaction whose commit waits for a synchronous standby: the slot is \
+                     past it, and nobody sees it yet"
+                ))
+                .hint(
+                    "run again when the standby answers, and the table is copied again; a role in pg_monitor tells such \
+                     a transaction from one that is only open",
+                ));
             }
+            ctx.state.set_log_based(id, reached.0, live.version, Copy::Finished, Some(oid));
         }
+        Ok(())
     }
 
     /// Acknowledges what a rewritten state file says is stored.

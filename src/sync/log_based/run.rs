@@ -95,10 +95,9 @@ async fn end_position(client: &Client) -> Result<End> {
     }
 }
 
-/// The end of a logical message, flushed with its transaction.
+/// The end of a logical message, flushed with its transaction: the session has `synchronous_commit` local.
 async fn end_by_message(client: &Client) -> Option<Lsn> {
-    let sql = "BEGIN; SET LOCAL synchronous_commit = local; \
-               SELECT pg_catalog.pg_logical_emit_message(true, 'tap-postgres-rs', 'end of run')::text; COMMIT";
+    let sql = "BEGIN; SELECT pg_catalog.pg_logical_emit_message(true, 'tap-postgres-rs', 'end of run')::text; COMMIT";
     marked(client, sql).await
 }
 

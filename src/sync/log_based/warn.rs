@@ -42,8 +42,8 @@ pub(super) fn of_identities(plans: &[StreamPlan]) {
         let table = quote::qualified(&plan.table.schema, &plan.table.name);
         match &plan.table.replica_identity {
             ReplicaIdentity::None if plan.table.kind == TableKind::Partitioned => tracing::warn!(
-                "{}: partitions without a replica identity have updates and deletes that don't come; set one on each: \
-                 ALTER TABLE … REPLICA IDENTITY FULL",
+                "{}: partitions without a replica identity have updates and deletes that don't come; set one on the table and \
+                 on each: ALTER TABLE … REPLICA IDENTITY FULL",
                 plan.id
             ),
             ReplicaIdentity::None => tracing::warn!(

@@ -1,0 +1,78 @@
+//! What the tests of copies and slots share: a model target beside the source, and runs that are killed.
+
+use std::io::{BufRead, BufReader};
+
+use serde_json::Value;
+
+use crate::harness::target::{Target, row_text};
+use crate::harness::{Message, Tap, TestDb, check_protocol};
+
+/// The target holds what the source holds: no row is missing, none is there twice, none that the source has deleted.
+#[track_caller]
+pub(super) fn assert_converged(target: &Target, db: &TestDb, tables: &[&str]) {
+    for table in tables {
+        let rows = db.query(&format!("select to_jsonb(t) from {table} t"));
+        let text = |row: &Vec<Option<String>>| {
+            row_text(&serde_json::from_str(row[0].as_deref().expect("a row")).expect("an object"))
+        };
+        let mut expected: Vec<String> = rows.iter().map(text).collect();
+        expected.sort_unstable();
+        let short =
+            |rows: &[String]| -> Vec<String> { rows.iter().map(|row| row.chars().take(80).collect()).collect() };
+        let found = target.rows(&format!("public-{table}"));
+        assert!(found == expected, "{table}: {:#?}\nrather than {:#?}", short(&found), short(&expected));
+    }
+}
+
+/// Runs the tap and kills it when so many lines were read. Lines are best longer than a pipe's buffer, so that the tap is
+/// not far ahead of its reader. Returns the lines, fewer if there are not so many.
+#[track_caller]
+pub(super) fn killed_after(tap: &Tap, lines: usize) -> Vec<Message> {
+    let mut child = tap.command().spawn().expect("run the tap");
+    let stdout = BufReader::new(child.stdout.take().expect("a piped stdout"));
+    let parse = |line: std::io::Result<String>| {
+        Message::parse(&line.expect("a line")).unwrap_or_else(|error| panic!("{error}"))
+    };
+    let messages: Vec<Message> = stdout.lines().take(lines).map(parse).collect();
+    child.kill().expect("kill the tap");
+    let stderr = std::io::read_to_string(child.stderr.take().expect("a piped stderr")).expect("its stderr");
+    child.wait().expect("wait for the tap");
+    assert!(!stderr.contains("level=ERROR") && !stderr.contains("panicked"), "{stderr}");
+    check_protocol(&messages);
+    messages
+}
+
+/// Takes every slot that is free, so that no copy has one of its own.
+pub(super) fn take_spare_slots(db: &TestDb) {
+    db.psql(
+        "select count(pg_create_physical_replication_slot('taken_' || i)) from generate_series(1,
+           current_setting('max_replication_slots')::int - (select count(*)::int from pg_replication_slots)) i;",
+    );
+}
+
+/// Gives them back.
+pub(super) fn free_spare_slots(db: &TestDb) {
+    db.psql("select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_type = 'physical';");
+}
+
+/// The version of a stream's bookmark.
+#[track_caller]
+pub(super) fn version(state: &Value, table: &str) -> u64 {
+    let version = &state["bookmarks"][format!("public-{table}")]["version"];
+    version.as_u64().unwrap_or_else(|| panic!("no version of {table} in {state}"))
+}
+
+/// An ACTIVATE_VERSION of a stream that the target has rows of stands behind all the records of its version.
+#[track_caller]
+pub(super) fn assert_activated_last(messages: &[Message], given: &Value) {
+    for (at, message) in messages.iter().enumerate() {
+        let Message::ActivateVersion { stream, version } = message else { continue };
+        if !given["bookmarks"][stream]["version"].is_u64() {
+            continue;
+        }
+        let later = messages[at..].iter().filter_map(Message::as_record);
+        let early = later.filter(|record| record.stream == *stream && record.version == Some(*version));
+        let copied = early.filter(|record| !record.record.contains_key("_sdc_deleted_at")).count();
+        assert_eq!(copied, 0, "records of {stream} after its version {version} was activated");
+    }
+}
