@@ -20,6 +20,7 @@ use tokio_rustls::TlsConnector;
 
 use super::error::{Failure, query_error};
 pub use super::tls::{Pem, SslMode};
+use super::wire::guard::Guarded;
 use super::wire::stream::{Established, Stream};
 use super::wire::{CancelToken, Session, message, startup};
 use super::{password, tls};
@@ -116,7 +117,9 @@ impl Server {
 
     /// A connection for queries through tokio-postgres. Its other half runs as a task of the current runtime.
     pub async fn connect(&self) -> Result<Client> {
-        let login = |stream, server: Server| async move { Ok(server.0.config.connect_raw(stream, Established).await?) };
+        let login = |stream, server: Server| async move {
+            Ok(server.0.config.connect_raw(Guarded::new(stream), Established).await?)
+        };
         let (client, connection) = self.establish(login).await.map_err(|failure| failure.at(&self.0.target, false))?;
         let server_version = connection.parameter("server_version").map_or(0, message::version_number);
         let connection = tokio::spawn(async move {

@@ -9,6 +9,7 @@ mod files;
 mod golden;
 mod harness;
 mod harness_tests;
+mod hostile;
 mod incremental;
 mod log_based;
 mod pipelinewise;

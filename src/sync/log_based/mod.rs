@@ -16,9 +16,10 @@ use std::collections::HashSet;
 use super::Env;
 use super::plan::StreamPlan;
 use crate::config::{Config, OnSlotLost, OutputPluginName};
-use crate::error::{Context as _, Error, Result};
+use crate::error::{Error, Result};
 use crate::pg::connect::Client;
 use crate::pg::error::query_error;
+use crate::pg::row::Fields as _;
 use crate::pg::table::{Generated, Table, TableKind};
 use crate::pg::{Lsn, quote};
 use crate::replication::OutputPlugin;
@@ -148,7 +149,7 @@ async fn missing_slot(env: &Env, client: &Client, name: &str, plugin: &str, plan
 /// The server's `wal_level`: no slot can be made unless it is logical.
 pub(super) async fn wal_level(client: &Client) -> Result<String> {
     let sql = "SELECT pg_catalog.current_setting('wal_level')";
-    Ok(client.query_one(sql, &[]).await.map_err(|e| query_error("cannot read wal_level", e))?.get(0))
+    client.query_one(sql, &[]).await.map_err(|e| query_error("cannot read wal_level", e))?.field(0)
 }
 
 /// The slot is gone, and with it the changes since the bookmarks.
@@ -259,8 +260,8 @@ async fn wal2json(client: &Client, plans: &[StreamPlan]) -> Result<Wal2json> {
     let encoding: String = client
         .query_one("SELECT pg_catalog.current_setting('server_encoding')", &[])
         .await
-        .context(|| "cannot read the server's encoding".to_owned())?
-        .get(0);
+        .map_err(|e| query_error("cannot read the server's encoding", e))?
+        .field(0)?;
     let mut tables: Vec<(String, Option<String>)> = Vec::new();
     for plan in plans {
         if plan.table.kind == TableKind::Partitioned {
@@ -334,7 +335,7 @@ pub(super) async fn wal_end(client: &Client) -> Result<Lsn> {
     let sql = "SELECT (CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn() \
                ELSE pg_catalog.pg_current_wal_flush_lsn() END)::text";
     let row = client.query_one(sql, &[]).await.map_err(|e| query_error("cannot read the WAL position", e))?;
-    row.get::<_, Option<&str>>(0)
+    row.field::<Option<&str>>(0)?
         .and_then(|lsn| lsn.parse().ok())
         .ok_or_else(|| Error::run("the server does not say where its WAL ends"))
 }

@@ -7,6 +7,7 @@ use crate::discovery::partition_root;
 use crate::error::Result;
 use crate::pg::connect::Client;
 use crate::pg::error::query_error;
+use crate::pg::row::Fields as _;
 use crate::pg::table::ReplicaIdentity;
 use crate::replication::{Relation, TableRef, Tuple};
 
@@ -66,7 +67,7 @@ impl Routes {
             .await
             .map_err(|e| query_error("cannot look up a table that the log names", e))?;
         if let Some(row) = row {
-            for stream in wanted_by(client, streams, row.get(0)).await? {
+            for stream in wanted_by(client, streams, row.field(0)?).await? {
                 if !targets.contains(&stream) {
                     targets.push(stream);
                 }

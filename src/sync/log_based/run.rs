@@ -13,6 +13,7 @@ use crate::error::Result;
 use crate::pg::Lsn;
 use crate::pg::connect::Client;
 use crate::pg::error::query_error;
+use crate::pg::row::Fields as _;
 use crate::state::{Copy, State};
 use crate::sync::Env;
 use crate::sync::context::Context;
@@ -80,7 +81,7 @@ async fn end_position(client: &Client) -> Result<End> {
     let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_replication_slots \
                WHERE plugin = 'wal2json' AND database = pg_catalog.current_database())";
     let row = client.query_one(sql, &[]).await.map_err(|e| query_error("cannot read the replication slots", e))?;
-    let marked = if row.get(0) { end_by_transaction(client).await? } else { end_by_message(client).await };
+    let marked = if row.field(0)? { end_by_transaction(client).await? } else { end_by_message(client).await };
     match marked {
         Some(lsn) => Ok(End { lsn, of_record: true }),
         None => Ok(End { lsn: wal_end(client).await?, of_record: false }),

@@ -42,6 +42,12 @@ fn start() -> Arc<Cluster> {
     authority(&tls, "other");
     certificate(&tls, "server", "DNS:localhost", &["-newkey", "rsa:2048"]);
     certificate(&tls, "certified", "DNS:certified", &["-newkey", "rsa:2048"]);
+    // Good for no day: expired by the time that somebody looks.
+    for name in ["expired", "former"] {
+        signed(&tls, "ca", name, "DNS:localhost", "0", &["-newkey", "rsa:2048"]);
+    }
+    // Of the right name, but signed by somebody else.
+    signed(&tls, "other", "certified_by_another", "DNS:certified", "2", &["-newkey", "rsa:2048"]);
     // Its signature's hash is not SHA-256: channel binding takes the certificate's own.
     certificate(
         &tls,
@@ -97,8 +103,13 @@ fn authority(dir: &Path, name: &str) {
 }
 
 fn certificate(dir: &Path, name: &str, host: &str, key: &[&str]) {
-    let (subject, extension) = (format!("/CN={name}"), format!("subjectAltName={host}"));
-    let signed = ["-CA", "ca.crt", "-CAkey", "ca.key", "-days", "2", "-subj", &subject, "-addext", &extension];
+    signed(dir, "ca", name, host, "2", key);
+}
+
+fn signed(dir: &Path, by: &str, name: &str, host: &str, days: &str, key: &[&str]) {
+    let (subject, extension) = (format!("/CN={}", host.trim_start_matches("DNS:")), format!("subjectAltName={host}"));
+    let (authority, its_key) = (format!("{by}.crt"), format!("{by}.key"));
+    let signed = ["-CA", &authority, "-CAkey", &its_key, "-days", days, "-subj", &subject, "-addext", &extension];
     // Else the configuration's default makes it an authority's, which webpki does not take for a server's.
     let signed = [&signed[..], &["-addext", "basicConstraints=critical,CA:FALSE"]].concat();
     openssl(dir, &[&["req", "-new", "-x509", "-nodes"], key, &signed[..]].concat(), name);
