@@ -104,10 +104,10 @@ fn client_certificates() {
     let other = certified().config("sslcert", pem("server.crt")).config("sslkey", pem("server.key"));
     failures::fails(&other, 1, &["certified"]);
     // For the right role, but by an authority that the server does not know.
-    let other = certified().config("sslcert", pem("certified_by_another.crt"));
-    failures::fails(&other.config("sslkey", pem("certified_by_another.key")), 1, &["sslcert", "ssl_ca_file"]);
-    let former = certified().config("sslcert", pem("former.crt")).config("sslkey", pem("former.key"));
-    failures::fails(&former, 1, &["sslcert", "run out"]);
+    let other = certified().config("sslcert", pem("by_another.crt"));
+    failures::fails(&other.config("sslkey", pem("by_another.key")), 1, &["sslcert", "ssl_ca_file"]);
+    let expired = certified().config("sslcert", pem("expired.crt")).config("sslkey", pem("expired.key"));
+    failures::fails(&expired, 1, &["sslcert", "run out"]);
 }
 
 #[test]
