@@ -15,8 +15,10 @@ pub use wire::{frames, login};
 mod tests {
     use std::path::Path;
 
+    type Target = fn(&[u8]);
+
     /// Those of `fuzz/fuzz_targets`.
-    const TARGETS: [(&str, fn(&[u8])); 10] = [
+    const TARGETS: [(&str, Target); 10] = [
         ("array_text", super::array_text),
         ("catalog", super::catalog),
         ("config", super::config),
