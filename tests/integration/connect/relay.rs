@@ -19,15 +19,15 @@ const WEAKER_OFFER: &[u8] = b"R\0\0\0\x17\0\0\0\x0aSCRAM-SHA-256\0\0";
 
 /// Listens on a free port of loopback until the tests end and relays to this one.
 pub(super) fn start(server: u16, certificate: &str, key: &str) -> u16 {
-    listen(server, certificate, key, false)
+    listen(server, certificate, key, usize::MAX)
 }
 
-/// The same, and takes SCRAM-SHA-256-PLUS from what the server offers.
-pub(super) fn start_downgrading(server: u16, certificate: &str, key: &str) -> u16 {
-    listen(server, certificate, key, true)
+/// The same, and takes SCRAM-SHA-256-PLUS from what the server offers to every connection but the first few.
+pub(super) fn start_downgrading(server: u16, certificate: &str, key: &str, after: usize) -> u16 {
+    listen(server, certificate, key, after)
 }
 
-fn listen(server: u16, certificate: &str, key: &str, downgrade: bool) -> u16 {
+fn listen(server: u16, certificate: &str, key: &str, downgrade_after: usize) -> u16 {
     let read = |path: &str| fs::read(path).expect("read a certificate or key");
     let certificate = CertificateDer::from_pem_slice(&read(certificate)).expect("a certificate");
     let key = PrivateKeyDer::from_pem_slice(&read(key)).expect("a key");
@@ -51,7 +51,10 @@ fn listen(server: u16, certificate: &str, key: &str, downgrade: bool) -> u16 {
                 }
             }
             let listener = listener.expect("a free port among 5570 to 5579");
+            let mut count = 0;
             while let Ok((client, _)) = listener.accept().await {
+                let downgrade = count >= downgrade_after;
+                count += 1;
                 let (acceptor, connector) = (acceptor.clone(), connector.clone());
                 tokio::spawn(async move {
                     // However it ends, it is the client's to tell.
