@@ -252,3 +252,20 @@ impl Partitions {
         Some(root)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn partitions_that_go_round_in_circles_are_refused() {
+        let check = |parent: &[(u32, u32)]| {
+            Partitions { parent: parent.iter().copied().collect(), ..Partitions::default() }.check()
+        };
+        assert!(check(&[]).is_ok());
+        assert!(check(&[(1, 2), (2, 3), (4, 3), (5, 4)]).is_ok());
+        for circle in [&[(1, 1)][..], &[(1, 2), (2, 1)], &[(9, 8), (1, 2), (2, 3), (3, 1)]] {
+            assert!(check(circle).is_err(), "{circle:?}");
+        }
+    }
+}
