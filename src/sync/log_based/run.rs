@@ -115,7 +115,7 @@ async fn end_by_transaction(client: &Client) -> Result<Option<Lsn>> {
 async fn marked(client: &Client, sql: &str) -> Option<Lsn> {
     match client.simple_query(sql).await {
         Ok(messages) => messages.iter().find_map(|message| match message {
-            tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
+            tokio_postgres::SimpleQueryMessage::Row(row) => row.try_get(0).ok()??.parse().ok(),
             _ => None,
         }),
         Err(error) => {
