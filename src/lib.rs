@@ -20,6 +20,9 @@ pub mod cli;
 pub mod config;
 pub mod discovery;
 pub mod error;
+// `cargo fuzz` sets `fuzzing`.
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod json_file;
 pub mod logging;
 pub mod method;

@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::pg::ServerVersion;
 use crate::pg::connect::Client;
 use crate::pg::error::query_error;
+use crate::pg::row::Fields as _;
 use crate::pg::table::{Column, Generated, PgType, ReplicaIdentity, Table, TableKind, TypeKind};
 
 pub use entry::catalog_entry;
@@ -52,12 +53,12 @@ pub async fn discover(client: &Client, scope: Scope<'_>) -> Result<Vec<Table>> {
         .query(include_str!("relations.sql"), &[&schemas, &wanted_schemas, &wanted_names])
         .await
         .map_err(|e| query_error("cannot list the tables", e))?;
-    let oids: Vec<u32> = relations.iter().map(|row| row.get(0)).collect();
+    let oids: Vec<u32> = relations.iter().map(|row| row.field(0)).collect::<Result<_>>()?;
     let mut columns = columns(client, &oids).await?;
     let partitions = if relations.is_empty() { Partitions::default() } else { Partitions::read(client).await? };
     let mut tables = Vec::with_capacity(relations.len());
     for row in &relations {
-        let columns = columns.remove(&row.get::<_, u32>(0)).unwrap_or_default();
+        let columns = columns.remove(&row.field::<u32>(0)?).unwrap_or_default();
         if !columns.is_empty() {
             tables.push(table(row, client.server_version(), columns, &partitions)?);
         }
@@ -66,8 +67,8 @@ pub async fn discover(client: &Client, scope: Scope<'_>) -> Result<Vec<Table>> {
 }
 
 fn table(row: &Row, version: ServerVersion, mut columns: Vec<Column>, partitions: &Partitions) -> Result<Table> {
-    let oid: u32 = row.get(0);
-    let kind = match row.get::<_, i8>(3) as u8 {
+    let oid: u32 = row.field(0)?;
+    let kind = match row.field::<i8>(3)? as u8 {
         b'r' => TableKind::Table,
         b'p' => TableKind::Partitioned,
         b'v' => TableKind::View,
@@ -77,12 +78,12 @@ fn table(row: &Row, version: ServerVersion, mut columns: Vec<Column>, partitions
     let names = |numbers: &[i16], columns: &[Column]| -> Vec<String> {
         columns.iter().filter(|c| numbers.contains(&c.attnum)).map(|c| c.name.clone()).collect()
     };
-    let key: Vec<i16> = row.get::<_, Option<Vec<i16>>>(6).unwrap_or_default();
+    let key: Vec<i16> = row.field::<Option<Vec<i16>>>(6)?.unwrap_or_default();
     // A key with a column that the role can't select identifies no row for us.
     if names(&key, &columns).len() == key.len() {
         columns.iter_mut().for_each(|c| c.primary_key = key.contains(&c.attnum));
     }
-    let own = match (row.get::<_, i8>(5) as u8, row.get::<_, Option<Vec<i16>>>(7)) {
+    let own = match (row.field::<i8>(5)? as u8, row.field::<Option<Vec<i16>>>(7)?) {
         (b'f', _) => ReplicaIdentity::Full,
         (_, Some(numbers)) => ReplicaIdentity::Columns(names(&numbers, &columns)),
         (_, None) => ReplicaIdentity::None,
@@ -93,7 +94,7 @@ fn table(row: &Row, version: ServerVersion, mut columns: Vec<Column>, partitions
         Some(leaves) => leaves.clone(),
         None => own,
     };
-    let estimate: i64 = row.get(4);
+    let estimate: i64 = row.field(4)?;
     let row_estimate = if kind == TableKind::Partitioned && estimate <= 0 {
         partitions.rows.get(&oid).copied().unwrap_or(-1)
     } else {
@@ -101,38 +102,38 @@ fn table(row: &Row, version: ServerVersion, mut columns: Vec<Column>, partitions
     };
     Ok(Table {
         oid,
-        schema: row.get(1),
-        name: row.get(2),
+        schema: row.field(1)?,
+        name: row.field(2)?,
         kind,
         row_estimate,
         columns,
         replica_identity,
         partition_root: partitions.root(oid),
-        logged: row.get(8),
-        row_security: row.get(9),
+        logged: row.field(8)?,
+        row_security: row.field(9)?,
     })
 }
 
 async fn columns(client: &Client, relations: &[u32]) -> Result<HashMap<u32, Vec<Column>>> {
     let sql = include_str!("columns.sql").replace("{attgenerated}", client.server_version().attgenerated());
     let rows = client.query(&sql, &[&relations]).await.map_err(|e| query_error("cannot list the columns", e))?;
-    let mut type_oids: Vec<u32> = rows.iter().map(|row| row.get(3)).collect();
+    let mut type_oids: Vec<u32> = rows.iter().map(|row| row.field(3)).collect::<Result<_>>()?;
     type_oids.sort_unstable();
     type_oids.dedup();
     let types = types(client, &type_oids).await?;
     let mut columns: HashMap<u32, Vec<Column>> = HashMap::with_capacity(relations.len());
     for row in &rows {
-        let type_oid: u32 = row.get(3);
+        let type_oid: u32 = row.field(3)?;
         // The type of a column that was dropped between the two queries.
         let Some((ty, sql_name)) = types.get(&type_oid) else { continue };
-        columns.entry(row.get(0)).or_default().push(Column {
-            name: row.get(2),
-            attnum: row.get(1),
+        columns.entry(row.field(0)?).or_default().push(Column {
+            name: row.field(2)?,
+            attnum: row.field(1)?,
             ty: Arc::clone(ty),
-            typmod: row.get(4),
+            typmod: row.field(4)?,
             data_type: sql_name.clone(),
             primary_key: false,
-            generated: match row.get::<_, i8>(5) as u8 {
+            generated: match row.field::<i8>(5)? as u8 {
                 b's' => Generated::Stored,
                 b'v' => Generated::Virtual,
                 _ => Generated::No,
@@ -142,41 +143,60 @@ async fn columns(client: &Client, relations: &[u32]) -> Result<HashMap<u32, Vec<
     Ok(columns)
 }
 
-/// The types with these oids, by oid, each with its SQL name (`format_type`).
-async fn types(client: &Client, oids: &[u32]) -> Result<HashMap<u32, (Arc<PgType>, String)>> {
+/// Types by oid, each with its SQL name (`format_type`).
+type Types = HashMap<u32, (Arc<PgType>, String)>;
+
+/// The types with these oids.
+async fn types(client: &Client, oids: &[u32]) -> Result<Types> {
     let rows =
         client.query(include_str!("types.sql"), &[&oids]).await.map_err(|e| query_error("cannot list the types", e))?;
-    let by_oid: HashMap<u32, &Row> = rows.iter().map(|row| (row.get(0), row)).collect();
+    let by_oid: HashMap<u32, &Row> = rows.iter().map(|row| Ok((row.field(0)?, row))).collect::<Result<_>>()?;
     let mut known = HashMap::with_capacity(rows.len());
     for &oid in by_oid.keys() {
-        build(oid, &by_oid, client.server_version(), &mut known);
+        build(oid, &by_oid, client.server_version(), &mut known, 0)?;
     }
     Ok(known)
 }
 
+/// The type with this oid, through `depth` others that are made of it; `None` if it was dropped meanwhile.
 fn build(
     oid: u32,
     rows: &HashMap<u32, &Row>,
     version: ServerVersion,
-    known: &mut HashMap<u32, (Arc<PgType>, String)>,
-) -> Option<Arc<PgType>> {
+    known: &mut Types,
+    depth: usize,
+) -> Result<Option<Arc<PgType>>> {
     if let Some((ty, _)) = known.get(&oid) {
-        return Some(Arc::clone(ty));
+        return Ok(Some(Arc::clone(ty)));
     }
-    let row = rows.get(&oid)?;
-    let kind = match row.get::<_, i8>(3) as u8 {
-        b'd' => build(row.get(7), rows, version, known).map(|base| TypeKind::Domain { base, typmod: row.get(8) }),
-        _ if row.get(4) => build(row.get(5), rows, version, known)
-            .map(|element| TypeKind::Array { element, delimiter: row.get::<_, i8>(6) as u8 }),
+    let Some(row) = rows.get(&oid) else { return Ok(None) };
+    if depth > rows.len() {
+        return Err(circular("types"));
+    }
+    let mut made_of = |column| build(row.field(column)?, rows, version, known, depth + 1);
+    let kind = match row.field::<i8>(3)? as u8 {
+        b'd' => {
+            let typmod = row.field(8)?;
+            made_of(7)?.map(|base| TypeKind::Domain { base, typmod })
+        }
+        _ if row.field(4)? => {
+            let delimiter = row.field::<i8>(6)? as u8;
+            made_of(5)?.map(|element| TypeKind::Array { element, delimiter })
+        }
         b'e' => Some(TypeKind::Enum),
         b'c' => Some(TypeKind::Composite),
         b'r' | b'm' => Some(TypeKind::Range),
         _ if matches!(oid, FLOAT4 | FLOAT8) && !version.prints_shortest_floats() => Some(TypeKind::LongFloat),
         _ => None,
     };
-    let ty = Arc::new(PgType { oid, name: row.get(1), schema: row.get(2), kind: kind.unwrap_or(TypeKind::Base) });
-    known.insert(oid, (Arc::clone(&ty), row.get(9)));
-    Some(ty)
+    let ty = Arc::new(PgType { oid, name: row.field(1)?, schema: row.field(2)?, kind: kind.unwrap_or(TypeKind::Base) });
+    known.insert(oid, (Arc::clone(&ty), row.field(9)?));
+    Ok(Some(ty))
+}
+
+/// The server's answer goes round in circles.
+fn circular(what: &str) -> Error {
+    Error::run(format!("the server says of {what} that they are made of themselves"))
 }
 
 /// The partition trees of the database.
@@ -196,28 +216,45 @@ impl Partitions {
             .query(include_str!("partitions.sql"), &[])
             .await
             .map_err(|e| query_error("cannot list the partitions", e))?;
-        let parent = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+        let parent = rows.iter().map(|row| Ok((row.field(0)?, row.field(1)?))).collect::<Result<_>>()?;
         let mut partitions = Partitions { parent, ..Partitions::default() };
-        // No log has the rows of foreign tables.
-        for row in rows.iter().filter(|row| row.get::<_, i8>(2) as u8 == b'r') {
-            let identity = match row.get::<_, Option<Vec<String>>>(4) {
+        partitions.check()?;
+        for row in &rows {
+            // No log has the rows of foreign tables.
+            if row.field::<i8>(2)? as u8 != b'r' {
+                continue;
+            }
+            let identity = match row.field::<Option<Vec<String>>>(4)? {
                 None => ReplicaIdentity::Full,
                 Some(columns) if columns.is_empty() => ReplicaIdentity::None,
                 Some(columns) => ReplicaIdentity::Columns(columns),
             };
-            let mut oid: u32 = row.get(0);
+            let mut oid: u32 = row.field(0)?;
             while let Some(&parent) = partitions.parent.get(&oid) {
                 let shared = partitions.identities.entry(parent).or_insert(ReplicaIdentity::Full);
                 *shared = shared.in_common(&identity);
                 oid = parent;
             }
         }
-        for row in rows.iter().filter(|row| row.get::<_, i8>(2) as u8 != b'p' && row.get::<_, i64>(3) >= 0) {
-            if let Some(root) = partitions.root(row.get(0)) {
-                *partitions.rows.entry(root).or_default() += row.get::<_, i64>(3);
+        for row in &rows {
+            let (partitioned, estimate) = (row.field::<i8>(2)? as u8 == b'p', row.field::<i64>(3)?);
+            if let (false, 0.., Some(root)) = (partitioned, estimate, partitions.root(row.field(0)?)) {
+                let sum = partitions.rows.entry(root).or_default();
+                *sum = sum.saturating_add(estimate);
             }
         }
         Ok(partitions)
+    }
+
+    /// Every way up comes to an end.
+    fn check(&self) -> Result<()> {
+        for &oid in self.parent.keys() {
+            let up = std::iter::successors(Some(oid), |oid| self.parent.get(oid).copied());
+            if up.take(self.parent.len() + 2).count() > self.parent.len() + 1 {
+                return Err(circular("partitions"));
+            }
+        }
+        Ok(())
     }
 
     fn root(&self, oid: u32) -> Option<u32> {
@@ -226,5 +263,22 @@ impl Partitions {
             root = parent;
         }
         Some(root)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn partitions_that_go_round_in_circles_are_refused() {
+        let check = |parent: &[(u32, u32)]| {
+            Partitions { parent: parent.iter().copied().collect(), ..Partitions::default() }.check()
+        };
+        assert!(check(&[]).is_ok());
+        assert!(check(&[(1, 2), (2, 3), (4, 3), (5, 4)]).is_ok());
+        for circle in [&[(1, 1)][..], &[(1, 2), (2, 1)], &[(9, 8), (1, 2), (2, 3), (3, 1)]] {
+            assert!(check(circle).is_err(), "{circle:?}");
+        }
     }
 }

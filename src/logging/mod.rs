@@ -8,6 +8,7 @@ mod counter;
 mod format;
 
 use std::io::Write;
+use std::panic::PanicHookInfo;
 
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Metadata, Subscriber};
@@ -36,7 +37,16 @@ pub fn init() {
     // Somebody who embeds the library may have a subscriber already; theirs stays.
     let _ = tracing_subscriber::registry().with(layer).try_init();
     // The default hook prints several lines; a scheduler wants one.
-    std::panic::set_hook(Box::new(|panic| tracing::error!("internal error: {panic}")));
+    std::panic::set_hook(Box::new(|panic| tracing::error!("internal error{}", told(panic))));
+}
+
+/// Where the program panicked, and why if that is a text of its own: one put together at run time may hold values.
+fn told(panic: &PanicHookInfo<'_>) -> String {
+    let place = panic.location().map(|place| format!(" at {place}")).unwrap_or_default();
+    match panic.payload().downcast_ref::<&'static str>() {
+        Some(text) => format!("{place}: {text}"),
+        None => place,
+    }
 }
 
 fn parse_level(text: &str) -> Option<LevelFilter> {
@@ -97,6 +107,39 @@ mod tests {
         assert_eq!(parse_level("Warning"), Some(LevelFilter::WARN));
         assert_eq!(parse_level("error"), Some(LevelFilter::ERROR));
         assert_eq!(parse_level("loud"), None);
+    }
+
+    /// Panics as the variable says; only [`no_panic_tells_a_value`] runs it, in a process of its own.
+    #[test]
+    #[ignore = "it panics"]
+    fn panicking() {
+        init();
+        let row = std::env::var("PANICKING").unwrap();
+        let (kind, value) = row.split_once(' ').unwrap();
+        match kind {
+            "formatted" => panic!("cannot encode {value}"),
+            "unwrapped" => drop(value.parse::<u32>().map_err(|_| value.to_owned()).unwrap()),
+            "expected" => drop(value.parse::<u32>().map_err(|_| value.to_owned()).expect("a row")),
+            "cut" => assert!(!value[..1].is_empty()),
+            "compared" => assert_eq!(value, "another"),
+            _ => panic!("a text of the program's own"),
+        }
+    }
+
+    #[test]
+    fn no_panic_tells_a_value() {
+        for kind in ["formatted", "unwrapped", "expected", "cut", "compared", "own"] {
+            let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+            command.args(["--exact", "logging::tests::panicking", "--ignored", "--nocapture"]);
+            command.env("RUST_BACKTRACE", "full").env("LOG_LEVEL", "debug");
+            let output = command.env("PANICKING", format!("{kind} \u{e9}hunter2")).output().unwrap();
+            let told = String::from_utf8(output.stderr).unwrap();
+            let told: Vec<&str> = told.lines().filter(|line| line.contains("internal error")).collect();
+            assert!(told.len() == 1 && told[0].contains("level=ERROR"), "{kind}: {told:?}");
+            // Where it was is enough to find out why.
+            assert!(told[0].contains("src/logging/mod.rs:") && !told[0].contains("hunter2"), "{kind}: {told:?}");
+            assert_eq!(told[0].contains("a text of the program's own"), kind == "own");
+        }
     }
 
     #[test]

@@ -21,6 +21,7 @@ use tokio_rustls::TlsConnector;
 
 use super::error::{Failure, query_error};
 pub use super::tls::{Pem, SslMode};
+use super::wire::guard::Guarded;
 use super::wire::stream::{Established, Stream};
 use super::wire::{CancelToken, Session, startup};
 use super::{ServerVersion, password, tls};
@@ -147,7 +148,9 @@ impl Server {
     }
 
     async fn start_client(&self) -> Result<Client> {
-        let login = |stream, server: Server| async move { Ok(server.0.config.connect_raw(stream, Established).await?) };
+        let login = |stream, server: Server| async move {
+            Ok(server.0.config.connect_raw(Guarded::new(stream), Established).await?)
+        };
         let (client, connection) = self.establish(login).await.map_err(|failure| failure.at(&self.0.target, false))?;
         let server_version = connection.parameter("server_version").map(ServerVersion::parse).unwrap_or_default();
         check_version(&self.0.target, server_version)?;

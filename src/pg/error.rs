@@ -1,6 +1,7 @@
 //! What the server or the way to it reports, as the program's own errors.
 //!
-//! DETAIL often quotes values of a row ("Key (email)=(…) already exists"), so it never becomes part of a message.
+//! DETAIL often quotes values of a row ("Key (email)=(…) already exists"), so it is not read at all; what a message quotes
+//! of a value (`invalid input syntax for type integer: "…"`) is left out of it.
 
 use std::fmt;
 use std::io;
@@ -13,6 +14,9 @@ use crate::error::{Error, ErrorKind};
 
 /// What to do about a connection that ended under way.
 pub(crate) const RESTARTED: &str = "the server is shutting down, or was told to end the connection: run again";
+/// The classes of SQLSTATEs whose messages are about values.
+const DATA_EXCEPTION: &str = "22";
+const INTEGRITY_CONSTRAINT_VIOLATION: &str = "23";
 
 /// An error that the server reported.
 #[derive(Clone, PartialEq, Eq)]
@@ -21,10 +25,8 @@ pub struct ServerError {
     pub severity: String,
     /// The SQLSTATE.
     pub code: String,
-    /// What happened.
+    /// What happened, without values.
     pub message: String,
-    /// More about it; may quote row values.
-    pub detail: Option<String>,
     /// What the server suggests.
     pub hint: Option<String>,
 }
@@ -33,13 +35,9 @@ impl ServerError {
     /// Reads the body of an ErrorResponse or NoticeResponse. Fields that are missing stay empty: half an error message
     /// is better than none.
     pub(crate) fn parse(mut body: &[u8]) -> ServerError {
-        let mut error = ServerError {
-            severity: String::new(),
-            code: String::new(),
-            message: String::new(),
-            detail: None,
-            hint: None,
-        };
+        let mut error =
+            ServerError { severity: String::new(), code: String::new(), message: String::new(), hint: None };
+        let mut routine = String::new();
         while let [kind, rest @ ..] = body {
             let Some(end) = memchr(0, rest) else { break };
             let value = || String::from_utf8_lossy(&rest[..end]).into_owned();
@@ -48,13 +46,30 @@ impl ServerError {
                 b'S' if error.severity.is_empty() => error.severity = value(),
                 b'C' => error.code = value(),
                 b'M' => error.message = value(),
-                b'D' => error.detail = Some(value()),
                 b'H' => error.hint = Some(value()),
+                b'R' => routine = value(),
                 _ => {}
             }
             body = &rest[end + 1..];
         }
-        error
+        error.without_values(&routine)
+    }
+
+    /// The error without values of rows, bookmarks and settings. Errors about values quote them, in whatever marks the
+    /// server's language has; the text of a RAISE can hold anything.
+    fn without_values(mut self, routine: &str) -> ServerError {
+        if matches!(routine, "exec_stmt_raise" | "exec_stmt_assert") {
+            self.message = "a function raised it; the server's log has its text".to_owned();
+            self.hint = None;
+        } else if matches!(self.code.get(..2), Some(DATA_EXCEPTION | INTEGRITY_CONSTRAINT_VIOLATION)) {
+            let mark =
+                |char| matches!(char, '"' | '«' | '»' | '‹' | '›' | '“' | '”' | '„' | '‘' | '’' | '‚' | '「' | '」');
+            if let (Some(from), Some((to, last))) = (self.message.find(mark), self.message.rmatch_indices(mark).next())
+            {
+                self.message.replace_range(from..to + last.len(), "\"…\"");
+            }
+        }
+        self
     }
 
     /// Whether the server ends the connection after this.
@@ -78,9 +93,9 @@ impl From<&DbError> for ServerError {
             severity: error.severity().to_owned(),
             code: error.code().code().to_owned(),
             message: error.message().to_owned(),
-            detail: error.detail().map(str::to_owned),
             hint: error.hint().map(str::to_owned),
         }
+        .without_values(error.routine().unwrap_or_default())
     }
 }
 
@@ -96,13 +111,13 @@ impl fmt::Display for ServerError {
 
 impl fmt::Debug for ServerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ServerError { severity, code, message, detail: _, hint } = self;
+        let ServerError { severity, code, message, hint } = self;
         f.debug_struct("ServerError")
             .field("severity", severity)
             .field("code", code)
             .field("message", message)
             .field("hint", hint)
-            .finish_non_exhaustive()
+            .finish()
     }
 }
 
@@ -287,13 +302,25 @@ fn io_failure(cannot: String, error: io::Error) -> Error {
 }
 
 fn tls_hint(error: &io::Error) -> &'static str {
-    use rustls::{CertificateError as C, Error as E};
+    use rustls::{AlertDescription, CertificateError as C, Error as E};
     match error.get_ref().and_then(|cause| cause.downcast_ref::<E>()) {
         Some(E::InvalidCertificate(C::UnknownIssuer)) => {
             "set `sslrootcert` to the certificate of the authority that signed the server's"
         }
         Some(E::InvalidCertificate(C::NotValidForName | C::NotValidForNameContext { .. })) => {
             "the server's certificate must list `host` as a subjectAltName; `sslmode` verify-ca does not check the name"
+        }
+        Some(E::InvalidCertificate(C::Expired | C::ExpiredContext { .. })) => {
+            "the server's certificate has run out: have it renewed, or check this machine's clock"
+        }
+        Some(E::InvalidCertificate(C::NotValidYet | C::NotValidYetContext { .. })) => {
+            "the server's certificate does not hold yet: check this machine's clock"
+        }
+        Some(E::AlertReceived(AlertDescription::CertificateExpired)) => {
+            "the client's certificate in `sslcert` has run out: have it renewed"
+        }
+        Some(E::AlertReceived(AlertDescription::UnknownCA)) => {
+            "the server does not trust who signed `sslcert`: its ssl_ca_file must hold that authority"
         }
         Some(E::AlertReceived(_)) => "the server may want a client certificate: `sslcert` and `sslkey`",
         _ => "check `sslmode` and `sslrootcert`",
@@ -345,8 +372,31 @@ mod tests {
         let error = ServerError::parse(BODY);
         assert_eq!((&*error.severity, &*error.code), ("ERROR", "23505"));
         assert_eq!(error.to_string(), "duplicate key (hint: Try another)");
-        assert_eq!(error.detail.as_deref(), Some("Key (mail)=(a@b.c) exists"));
         assert!(!format!("{error:?}").contains("a@b.c"));
+
+        let shown = |code: &str, message: &str, routine: &str| {
+            ServerError::parse(format!("C{code}\0M{message}\0Hask them\0R{routine}\0\0").as_bytes()).to_string()
+        };
+        for (code, message, text) in [
+            (
+                "22P02",
+                r#"invalid input syntax for type integer: "a "b" c""#,
+                r#"invalid input syntax for type integer: "…""#,
+            ),
+            ("22P02", "ungültige Eingabesyntax für Typ integer: »a«", "ungültige Eingabesyntax für Typ integer: \"…\""),
+            (
+                "22003",
+                r#"value "99999999999" is out of range for type integer"#,
+                r#"value "…" is out of range for type integer"#,
+            ),
+            ("22012", "division by zero", "division by zero"),
+            ("22000", r#"one " alone"#, r#"one "…" alone"#),
+            ("42P01", r#"relation "t" does not exist"#, r#"relation "t" does not exist"#),
+        ] {
+            assert_eq!(shown(code, message, ""), format!("{text} (hint: ask them)"));
+        }
+        let raised = shown("P0001", "the row of a@b.c is bad", "exec_stmt_raise");
+        assert_eq!(raised, "a function raised it; the server's log has its text");
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod error;
 pub mod lsn;
 mod password;
 pub mod quote;
+pub(crate) mod row;
 pub mod table;
 mod tls;
 pub mod version;

@@ -65,7 +65,7 @@ impl<'s> BulkRead<'s> {
 }
 
 /// A row of two columns, pg_lsn and bytea; `None` for the trailer.
-fn parse(row: &[u8]) -> Result<Option<(Lsn, &[u8])>> {
+pub(crate) fn parse(row: &[u8]) -> Result<Option<(Lsn, &[u8])>> {
     match row.split_at_checked(2) {
         Some(([0xff, 0xff], [])) => return Ok(None),
         Some(([0, 2], fields)) => {

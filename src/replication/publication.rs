@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::pg::connect::Client;
 use crate::pg::error::query_error;
 use crate::pg::quote;
+use crate::pg::row::Fields as _;
 use crate::pg::table::{Generated, ReplicaIdentity, Table, TableKind};
 
 /// Publications that a slot is read with, and what they publish.
@@ -53,22 +54,22 @@ impl Publications {
         let rows = client.query(sql, &[&wanted]).await.map_err(|e| query_error("cannot read the publications", e))?;
         let mut publications = Publications { names: Vec::new(), tables: HashMap::new() };
         for row in &rows {
-            let name: String = row.get(0);
+            let name: String = row.field(0)?;
             if !publications.names.contains(&name) {
                 publications.names.push(name);
             }
-            let Some(oid) = row.get::<_, Option<u32>>(1) else { continue };
-            let listed: Vec<String> = row.get(7);
+            let Some(oid) = row.field::<Option<u32>>(1)? else { continue };
+            let listed: Vec<String> = row.field(7)?;
             // attnames holds every column where the publication has no list of its own.
-            let all_columns = !row.get::<_, bool>(10) || listed.len() as i64 >= row.get::<_, i64>(11);
+            let all_columns = !row.field::<bool>(10)? || listed.len() as i64 >= row.field::<i64>(11)?;
             let one = Published {
-                insert: row.get(3),
-                update: row.get(4),
-                delete: row.get(5),
-                via_root: row.get(6),
+                insert: row.field(3)?,
+                update: row.field(4)?,
+                delete: row.field(5)?,
+                via_root: row.field(6)?,
                 columns: (!all_columns).then(|| listed.into_iter().collect()),
-                row_filter: row.get(8),
-                generated: row.get(9),
+                row_filter: row.field(8)?,
+                generated: row.field(9)?,
             };
             publications.tables.entry(oid).and_modify(|known| known.join(&one)).or_insert(one);
         }
@@ -286,5 +287,5 @@ pub struct Leaf {
 /// The leaves of a partitioned table.
 pub async fn leaves(client: &Client, root: u32) -> Result<Vec<Leaf>> {
     let rows = client.query(LEAVES, &[&root]).await.map_err(|e| query_error("cannot list the partitions", e))?;
-    Ok(rows.iter().map(|row| Leaf { oid: row.get(0), schema: row.get(1), name: row.get(2) }).collect())
+    rows.iter().map(|row| Ok(Leaf { oid: row.field(0)?, schema: row.field(1)?, name: row.field(2)? })).collect()
 }

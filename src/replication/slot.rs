@@ -1,12 +1,15 @@
 //! Replication slots: finding them, what is wrong with them, and the temporary one that exports a snapshot.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
+use tokio_postgres::Row;
 
 use crate::error::{Error, Result};
 use crate::pg::connect::{Client, Server};
 use crate::pg::error::{query_error, sqlstate};
+use crate::pg::row::Fields as _;
 use crate::pg::wire::Session;
 use crate::pg::{Lsn, quote};
 
@@ -70,46 +73,47 @@ impl Slot {
                    FROM pg_catalog.pg_replication_slots s, pg_catalog.to_jsonb(s) j WHERE s.slot_name::text = ANY ($1)";
         let rows =
             client.query(sql, &[&names]).await.map_err(|e| query_error("cannot read pg_replication_slots", e))?;
-        let Some(row) = names.iter().find_map(|name| rows.iter().find(|row| row.get::<_, &str>(0) == name)) else {
+        let by_name: HashMap<&str, &Row> = rows.iter().map(|row| Ok((row.field(0)?, row))).collect::<Result<_>>()?;
+        let Some(row) = names.iter().find_map(|name| by_name.get(name.as_str())) else {
             return Ok(None);
         };
-        let name: String = row.get(0);
-        let (Some(plugin), Some(database)) = (row.get::<_, Option<String>>(1), row.get::<_, Option<String>>(2)) else {
+        let name: String = row.field(0)?;
+        let (Some(plugin), Some(database)) = (row.field::<Option<String>>(1)?, row.field::<Option<String>>(2)?) else {
             return Err(Error::run(format!("replication slot \"{name}\" is a physical slot"))
                 .hint("name a logical slot with replication_slot_name"));
         };
-        let here: String = row.get(3);
+        let here: String = row.field(3)?;
         if database != here {
             return Err(Error::run(format!(
                 "replication slot \"{name}\" belongs to the database \"{database}\", not to \"{here}\""
             ))
             .hint("a logical slot reads one database: name another slot with replication_slot_name, or set tap_id"));
         }
-        let lsn = |column: usize| row.get::<_, Option<&str>>(column).and_then(|text| text.parse::<Lsn>().ok());
-        let wal_status: Option<String> = row.get(7);
-        let reason: Option<String> = row.get(8);
-        let conflicting = row.get::<_, Option<&str>>(9) == Some("true");
-        let active_pid: Option<i32> = row.get(6);
-        let unfinished = lsn(4).is_none() && active_pid.is_some() && reason.is_none();
+        let lsn = |column| Ok::<_, Error>(row.field::<Option<&str>>(column)?.and_then(|text| text.parse::<Lsn>().ok()));
+        let wal_status: Option<String> = row.field(7)?;
+        let reason: Option<String> = row.field(8)?;
+        let conflicting = row.field::<Option<&str>>(9)? == Some("true");
+        let active_pid: Option<i32> = row.field(6)?;
+        let unfinished = lsn(4)?.is_none() && active_pid.is_some() && reason.is_none();
         let invalid = match (reason, wal_status.as_deref()) {
             _ if unfinished => None,
             (Some(reason), _) => Some(reason),
             (None, _) if conflicting => Some(CONFLICT.to_owned()),
             (None, Some("lost")) => Some("the WAL it needs was removed".to_owned()),
-            (None, _) if lsn(5).is_none() => Some("it holds no WAL position".to_owned()),
+            (None, _) if lsn(5)?.is_none() => Some("it holds no WAL position".to_owned()),
             _ => None,
         };
         Ok(Some(Slot {
             name,
             plugin,
-            confirmed_flush: lsn(4).unwrap_or(Lsn::INVALID),
-            restart_lsn: lsn(5),
+            confirmed_flush: lsn(4)?.unwrap_or(Lsn::INVALID),
+            restart_lsn: lsn(5)?,
             active_pid,
             unfinished,
             invalid,
             wal_status,
-            failover: row.get(10),
-            synced: row.get(11),
+            failover: row.field(10)?,
+            synced: row.field(11)?,
         }))
     }
 

@@ -240,7 +240,7 @@ fn status(write: Lsn, flush: Lsn, reply: bool) -> [u8; 34] {
     message
 }
 
-fn parse(frame: &[u8]) -> Result<Event<'_>> {
+pub(crate) fn parse(frame: &[u8]) -> Result<Event<'_>> {
     let position = |at: usize| {
         let bytes = frame.get(at..at + 8).and_then(|b| b.try_into().ok());
         bytes

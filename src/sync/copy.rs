@@ -17,7 +17,10 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// The SELECT of the plan's columns from its table; the caller adds what follows FROM.
 pub(super) fn select(plan: &StreamPlan) -> String {
     let columns: Vec<String> = plan.columns.iter().map(|c| quote::ident(&c.name)).collect();
-    format!("SELECT {} FROM {}", columns.join(", "), plan.own_rows())
+    let query = format!("SELECT {} FROM {}", columns.join(", "), plan.own_rows());
+    // As far as it holds no value.
+    tracing::debug!("{}: {query}", plan.id);
+    query
 }
 
 /// Sends a whole table under this version; the target drops rows of others at the end. `first_run`: it has none yet that it
@@ -51,7 +54,6 @@ pub(super) async fn copy_rows(
     let end = RecordEnd::new(version);
     let mut counter = RecordCounter::new(&plan.id);
     let mut scratch = Vec::new();
-    tracing::debug!("{}: {query}", plan.id);
     // The server may think for long before the first row.
     ctx.hand_over().await?;
     let mut rows = session.copy_out(&format!("COPY ({query}) TO STDOUT")).await?;

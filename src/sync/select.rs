@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::method::ReplicationMethod;
 use crate::pg::connect::Client;
 use crate::pg::error::query_error;
+use crate::pg::row::Fields as _;
 use crate::pg::table::{ReplicaIdentity, Table};
 use crate::replication::slot::Slot;
 
@@ -119,7 +120,7 @@ async fn exists(client: &Client, schema: &str, name: &str) -> Result<bool> {
     let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
                WHERE n.nspname::text = $1 AND c.relname::text = $2 AND c.relkind IN ('r', 'p', 'v', 'm'))";
     let row = client.query_one(sql, &[&schema, &name]).await.map_err(|e| query_error("cannot look up a table", e))?;
-    Ok(row.get(0))
+    row.field(0)
 }
 
 /// How a stream is read whose entry does not say it.

@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::pg::Lsn;
 use crate::pg::connect::Client;
 use crate::pg::error::query_error;
+use crate::pg::row::Fields as _;
 use crate::pg::wire::Session;
 
 /// How long a transaction that is in the log may stay invisible (a synchronous standby has not confirmed it).
@@ -37,7 +38,7 @@ impl TransactionSnapshot {
         loop {
             let sql = "SELECT pg_catalog.txid_current_snapshot()::text";
             let row = client.query_one(sql, &[]).await.map_err(|e| query_error("cannot read the snapshot", e))?;
-            let snapshot = TransactionSnapshot::parse(row.get(0))
+            let snapshot = TransactionSnapshot::parse(row.field(0)?)
                 .ok_or_else(|| Error::run("the server's snapshot can't be read"))?;
             if transactions.clone().all(|xid| snapshot.sees(xid)) {
                 return Ok(snapshot);

@@ -10,6 +10,7 @@ mod files;
 mod golden;
 mod harness;
 mod harness_tests;
+mod hostile;
 mod incremental;
 mod log_based;
 mod memory;

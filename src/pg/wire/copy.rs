@@ -13,12 +13,17 @@ use crate::pg::error::{ServerError, lost, protocol, server};
 /// A running `COPY … TO STDOUT`.
 pub struct CopyOut<'a> {
     session: &'a mut Session,
+    /// CommandComplete has come.
+    complete: bool,
+    /// What the server said went wrong, until the session is ready for another command: a future that is dropped meanwhile
+    /// must not lose it.
+    error: Option<ServerError>,
     done: bool,
 }
 
 impl<'a> CopyOut<'a> {
     pub(super) fn new(session: &'a mut Session) -> Self {
-        CopyOut { session, done: false }
+        CopyOut { session, complete: false, error: None, done: false }
     }
 
     /// The next piece of data, in text format one row with its newline; `None` once the command is complete and the
@@ -26,23 +31,35 @@ impl<'a> CopyOut<'a> {
     #[inline]
     pub async fn next(&mut self) -> Result<Option<&[u8]>> {
         while !self.done {
-            let frame = match self.session.buffered()? {
-                Some(frame) => frame,
-                None => self.session.receive().await?,
+            let received = match self.session.buffered() {
+                Ok(None) => self.session.receive().await,
+                Ok(Some(frame)) => Ok(frame),
+                Err(error) => Err(error),
+            };
+            let frame = match received {
+                Ok(frame) => frame,
+                // A fatal error ends the connection.
+                Err(lost) => return Err(self.failure().unwrap_or(lost)),
             };
             match frame.tag {
                 b'd' => return Ok(Some(self.session.body(&frame))),
-                b'c' | b'C' => {}
-                b'E' => {
-                    self.done = true;
-                    return Err(self.session.failed(&frame).await);
-                }
+                b'c' => {}
+                b'C' => self.complete = true,
+                b'E' => self.error = Some(ServerError::parse(self.session.body(&frame))),
                 _ if self.session.is_aside(&frame)? => {}
                 b'Z' => self.done = true,
                 _ => return Err(self.session.unexpected(&frame)),
             }
         }
-        Ok(None)
+        match self.failure() {
+            Some(error) => Err(error),
+            None if self.complete => Ok(None),
+            None => Err(protocol("a COPY without its end")),
+        }
+    }
+
+    fn failure(&mut self) -> Option<Error> {
+        self.error.take().map(|error| server("the server reported an error", error))
     }
 }
 

@@ -14,6 +14,8 @@ const READ: usize = 64 * 1024;
 const KEPT: usize = 1024 * 1024;
 /// The server builds a message in memory of at most 1 GiB; the length of anything above is a stray byte.
 const MAX_LENGTH: usize = 1024 * 1024 * 1024 + READ;
+/// As in libpq: longer than this is only a message that holds values or a text, and none before the login is through.
+const MAX_SHORT: usize = 30_000;
 const HEADER: usize = 5;
 /// Where data comes in small pieces, one after the other, the next read waits so long for several to gather: a walsender
 /// sends each change by itself, and to be woken for each costs both sides more than all the rest.
@@ -35,11 +37,21 @@ pub(crate) struct Frames {
     data: bool,
     /// and more of it comes in small pieces, one after the other.
     flowing: bool,
+    longest: usize,
 }
 
 impl Frames {
     pub(crate) fn new() -> Frames {
-        Frames { buffer: Vec::with_capacity(BUFFER), start: 0, data: false, flowing: false }
+        Frames { buffer: Vec::with_capacity(BUFFER), start: 0, data: false, flowing: false, longest: MAX_LENGTH }
+    }
+
+    /// For what a server says before anybody knows who it is, up to [`logged_in`](Self::logged_in).
+    pub(crate) fn for_login() -> Frames {
+        Frames { longest: MAX_SHORT, ..Frames::new() }
+    }
+
+    pub(crate) fn logged_in(&mut self) {
+        self.longest = MAX_LENGTH;
     }
 
     /// The body of the frame that was handed out last.
@@ -86,12 +98,7 @@ impl Frames {
     #[inline]
     fn header(&self) -> io::Result<Option<(u8, usize)>> {
         let Some(&[tag, a, b, c, d]) = self.buffer[self.start..].first_chunk::<HEADER>() else { return Ok(None) };
-        let length = u32::from_be_bytes([a, b, c, d]) as usize;
-        if !(4..=MAX_LENGTH).contains(&length) {
-            let text = format!("a message of type {:?} claims a length of {length} bytes", char::from(tag));
-            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
-        }
-        Ok(Some((tag, length + 1)))
+        Ok(Some((tag, total_length(tag, [a, b, c, d], self.longest)?)))
     }
 
     /// Moves what is left to the front and sees to it that a read is worth its while.
@@ -110,6 +117,21 @@ impl Frames {
         }
         Ok(())
     }
+}
+
+/// The whole length of a message with this tag and length field, of which those with values may have `longest` bytes.
+#[inline]
+pub(super) fn total_length(tag: u8, length: [u8; 4], longest: usize) -> io::Result<usize> {
+    let length = u32::from_be_bytes(length) as usize;
+    let longest = match tag {
+        b'd' | b'D' | b'T' | b't' | b'E' | b'N' | b'A' => longest,
+        _ => MAX_SHORT,
+    };
+    if !(4..=longest).contains(&length) {
+        let text = format!("a message of type {:?} claims a length of {length} bytes", char::from(tag));
+        return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+    }
+    Ok(length + 1)
 }
 
 #[cfg(test)]
@@ -160,6 +182,22 @@ mod tests {
             bytes.extend(length.to_be_bytes());
             let error = take(&mut Frames::new(), &bytes).await.unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{length}");
+        }
+    }
+
+    #[tokio::test]
+    async fn only_messages_with_values_are_long_and_none_at_login() {
+        let head = |tag| frame(tag, &[0; MAX_SHORT]);
+        for tag in [b'R', b'S', b'Z', b'C', b'W', b'H', b'K', 0] {
+            let error = take(&mut Frames::new(), &head(tag)).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{tag}");
+        }
+        for tag in [b'd', b'D', b'T', b'E', b'N', b'A'] {
+            assert!(take(&mut Frames::new(), &head(tag)).await.is_ok(), "{tag}");
+            let mut frames = Frames::for_login();
+            assert!(take(&mut frames, &head(tag)).await.is_err(), "{tag}");
+            frames.logged_in();
+            assert!(take(&mut frames, &[]).await.is_ok(), "{tag}");
         }
     }
 

@@ -10,7 +10,8 @@
 //! A payload is borrowed from the read buffer until the next one is asked for: no allocation and no copy per row.
 
 mod copy;
-mod frame;
+pub(crate) mod frame;
+pub(crate) mod guard;
 pub(crate) mod message;
 mod session;
 pub(crate) mod startup;

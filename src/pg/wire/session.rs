@@ -304,6 +304,35 @@ mod tests {
         }
     }
 
+    /// The server has told of an error, and says only later that it is ready again.
+    #[tokio::test]
+    async fn an_error_is_not_lost_with_a_future_that_is_dropped() {
+        let error: &[u8] = b"E\0\0\0\x1eVERROR\0C22P02\0Mbad value\0\0";
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs.write_all(&[&LOGIN.concat(), COPY[0], COPY[1], error].concat()).await.unwrap();
+        let mut session = start(Stream::Unix(ours), Config::new().user("tap"), false).await.ok().unwrap();
+        let mut copy = session.copy_out("COPY t TO STDOUT").await.unwrap();
+        assert_eq!(copy.next().await.unwrap(), Some(&b"one\n"[..]));
+        for _ in 0..2 {
+            tokio::select! {
+                biased;
+                row = copy.next() => panic!("{row:?} before ReadyForQuery"),
+                _ = tokio::task::yield_now() => {}
+            }
+        }
+        theirs.write_all(b"Z\0\0\0\x05I").await.unwrap();
+        assert_eq!(sqlstate(&copy.next().await.unwrap_err()), Some("22P02"));
+    }
+
+    #[tokio::test]
+    async fn a_copy_without_its_end_is_an_error() {
+        let script = [&LOGIN.concat(), COPY[0], COPY[1], b"Z\0\0\0\x05I"].concat();
+        let mut session = session(&script).await.ok().unwrap();
+        let mut copy = session.copy_out("COPY t TO STDOUT").await.unwrap();
+        assert!(copy.next().await.unwrap().is_some());
+        assert!(copy.next().await.unwrap_err().to_string().contains("without its end"));
+    }
+
     #[tokio::test]
     async fn a_fatal_error_is_reported_and_ends_the_session() {
         let fatal = b"E\0\0\0\x1eVFATAL\0C57P01\0Mshut down\0\0";

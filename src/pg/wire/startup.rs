@@ -1,6 +1,7 @@
 //! From a connected stream to a session: the startup message and authentication.
 
 use std::collections::HashMap;
+use std::io;
 
 use bytes::BytesMut;
 use postgres_protocol::authentication::{md5_hash, sasl};
@@ -14,9 +15,15 @@ use super::session::{CancelToken, Session};
 use super::stream::Stream;
 use crate::pg::error::{Failure, ServerError};
 
+/// More messages than this are no login: they are some dozen settings, and seldom a notice.
+pub(super) const MOST_MESSAGES: u32 = 1000;
+/// What SCRAM may cost before the server has shown who it is. Servers ask for 4096 (`scram_iterations`), and nothing else
+/// runs meanwhile.
+const MOST_ITERATIONS: u32 = 1_000_000;
+
 /// Logs in with the user, password and database of `config`; with `replication`, to a walsender.
 pub(crate) async fn start(stream: Stream, config: &Config, replication: bool) -> Result<Session, Failure> {
-    let mut startup = Startup { stream, frames: Frames::new(), config };
+    let mut startup = Startup { stream, frames: Frames::for_login(), messages: 0, config };
     let mut parameters = vec![("client_encoding", "UTF8"), ("user", startup.user())];
     parameters.extend(config.get_dbname().map(|name| ("database", name)));
     parameters.extend(config.get_application_name().map(|name| ("application_name", name)));
@@ -31,6 +38,7 @@ pub(crate) async fn start(stream: Stream, config: &Config, replication: bool) ->
 struct Startup<'a> {
     stream: Stream,
     frames: Frames,
+    messages: u32,
     config: &'a Config,
 }
 
@@ -43,7 +51,7 @@ impl<'a> Startup<'a> {
         self.config.get_password().ok_or(Failure::PasswordMissing)
     }
 
-    async fn send(&mut self, message: impl FnOnce(&mut BytesMut) -> std::io::Result<()>) -> Result<(), Failure> {
+    async fn send(&mut self, message: impl FnOnce(&mut BytesMut) -> io::Result<()>) -> Result<(), Failure> {
         let mut out = BytesMut::new();
         message(&mut out).map_err(|error| Failure::Authentication(error.to_string()))?;
         self.stream.write_all(&out).await?;
@@ -54,6 +62,10 @@ impl<'a> Startup<'a> {
     async fn receive(&mut self) -> Result<Frame, Failure> {
         loop {
             let frame = self.frames.next(&mut self.stream).await?;
+            self.messages += 1;
+            if self.messages > MOST_MESSAGES {
+                return Err(Failure::Protocol("the login does not come to an end".to_owned()));
+            }
             match frame.tag {
                 b'E' => return Err(Failure::Server(ServerError::parse(self.frames.body(&frame)))),
                 // A server that knows only an older minor version of the protocol says so (NegotiateProtocolVersion).
@@ -108,11 +120,14 @@ impl<'a> Startup<'a> {
             let text = format!("the server offers only {}, which is not supported", mechanisms.join(", "));
             return Err(Failure::Authentication(text));
         }
-        let refused = |error: std::io::Error| Failure::Authentication(format!("SCRAM authentication failed: {error}"));
+        let refused = |error: io::Error| Failure::Authentication(format!("SCRAM authentication failed: {error}"));
         let mut scram = sasl::ScramSha256::new(self.password()?, binding);
         self.send(|out| frontend::sasl_initial_response(mechanism, scram.message(), out)).await?;
         match self.receive_authentication().await? {
-            Authentication::SaslContinue(data) => scram.update(&data).map_err(refused)?,
+            Authentication::SaslContinue(data) => {
+                check_iterations(&data)?;
+                scram.update(&data).map_err(refused)?;
+            }
             other => return Err(out_of_turn(&other)),
         }
         self.send(|out| frontend::sasl_response(scram.message(), out)).await?;
@@ -132,10 +147,25 @@ impl<'a> Startup<'a> {
             match frame.tag {
                 b'K' => (token.process_id, token.secret_key) = message::backend_key_data(body)?,
                 b'S' => parameters.extend([message::parameter_status(body)?]),
-                b'Z' => return Ok(Session::new(self.stream, self.frames, parameters, token)),
+                b'Z' => {
+                    self.frames.logged_in();
+                    return Ok(Session::new(self.stream, self.frames, parameters, token));
+                }
                 _ => return Err(unexpected(&frame)),
             }
         }
+    }
+}
+
+/// Refuses a SCRAM server-first-message (`r=…,s=…,i=4096`) that asks for work without end.
+pub(super) fn check_iterations(message: &[u8]) -> io::Result<()> {
+    let asked = message.split(|&byte| byte == b',').find_map(|part| part.strip_prefix(b"i="));
+    match asked.and_then(|digits| std::str::from_utf8(digits).ok()?.parse::<u32>().ok()) {
+        Some(iterations) if iterations > MOST_ITERATIONS => {
+            let text = format!("the server wants {iterations} iterations of SCRAM, more than {MOST_ITERATIONS}");
+            Err(io::Error::new(io::ErrorKind::InvalidData, text))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -13,6 +13,7 @@ use tokio::net::UnixStream;
 use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 use tokio_rustls::client::TlsStream as Tls;
 
+use super::guard::Guarded;
 use crate::pg::tls::end_point_hash;
 
 /// A connected socket. TLS, where wanted, is already established.
@@ -63,21 +64,21 @@ impl AsyncWrite for Stream {
     }
 }
 
-impl TlsStream for Stream {
+impl TlsStream for Guarded {
     fn channel_binding(&self) -> ChannelBinding {
-        self.tls_server_end_point().map_or_else(ChannelBinding::none, ChannelBinding::tls_server_end_point)
+        self.stream().tls_server_end_point().map_or_else(ChannelBinding::none, ChannelBinding::tls_server_end_point)
     }
 }
 
-/// Hands tokio-postgres a [`Stream`] as it is: whether to encrypt was settled when it was opened.
+/// Hands tokio-postgres a [`Guarded`] stream as it is: whether to encrypt was settled when it was opened.
 pub(crate) struct Established;
 
-impl TlsConnect<Stream> for Established {
-    type Stream = Stream;
+impl TlsConnect<Guarded> for Established {
+    type Stream = Guarded;
     type Error = Infallible;
-    type Future = Ready<Result<Stream, Infallible>>;
+    type Future = Ready<Result<Guarded, Infallible>>;
 
-    fn connect(self, stream: Stream) -> Self::Future {
+    fn connect(self, stream: Guarded) -> Self::Future {
         ready(Ok(stream))
     }
 }

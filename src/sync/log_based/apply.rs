@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::pg::Lsn;
 use crate::pg::connect::Client;
 use crate::pg::error::query_error;
+use crate::pg::row::Fields as _;
 use crate::pg::table::TableKind;
 use crate::replication::publication::{self, Publications};
 use crate::replication::{Change, OldTuple, TableRef};
@@ -247,7 +248,7 @@ async fn hidden_columns(client: &Client, table: u32) -> Result<HashSet<Vec<u8>>>
     let sql = "SELECT attname::text FROM pg_catalog.pg_attribute WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped \
                AND NOT pg_catalog.has_column_privilege(attrelid, attnum, 'SELECT')";
     let rows = client.query(sql, &[&table]).await.map_err(|e| query_error("cannot list the columns", e))?;
-    Ok(rows.iter().map(|row| row.get::<_, String>(0).into_bytes()).collect())
+    rows.iter().map(|row| Ok(row.field::<String>(0)?.into_bytes())).collect()
 }
 
 fn of_another_key(plan: &StreamPlan, column: usize) -> Error {

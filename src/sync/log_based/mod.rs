@@ -17,9 +17,10 @@ use std::collections::HashSet;
 use super::Env;
 use super::plan::StreamPlan;
 use crate::config::{Config, OnSlotLost, OutputPluginName};
-use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::pg::connect::Client;
 use crate::pg::error::query_error;
+use crate::pg::row::Fields as _;
 use crate::pg::table::{Table, TableKind};
 use crate::pg::{Lsn, quote};
 use crate::replication::OutputPlugin;
@@ -168,7 +169,7 @@ async fn missing_slot(env: &Env, client: &Client, name: &str, plugin: &str, plan
 pub(super) async fn obstacle(client: &Client) -> Result<Option<(String, &'static str)>> {
     let sql = "SELECT pg_catalog.current_setting('wal_level'), pg_catalog.pg_is_in_recovery()";
     let row = client.query_one(sql, &[]).await.map_err(|e| query_error("cannot read wal_level", e))?;
-    let (level, standby): (&str, bool) = (row.get(0), row.get(1));
+    let (level, standby): (&str, bool) = (row.field(0)?, row.field(1)?);
     if standby && !client.server_version().decodes_on_standby() {
         return Ok(Some((
             "the server is a standby older than PostgreSQL 16".to_owned(),
@@ -190,7 +191,7 @@ pub(super) async fn obstacle(client: &Client) -> Result<Option<(String, &'static
 async fn check_right(env: &Env, client: &Client) -> Result<()> {
     let sql = "SELECT rolreplication OR rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user";
     let row = client.query_one(sql, &[]).await.map_err(|e| query_error("cannot read the role's attributes", e))?;
-    if !row.get::<_, bool>(0) {
+    if !row.field::<bool>(0)? {
         match env.primary.replication_session_now().await {
             Ok(session) => session.close().await,
             // It may be free when it is needed.
@@ -294,8 +295,8 @@ async fn wal2json(client: &Client, plans: &[StreamPlan]) -> Result<(Wal2json, Ha
     let encoding: String = client
         .query_one("SELECT pg_catalog.current_setting('server_encoding')", &[])
         .await
-        .context(|| "cannot read the server's encoding".to_owned())?
-        .get(0);
+        .map_err(|e| query_error("cannot read the server's encoding", e))?
+        .field(0)?;
     let mut schemas = HashSet::new();
     for plan in plans.iter().filter(|plan| plan.table.kind == TableKind::Partitioned) {
         let leaves = publication::leaves(client, plan.table.oid).await?;
@@ -370,7 +371,7 @@ pub(super) async fn wal_end(client: &Client) -> Result<Lsn> {
     let sql = "SELECT (CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn() \
                ELSE pg_catalog.pg_current_wal_flush_lsn() END)::text";
     let row = client.query_one(sql, &[]).await.map_err(|e| query_error("cannot read the WAL position", e))?;
-    row.get::<_, Option<&str>>(0)
+    row.field::<Option<&str>>(0)?
         .and_then(|lsn| lsn.parse().ok())
         .ok_or_else(|| Error::run("the server does not say where its WAL ends"))
 }

@@ -9,6 +9,7 @@ use crate::config::WalReader;
 use crate::error::Result;
 use crate::pg::connect::Client;
 use crate::pg::error::query_error;
+use crate::pg::row::Fields as _;
 use crate::sync::Env;
 
 /// How the log is read.
@@ -77,6 +78,6 @@ async fn unfit(env: &Env, client: &Client, source: &Source, streams: &[Live], en
     let oids: Vec<u32> = streams.iter().map(|live| live.plan.table.oid).collect();
     let row =
         client.query_one(sql, &[&oids]).await.map_err(|e| query_error("cannot read the sizes of the tables", e))?;
-    let (heap, toast): (i64, i64) = (row.get(0), row.get(1));
+    let (heap, toast): (i64, i64) = (row.field(0)?, row.field(1)?);
     Ok((toast > 0 && toast >= heap).then(|| "the tables keep most of their data in TOAST".to_owned()))
 }

@@ -6,6 +6,7 @@ use super::live::{Live, Transaction};
 use crate::error::Result;
 use crate::pg::connect::Client;
 use crate::pg::error::query_error;
+use crate::pg::row::Fields as _;
 use crate::pg::table::{ReplicaIdentity, TableKind};
 use crate::replication::{Relation, RelationColumn, TableRef, Tuple};
 use crate::sync::transaction_snapshot::TransactionSnapshot;
@@ -165,7 +166,7 @@ async fn root_of(
         .query_opt(sql, &[&oid, &schema, &name])
         .await
         .map_err(|e| query_error("cannot look up a table that the log names", e))?;
-    Ok((row.map(|row| row.get(0)), snapshot))
+    Ok((row.map(|row| row.field(0)).transpose()?, snapshot))
 }
 
 impl Shape {

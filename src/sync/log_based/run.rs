@@ -13,6 +13,7 @@ use crate::error::Result;
 use crate::pg::Lsn;
 use crate::pg::connect::Client;
 use crate::pg::error::query_error;
+use crate::pg::row::Fields as _;
 use crate::state::{Copy, State};
 use crate::sync::Env;
 use crate::sync::context::Context;
@@ -80,7 +81,7 @@ async fn end_position(client: &Client) -> Result<End> {
     let sql = "SELECT pg_catalog.pg_is_in_recovery(), EXISTS (SELECT FROM pg_catalog.pg_replication_slots \
                WHERE plugin = 'wal2json' AND database = pg_catalog.current_database())";
     let row = client.query_one(sql, &[]).await.map_err(|e| query_error("cannot read the replication slots", e))?;
-    let (standby, others_listen): (bool, bool) = (row.get(0), row.get(1));
+    let (standby, others_listen): (bool, bool) = (row.field(0)?, row.field(1)?);
     if standby {
         return Ok(End { lsn: wal_end(client).await?, of_record: true });
     }
@@ -121,7 +122,7 @@ async fn end_by_transaction(client: &Client) -> Result<Option<Lsn>> {
 async fn marked(client: &Client, sql: &str) -> Option<Lsn> {
     match client.simple_query(sql).await {
         Ok(messages) => messages.iter().find_map(|message| match message {
-            tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
+            tokio_postgres::SimpleQueryMessage::Row(row) => row.try_get(0).ok()??.parse().ok(),
             _ => None,
         }),
         Err(error) => {

@@ -103,6 +103,40 @@ fn client_certificates() {
     // Signed by the right authority, but for another role.
     let other = certified().config("sslcert", pem("server.crt")).config("sslkey", pem("server.key"));
     failures::fails(&other, 1, &["certified"]);
+    // For the right role, but by an authority that the server does not know.
+    let other = certified().config("sslcert", pem("by_another.crt"));
+    failures::fails(&other.config("sslkey", pem("by_another.key")), 1, &["sslcert", "ssl_ca_file"]);
+    let expired = certified().config("sslcert", pem("expired.crt")).config("sslkey", pem("expired.key"));
+    failures::fails(&expired, 1, &["sslcert", "run out"]);
+}
+
+#[test]
+fn an_expired_certificate() {
+    let cluster = server();
+    let db = database(&cluster, "connect_expired");
+    let relay = relay::start(cluster.port(), &pem("expired.crt"), &pem("expired.key"));
+    let tap = |sslmode: &str, user: &str| tap(&db, user).config("sslmode", sslmode).config("port", relay);
+    for sslmode in ["require", "verify-ca", "verify-full"] {
+        let tap = tap(sslmode, "md5user").config("sslrootcert", pem("ca.crt"));
+        failures::fails(&tap, 1, &["expired", "renewed"]);
+    }
+    // Without an authority nobody asks; libpq does not either.
+    tap("require", "md5user").arg("--discover").output().expect_code(0);
+}
+
+/// Somebody in the middle who takes the binding away from what the server offers is noticed by the server; even one who
+/// has its key, so that the connections before come through.
+#[test]
+fn channel_binding_cannot_be_taken_away() {
+    let cluster = server();
+    let db = database(&cluster, "connect_downgrade");
+    let catalog = server::catalog(&db).select("public-streamed", "FULL_TABLE");
+    for (certificate, after) in [("sha384", 0), ("server", 1)] {
+        let (certificate, key) = (pem(&format!("{certificate}.crt")), pem(&format!("{certificate}.key")));
+        let relay = relay::start_downgrading(cluster.port(), &certificate, &key, after);
+        let tap = tap(&db, "scram").config("sslmode", "require").config("port", relay).catalog(&catalog);
+        failures::fails(&tap, 1, &["channel binding", "something between here and the server"]);
+    }
 }
 
 #[test]

@@ -13,8 +13,21 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::server::pem;
 
+/// AuthenticationSASL with both mechanisms, and with the one that binds nothing.
+const OFFER: &[u8; 43] = b"R\0\0\0\x2a\0\0\0\x0aSCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0";
+const WEAKER_OFFER: &[u8] = b"R\0\0\0\x17\0\0\0\x0aSCRAM-SHA-256\0\0";
+
 /// Listens on a free port of loopback until the tests end and relays to this one.
 pub(super) fn start(server: u16, certificate: &str, key: &str) -> u16 {
+    listen(server, certificate, key, usize::MAX)
+}
+
+/// The same, and takes SCRAM-SHA-256-PLUS from what the server offers to every connection but the first few.
+pub(super) fn start_downgrading(server: u16, certificate: &str, key: &str, after: usize) -> u16 {
+    listen(server, certificate, key, after)
+}
+
+fn listen(server: u16, certificate: &str, key: &str, downgrade_after: usize) -> u16 {
     let read = |path: &str| fs::read(path).expect("read a certificate or key");
     let certificate = CertificateDer::from_pem_slice(&read(certificate)).expect("a certificate");
     let key = PrivateKeyDer::from_pem_slice(&read(key)).expect("a key");
@@ -38,11 +51,14 @@ pub(super) fn start(server: u16, certificate: &str, key: &str) -> u16 {
                 }
             }
             let listener = listener.expect("a free port among 5570 to 5579");
+            let mut count = 0;
             while let Ok((client, _)) = listener.accept().await {
+                let downgrade = count >= downgrade_after;
+                count += 1;
                 let (acceptor, connector) = (acceptor.clone(), connector.clone());
                 tokio::spawn(async move {
                     // However it ends, it is the client's to tell.
-                    let _ = relay(client, server, acceptor, connector).await;
+                    let _ = relay(client, server, acceptor, connector, downgrade).await;
                 });
             }
         });
@@ -50,7 +66,13 @@ pub(super) fn start(server: u16, certificate: &str, key: &str) -> u16 {
     port.recv().expect("the relay listens")
 }
 
-async fn relay(mut client: TcpStream, port: u16, accept: TlsAcceptor, connect: TlsConnector) -> std::io::Result<()> {
+async fn relay(
+    mut client: TcpStream,
+    port: u16,
+    accept: TlsAcceptor,
+    connect: TlsConnector,
+    downgrade: bool,
+) -> std::io::Result<()> {
     let mut request = [0; 8];
     client.read_exact(&mut request).await?;
     client.write_all(b"S").await?;
@@ -60,5 +82,17 @@ async fn relay(mut client: TcpStream, port: u16, accept: TlsAcceptor, connect: T
     assert_eq!(server.read_u8().await?, b'S', "the server speaks TLS");
     let name = ServerName::try_from("localhost").expect("a host name");
     let mut server = connect.connect(name, server).await?;
+    if downgrade {
+        let mut startup = vec![0; 4];
+        client.read_exact(&mut startup).await?;
+        let length = u32::from_be_bytes([startup[0], startup[1], startup[2], startup[3]]);
+        startup.resize(length as usize, 0);
+        client.read_exact(&mut startup[4..]).await?;
+        server.write_all(&startup).await?;
+        let mut offer = [0; OFFER.len()];
+        server.read_exact(&mut offer).await?;
+        assert_eq!(&offer, OFFER);
+        client.write_all(WEAKER_OFFER).await?;
+    }
     copy_bidirectional(&mut client, &mut server).await.map(|_| ())
 }

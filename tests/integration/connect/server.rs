@@ -42,6 +42,8 @@ fn start() -> Arc<Cluster> {
     authority(&tls, "other");
     certificate(&tls, "server", "DNS:localhost", &["-newkey", "rsa:2048"]);
     certificate(&tls, "certified", "DNS:certified", &["-newkey", "rsa:2048"]);
+    expired(&tls, "expired", "DNS:localhost");
+    signed(&tls, "other", "by_another", "DNS:certified", &["-newkey", "rsa:2048"]);
     // Its signature's hash is not SHA-256: channel binding takes the certificate's own.
     certificate(
         &tls,
@@ -97,18 +99,37 @@ fn authority(dir: &Path, name: &str) {
 }
 
 fn certificate(dir: &Path, name: &str, host: &str, key: &[&str]) {
+    signed(dir, "ca", name, host, key);
+}
+
+/// A certificate by this authority.
+fn signed(dir: &Path, by: &str, name: &str, host: &str, key: &[&str]) {
     let (subject, extension) = (format!("/CN={name}"), format!("subjectAltName={host}"));
-    let signed = ["-CA", "ca.crt", "-CAkey", "ca.key", "-days", "2", "-subj", &subject, "-addext", &extension];
+    let (authority, its_key) = (format!("{by}.crt"), format!("{by}.key"));
+    let signed = ["-CA", &authority, "-CAkey", &its_key, "-days", "2", "-subj", &subject, "-addext", &extension];
     // Else the configuration's default makes it an authority's, which webpki does not take for a server's.
     let signed = [&signed[..], &["-addext", "basicConstraints=critical,CA:FALSE"]].concat();
     openssl(dir, &[&["req", "-new", "-x509", "-nodes"], key, &signed[..]].concat(), name);
 }
 
+/// One that is good for no day: expired by the time that somebody looks.
+fn expired(dir: &Path, name: &str, host: &str) {
+    let (subject, request) = (format!("/CN={name}"), format!("{name}.crt"));
+    openssl(dir, &["req", "-new", "-nodes", "-newkey", "rsa:2048", "-subj", &subject], name);
+    let extensions = format!("{name}.cnf");
+    let text = format!("subjectAltName={host}\nbasicConstraints=critical,CA:FALSE\n");
+    fs::write(dir.join(&extensions), text).expect("write the extensions");
+    let sign = ["x509", "-req", "-in", &request, "-CA", "ca.crt", "-CAkey", "ca.key", "-set_serial", "7"];
+    run(dir, Command::new("openssl").args(sign).args(["-days", "0", "-extfile", &extensions, "-out", &request]));
+}
+
 fn openssl(dir: &Path, args: &[&str], name: &str) {
     let file = |kind: &str| PathBuf::from(format!("{name}.{kind}"));
-    let mut command = Command::new("openssl");
-    command.current_dir(dir).args(args).arg("-keyout").arg(file("key")).arg("-out").arg(file("crt"));
-    let output = command.output().expect("run openssl");
+    run(dir, Command::new("openssl").args(args).arg("-keyout").arg(file("key")).arg("-out").arg(file("crt")));
+}
+
+fn run(dir: &Path, command: &mut Command) {
+    let output = command.current_dir(dir).output().expect("run openssl");
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 

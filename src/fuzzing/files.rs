@@ -1,0 +1,83 @@
+//! The files that the tap is given.
+
+use serde_json::{Value, json};
+
+use crate::catalog::Catalog;
+use crate::config::Config;
+use crate::error::{ErrorKind, Result};
+use crate::state::State;
+
+const SECRET: &str = "-----BEGIN hunter2 hunter2 -----";
+
+/// One config file or several, separated by zero bytes. Whatever is wrong with them, no error and no `Debug` shows what
+/// stands under the key of a secret.
+pub fn config(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let files = |texts: Vec<String>| -> Vec<(String, String)> {
+        texts.into_iter().enumerate().map(|(index, text)| (format!("{index}.json"), text)).collect()
+    };
+    let texts: Vec<String> = text.split('\0').map(str::to_owned).collect();
+    let _ = checked(Config::parse(&files(texts.clone())));
+    for secret in [json!(SECRET), json!([SECRET]), json!({"a": SECRET})] {
+        let hide = |text: &String| -> String {
+            let Ok(Value::Object(mut object)) = serde_json::from_str(text) else { return text.clone() };
+            for key in ["password", "sslkey", "ssl_client_private_key"] {
+                object.insert(key.to_owned(), secret.clone());
+            }
+            Value::Object(object).to_string()
+        };
+        let shown = match checked(Config::parse(&files(texts.iter().map(hide).collect()))) {
+            Ok(config) => format!("{config:?}"),
+            Err(error) => error,
+        };
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
+}
+
+/// A catalog. Written and read again it is the same.
+pub fn catalog(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let Ok(catalog) = checked(Catalog::parse("catalog.json", text)) else { return };
+    for entry in &catalog.streams {
+        // What a sync asks of it.
+        let _ = (entry.schema_name(), entry.replication_method(), entry.replication_key(), entry.is_selected());
+    }
+    let write = |catalog: &Catalog| {
+        let mut text = Vec::new();
+        catalog.write_pretty(&mut text).expect("a Vec takes every write");
+        String::from_utf8(text).expect("JSON is UTF-8")
+    };
+    let written = write(&catalog);
+    let again = Catalog::parse("catalog.json", &written).expect("what was written can be read");
+    assert_eq!(write(&again), written);
+}
+
+/// A state. Written and read again it is the same, and its bookmarks read alike.
+pub fn state(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let Ok(state) = checked(State::parse("state.json", text)) else { return };
+    let mut written = Vec::new();
+    state.write_state_value(&mut written);
+    let written = String::from_utf8(written).expect("JSON is UTF-8");
+    assert!(!written.contains('\n'), "{written}");
+    let again = State::parse("state.json", &written).expect("what was written can be read");
+    assert_eq!(again, state);
+    for id in state.streams() {
+        let positions = |state: &State| {
+            let bookmark = state.bookmark(id);
+            let read = (bookmark.lsn(), bookmark.version(), bookmark.table_oid(), bookmark.method());
+            (read, bookmark.replication_key().map(str::to_owned), state.copy_unfinished(id))
+        };
+        assert_eq!(positions(&state), positions(&again));
+    }
+}
+
+/// An error is one line and the user's to mend.
+fn checked<T>(parsed: Result<T>) -> std::result::Result<T, String> {
+    parsed.map_err(|error| {
+        let text = error.to_string();
+        assert!(!text.contains('\n'), "{text}");
+        assert_eq!(error.kind(), ErrorKind::Usage, "{text}");
+        text
+    })
+}

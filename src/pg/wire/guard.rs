@@ -1,0 +1,157 @@
+//! Looks at what the server sends to tokio-postgres, which believes in any length, any number of messages before the login
+//! is through, and any number of SCRAM iterations.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::frame::total_length;
+use super::startup::{MOST_MESSAGES, check_iterations};
+use super::stream::Stream;
+
+/// Our queries there ask for names and positions: rows of tables come through a [`Session`](super::Session).
+const LONGEST: usize = 16 * 1024 * 1024;
+const HEADER: usize = 5;
+/// AuthenticationSASLContinue
+const SASL_CONTINUE: [u8; 4] = [0, 0, 0, 11];
+
+/// A stream whose messages are checked as they pass.
+pub(crate) struct Guarded {
+    stream: Stream,
+    check: Check,
+}
+
+impl Guarded {
+    pub(crate) fn new(stream: Stream) -> Guarded {
+        Guarded { stream, check: Check { message: Vec::new(), left: 0, before_ready: 0, logged_in: false } }
+    }
+
+    pub(crate) fn stream(&self) -> &Stream {
+        &self.stream
+    }
+}
+
+impl AsyncRead for Guarded {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        Poll::Ready(self.check.pass(&buf.filled()[before..]))
+    }
+}
+
+impl AsyncWrite for Guarded {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// Where in the messages the stream is.
+struct Check {
+    /// The header of a message, as far as it has come, and the body of one that asks for authentication.
+    message: Vec<u8>,
+    /// How much of the body is still to come.
+    left: usize,
+    before_ready: u32,
+    logged_in: bool,
+}
+
+impl Check {
+    fn pass(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let wanted = if self.left > 0 { self.left } else { HEADER - self.message.len() };
+            let (taken, rest) = bytes.split_at(wanted.min(bytes.len()));
+            bytes = rest;
+            if self.left == 0 || self.message[0] == b'R' {
+                self.message.extend_from_slice(taken);
+            }
+            if self.left > 0 {
+                self.left -= taken.len();
+            } else if let Some(&[tag, a, b, c, d]) = self.message.first_chunk() {
+                self.left = total_length(tag, [a, b, c, d], LONGEST)? - HEADER;
+            } else {
+                return Ok(());
+            }
+            if self.left == 0 {
+                self.complete()?;
+                self.message.clear();
+            }
+        }
+        Ok(())
+    }
+
+    fn complete(&mut self) -> io::Result<()> {
+        if self.logged_in {
+            return Ok(());
+        }
+        self.before_ready += 1;
+        if self.before_ready > MOST_MESSAGES {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the login does not come to an end"));
+        }
+        match self.message[0] {
+            b'Z' => self.logged_in = true,
+            b'R' => {
+                if let Some(data) = self.message[HEADER..].strip_prefix(&SASL_CONTINUE) {
+                    check_iterations(data)?;
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(tag: u8, body: &[u8]) -> Vec<u8> {
+        [&[tag][..], &(body.len() as u32 + 4).to_be_bytes(), body].concat()
+    }
+
+    /// Passes the bytes in pieces of every size.
+    fn refused(bytes: &[u8]) -> Option<String> {
+        let pass = |piece: usize| {
+            let mut check = Check { message: Vec::new(), left: 0, before_ready: 0, logged_in: false };
+            bytes.chunks(piece).try_for_each(|piece| check.pass(piece)).err().map(|error| error.to_string())
+        };
+        let whole = pass(bytes.len());
+        for piece in [1, 2, 3, 4, 5, 6, 7, 64] {
+            assert_eq!(pass(piece), whole);
+        }
+        whole
+    }
+
+    fn scram(iterations: &str) -> Vec<u8> {
+        message(b'R', &[&SASL_CONTINUE[..], b"r=abc,s=QSXC,i=", iterations.as_bytes()].concat())
+    }
+
+    #[test]
+    fn an_ordinary_conversation_passes() {
+        let row = message(b'D', &vec![0; 100_000]);
+        let parts =
+            [message(b'R', &[0, 0, 0, 10, 0]), scram("4096"), message(b'Z', b"I"), row, message(b'C', b"SELECT 1\0")];
+        assert_eq!(refused(&parts.concat()), None);
+        assert_eq!(refused(&[message(b'Z', b"I"), message(b'N', b"").repeat(2000)].concat()), None);
+    }
+
+    #[test]
+    fn what_has_no_end_is_refused() {
+        assert!(refused(&message(b'S', b"a\0b\0").repeat(1001)).unwrap().contains("does not come to an end"));
+        assert!(refused(&scram("1000001")).unwrap().contains("iterations"));
+        assert!(refused(&scram("4294967295")).unwrap().contains("iterations"));
+        for length in [0, 3, LONGEST as u32 + 1, 0x7fff_ffff, u32::MAX] {
+            let bytes = [&b"D"[..], &length.to_be_bytes()].concat();
+            assert!(refused(&bytes).unwrap().contains("claims a length"), "{length}");
+        }
+    }
+}
