@@ -25,6 +25,22 @@ fn fill(from: i64, to: i64) -> String {
     format!("insert into item select i, repeat('x', 200) from generate_series({from}, {to}) i;")
 }
 
+/// A tap to which all is little: what other tests write is in the same log.
+fn tap(source: &Source) -> Tap {
+    source.tap().config("bulk_max_wal_mb", 1 << 20)
+}
+
+#[track_caller]
+fn run(source: &Source, state: &Value) -> Output {
+    tap(source).state(state).run()
+}
+
+#[track_caller]
+fn run_after(source: &Source, sql: &str, state: &Value) -> Output {
+    source.db.psql(sql);
+    run(source, state)
+}
+
 /// How the run says it read the log.
 #[track_caller]
 fn assert_read_by(output: &Output, method: &str, why: &str) {
@@ -41,11 +57,11 @@ fn a_small_backlog_is_read_in_bulk(plugin: &str) {
     let source = Source::new(plugin, ITEM, &["item"]);
     let first = source.tap().run();
     assert_eq!(first.logged("; slot "), 0, "a run of copies alone: {}", first.stderr);
-    let output = source.run_after(&fill(1, 100), first.last_state());
+    let output = run_after(&source, &fill(1, 100), first.last_state());
     assert_read_by(&output, "bulk", "");
     assert_eq!(numbers(&output, "item", "id"), (1..=100).collect::<Vec<_>>());
     // Nothing to read: the end is reached, and moves the position.
-    let idle = source.run(output.last_state());
+    let idle = run(&source, output.last_state());
     assert_read_by(&idle, "bulk", "");
     assert_eq!((idle.record_messages().count(), idle.states().len()), (0, 1));
     assert!(lsn(idle.last_state(), "item") > lsn(output.last_state(), "item"));
@@ -66,7 +82,7 @@ fn what_streams(plugin: &str) {
     let source = Source::new(plugin, &sql, &["item"]);
     let state = source.copied();
     source.db.psql(&fill(1, 20_000));
-    let run = |key: &str, value: Value| source.tap().state(&state).config(key, value).run();
+    let run = |key: &str, value: Value| tap(&source).state(&state).config(key, value).run();
     for (output, method, why) in [
         (run("bulk_max_wal_mb", 1.into()), "stream", "are more than bulk_max_wal_mb"),
         (run("wal_reader", "stream".into()), "stream", ""),
@@ -89,7 +105,7 @@ fn what_streams(plugin: &str) {
     let source = Source::of(source.db, source.slot, &["big"]);
     let state = source.copied();
     let output =
-        source.run_after("insert into big select i, repeat(md5(i::text), 300) from generate_series(1, 50) i", &state);
+        run_after(&source, "insert into big select i, repeat(md5(i::text), 300) from generate_series(1, 50) i", &state);
     assert_read_by(&output, "stream", "in TOAST");
     let output = source.tap().state(&state).config("wal_reader", "bulk").run();
     assert_read_by(&output, "bulk", "");
@@ -120,12 +136,12 @@ fn a_refusal_of_the_server(plugin: &str) {
     let state = source.copied();
     source.db.psql(&fill(1, 40_000));
     source.db.psql(&format!("alter database {} set temp_file_limit = '1MB'", source.db.name()));
-    let output = source.run(&state);
+    let output = run(&source, &state);
     assert_eq!(output.logged("(bulk; slot "), 1, "{}", output.stderr);
     assert_eq!(output.logged("streaming instead of reading in bulk: "), 1, "{}", output.stderr);
     assert!(output.stderr.contains("temp_file_limit"), "{}", output.stderr);
     assert_eq!(numbers(&output, "item", "id"), (1..=40_000).collect::<Vec<_>>());
-    let next = source.run_after(&fill(40_001, 40_002), output.last_state());
+    let next = run_after(&source, &fill(40_001, 40_002), output.last_state());
     assert_read_by(&next, "bulk", "");
     assert_eq!(numbers(&next, "item", "id"), [40_001, 40_002]);
 }
@@ -139,9 +155,7 @@ fn a_role_without_the_right(plugin: &str) {
         let source = Source::new(plugin, ITEM, &["item"]);
         let role = format!("role_{}", source.db.name());
         source.db.psql(&format!("create role {role} login replication; grant select on item to {role};"));
-        let as_role = |state: &Value| {
-            Tap::new(&source.db).config("user", role.as_str()).catalog(&source.catalog).state(state).run()
-        };
+        let as_role = |state: &Value| tap(&source).config("user", role.as_str()).state(state).run();
         // The second state is one that there is something to acknowledge from.
         let first = source.copied();
         source.db.psql(&fill(1, 2));
@@ -188,14 +202,14 @@ fn what_is_stored_is_acknowledged(plugin: &str) {
     let mut states = vec![source.copied()];
     for n in 1..4 {
         let given = &states[states.len() - 1];
-        let output = source.run_after(&fill(n, n), given);
+        let output = run_after(&source, &fill(n, n), given);
         assert_read_by(&output, "bulk", "");
         assert_eq!(numbers(&output, "item", "id"), [n]);
         assert_eq!(source.confirmed_flush(), lsn(given, "item"), "what the run was given, not what it printed");
         states.push(output.last_state().clone());
     }
     // A target that did not store the last of them.
-    let again = source.run(&states[2]);
+    let again = run(&source, &states[2]);
     assert_eq!(numbers(&again, "item", "id"), [3]);
     assert_eq!(source.confirmed_flush(), lsn(&states[2], "item"));
 }
