@@ -273,7 +273,7 @@ async fn check_types(session: &mut Session, plan: &StreamPlan, columns: &[usize]
     let now: HashSet<Vec<Option<String>>> = session.query(&sql).await?.into_iter().collect();
     for column in columns.iter().filter_map(|column| plan.table.column(&plan.columns[*column].name)) {
         let known = [column.name.clone(), column.ty.oid.to_string(), column.typmod.to_string()];
-        if !now.contains(&known.map(Some).to_vec()) {
+        if !now.contains(known.map(Some).as_slice()) {
             return Err(Error::transient(format!(
                 "{}: the type of \"{}\" changed during the run",
                 plan.id, column.name
