@@ -62,7 +62,7 @@ fn no_identity(plugin: &str) {
     };
     assert!(warned(&first) == 1 && warned(&output) >= 1, "{}", output.stderr);
     assert_eq!(numbers(&output, "item", "id"), [20, 5]);
-    assert_eq!(super::lsn(output.last_state(), "item") > super::lsn(first.last_state(), "item"), true);
+    assert!(super::lsn(output.last_state(), "item") > super::lsn(first.last_state(), "item"));
 }
 
 fn tables_without_a_key(plugin: &str) {
