@@ -25,13 +25,16 @@ pub(super) const TABLES: &str = "
 type Conversion = (usize, &'static str);
 
 /// What a column of each type is filled with, and the types that it may get, with how.
-const TYPES: [(&str, &str, &[Conversion]); 5] = [
+const TYPES: [(&str, &str, &[Way]); 5] = [
     ("integer", "{}", &[(1, ""), (2, ""), (3, "")]),
     ("bigint", "{}00000000", &[(2, ""), (3, "")]),
     ("numeric", "{}.50", &[(3, "")]),
     ("text", "'t{}'", &[(4, ""), (0, " using null"), (2, " using length({})")]),
     ("varchar(80)", "'v{}'", &[(3, ""), (1, " using null")]),
 ];
+
+/// A type's place above, and what ALTER TABLE says after it.
+type Way = (usize, &'static str);
 
 /// A thread that writes and alters until it is told to stop.
 pub(super) struct Writer {

@@ -1,8 +1,8 @@
 //! Partitions that come and go while the log is read, wherever they lie and however they are made.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::{Following, Source, assert_fits, assert_holds, column, follow, numbers, with_both_plugins};
+use super::{Following, Source, assert_fits, assert_holds, follow, numbers, with_both_plugins};
 use crate::harness::{Cluster, Output, TestDb};
 
 with_both_plugins!(
@@ -179,27 +179,34 @@ fn a_leaf_in_a_schema_that_the_run_does_not_read(plugin: &str) {
     }
 }
 
-/// What one leaf's description says of the table must not be taken for another's.
+/// The table is described anew because of one leaf, while the log has older rows of another.
 fn leaves_do_not_mix_up_their_columns(plugin: &str) {
-    for source in sources(plugin, ROOT, &["event"]) {
+    let mut sources = sources(plugin, ROOT, &["event"]);
+    if plugin == "pgoutput" && sources[0].db.query_one("show server_version_num").as_str() >= "150000" {
+        let db = TestDb::on(&Cluster::shared(), "log_leaves");
+        db.psql(ROOT);
+        // The first leaf never shows all of its columns.
+        db.publication("for table event_1 (id, at, n), event_2");
+        let slot = db.slot(plugin);
+        sources.push(Source::of(db, slot, &["event"]));
+    }
+    for source in sources {
         let first = source.tap().run();
-        // The tap knows both leaves when it is stopped; it goes on when the table has changed behind what it reads.
         let output = follow(&source, "event", first.last_state(), |running| {
-            running.after("insert into event values (3, 3, 'c', 3);", 3);
             running.after("insert into event values (4, 104, 'd', 4);", 4);
+            // It goes on when the table has changed behind what it reads.
             running.running.signal(rustix::process::Signal::STOP);
             source.db.psql(
-                "alter table event_1 replica identity full; insert into event values (5, 5, 'e', 5); insert into event values (6, 106, 'f', 6);
-                 update event set n = 60 where id = 6; update event set n = 50 where id = 5;
-                 alter table event add first text, alter n type bigint; alter table event drop column note; insert into event (id, at, n) values (7, 107, 7);",
+                "insert into event values (5, 5, 'e', 5); insert into event values (6, 106, 'f', 6); update event set n = 60 where id = 6;
+                 update event set n = 50 where id = 5; alter table event add first text; alter table event drop column note;
+                 insert into event (id, at, n) values (7, 107, 7);",
             );
             running.running.signal(rustix::process::Signal::CONT);
             running.after("insert into event (id, at, n) values (8, 8, 8);", 8);
         });
         assert_fits(&output.messages);
-        assert_eq!(ids(&output), [3, 4, 5, 6, 6, 5, 7, 8]);
-        let n = column(&output, "event", "n");
-        assert_eq!(n, [3, 4, 5, 6, 60, 50, 7, 8].map(|n| json!(n)).to_vec());
+        assert_eq!(ids(&output), [4, 5, 6, 6, 5, 7, 8]);
+        assert_eq!(numbers(&output, "event", "n"), [4, 5, 6, 60, 50, 7, 8]);
     }
 }
 

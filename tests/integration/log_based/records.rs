@@ -129,7 +129,8 @@ fn identity_nothing_on_a_table_with_a_key(plugin: &str) {
     let output = source.run_after(changes, &state);
     assert_eq!(numbers(&output, "item", "id"), [3]);
     let warnings = output.stderr.lines().filter(|l| l.contains("WARNING") && l.contains("item"));
-    assert_eq!(warnings.count(), 1, "{}", output.stderr);
+    // The tap's own at the start, and what wal2json says of the delete.
+    assert_eq!(warnings.count(), if plugin == "wal2json" { 2 } else { 1 }, "{}", output.stderr);
 }
 
 fn a_truncate_is_told(plugin: &str) {
