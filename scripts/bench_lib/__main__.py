@@ -8,6 +8,7 @@ import time
 import chart
 import report
 from bench import Bench
+from measure import Failed
 from programs import JsonlTarget, PostgresTarget, Tap
 from sections import NEEDS_PEERS, PEERS, Sections
 from server import Server
@@ -64,9 +65,11 @@ def main():
         return 0
     bench = prepare(chosen)
     sections, started, done = Sections(bench), time.monotonic(), []
+    # First, because a slot has to read through the log of whatever is made after it.
     if {"discovery", "one_table"} & set(chosen.only):
-        # Before there is a slot, which would have to read through the log of this.
         bench.many_tables()
+    if {"stream", "bulk"} & set(chosen.only) and bench.peers:
+        bench.orders_for_peers()
     for group in Sections.GROUPS:
         names = [name for name in group if name in chosen.only and not (chosen.no_peers and name in NEEDS_PEERS)]
         if not names:
@@ -88,4 +91,7 @@ def main():
     return 0
 
 
-sys.exit(main())
+try:
+    sys.exit(main())
+except Failed as failed:
+    sys.exit(f"bench: {failed}")

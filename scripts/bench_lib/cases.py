@@ -17,16 +17,20 @@ class Case:
     # Command lines, each reading what the one before it writes.
     commands: List[list]
     database: str
-    # Before each run, not measured.
+    # Before and after each run, not measured.
     before: Callable = lambda: None
+    after: Callable = lambda: None
+    # How long it waits before it ends, because it does not know that it is done; not counted.
+    waits: float = 0
     # How often `counted` has to be in the output: a run that is fast because it is wrong has no figures.
     counted: bytes = RECORD
     expected: Optional[int] = None
     # Whether the time of the first line counts; a short run is repeated.
     first: bool = False
     repeat: int = 1
-    # What it took, run by run.
+    # What it took, run by run; or why another tap could not do it.
     runs: List[dict] = field(default_factory=list)
+    failure: Optional[str] = None
 
     def median(self, metric):
         values = [run[metric] for run in self.runs if run.get(metric) is not None]

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import tempfile
 import threading
 import time
 from dataclasses import dataclass
@@ -12,7 +13,13 @@ MEGABYTE = 1 << 20
 
 
 class Failed(Exception):
-    """A program that ended with another exit code than 0."""
+    """A program that ended with another exit code than 0, or that did not do its work."""
+
+    def reason(self):
+        """In one line."""
+        first, *log = str(self).splitlines()
+        error = next((line.strip() for line in log if "Error: " in line), "")
+        return f"{first}: {error}" if error else first
 
 
 @dataclass
@@ -32,17 +39,16 @@ class Measured:
     wall: float
     costs: list
     first: float = None
-    log: str = ""
 
 
 class Process:
     """A process that was started, and the thread that waits for its end."""
 
-    def __init__(self, command, stdin, stdout, log, home):
-        self.cost = Cost()
+    def __init__(self, command, stdin, stdout, home):
+        self.name, self.log, self.cost = os.path.basename(command[0]), tempfile.TemporaryFile(dir=home), Cost()
         # What the parent occupied at the exec counts as the child's in ru_maxrss.
         self.inherited = high_water("self")
-        self.popen = subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=log, env=environment(HOME=home))
+        self.popen = subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=self.log, env=environment(HOME=home))
         self.waiter = threading.Thread(target=self.wait)
         self.waiter.start()
 
@@ -57,6 +63,13 @@ class Process:
     def sample(self):
         if self.waiter.is_alive():
             self.cost.peak = max(self.cost.peak, high_water(self.popen.pid))
+
+    def check(self):
+        with self.log:
+            if self.cost.code != 0:
+                self.log.seek(0)
+                log = self.log.read().decode(errors="replace")
+                raise Failed(f"{self.name} ended with exit code {self.cost.code}\n{log[-2000:]}")
 
 
 def high_water(pid):
@@ -74,14 +87,13 @@ def high_water(pid):
 def run(directory, *commands, each_line=None):
     """Runs the commands, each reading what the one before it writes. The last one's output goes to /dev/null, or to
     `each_line`, which also tells when the first line came."""
-    log_path = os.path.join(directory, "log")
     processes = []
-    with open(log_path, "wb") as log, open(os.devnull, "r+b") as null:
+    with open(os.devnull, "r+b") as null:
         started = time.monotonic()
         source = null
         for number, command in enumerate(commands, 1):
             piped = number < len(commands) or each_line
-            process = Process(command, source, subprocess.PIPE if piped else null, log, directory)
+            process = Process(command, source, subprocess.PIPE if piped else null, directory)
             if source is not null:
                 # The writer has to notice when its reader goes.
                 source.close()
@@ -100,13 +112,11 @@ def run(directory, *commands, each_line=None):
             process.waiter.join()
         over.set()
         sampler.join()
-    with open(log_path, encoding="utf-8", errors="replace") as file:
-        text = file.read()
-    for process, command in zip(processes, commands):
-        if process.cost.code != 0:
-            raise Failed(f"{os.path.basename(command[0])} ended with exit code {process.cost.code}\n{text[-2000:]}")
+    # A target that failed is why its tap did.
+    for process in reversed(processes):
+        process.check()
     costs = [process.cost for process in processes]
-    return Measured(max(cost.ended for cost in costs) - started, costs, first, text)
+    return Measured(max(cost.ended for cost in costs) - started, costs, first)
 
 
 def watch(processes, over):

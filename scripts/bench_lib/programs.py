@@ -4,9 +4,9 @@ import json
 import os
 import subprocess
 
-from server import HOST, environment
+from server import HOST, environment, slot_name
 
-# The reference ends only after so many seconds without a message, which count as its own.
+# Other taps end only after so many seconds without a message, far more by default.
 PATIENCE = 5
 TABLE = "public-orders"
 
@@ -21,7 +21,7 @@ def write_json(directory, name, value):
 
 def bookmark(stream, **keys):
     """A state with one stream in it."""
-    return {"bookmarks": {stream: keys}}
+    return {"currently_syncing": None, "bookmarks": {stream: keys}}
 
 
 class Tap:
@@ -71,9 +71,8 @@ class Tap:
         catalog = self.selected(self.discover(database), table, method, key)
         return self.command(case, database, catalog=catalog, state=state, **settings)
 
-    def log_based(self, case, database, slot, **settings):
+    def log_based(self, case, database, **settings):
         """The command line that reads everything that the slot has: 1 means where it stands."""
-        del slot
         state = bookmark(TABLE, last_replication_method="LOG_BASED", lsn=1, version=1, xmin=None)
         return self.sync(case, database, "LOG_BASED", state=state, **settings)
 
@@ -94,7 +93,7 @@ class Meltano(Tap):
     name = "meltanolabs-tap-postgres"
 
     def config(self, database, **settings):
-        config = super().config(database, filter_schemas=["public"], **settings)
+        config = super().config(database, filter_schemas=["public"], replication_idle_exit_seconds=PATIENCE, **settings)
         config["database"] = config.pop("dbname")
         return config
 
@@ -107,8 +106,8 @@ class Meltano(Tap):
                 item["metadata"].setdefault("selected", True)
         return catalog
 
-    def log_based(self, case, database, slot, **settings):
-        return self.sync(case, database, "LOG_BASED", replication_slot_name=slot,
+    def log_based(self, case, database, **settings):
+        return self.sync(case, database, "LOG_BASED", replication_slot_name=slot_name(database),
                          default_replication_method="LOG_BASED", **settings)
 
 
@@ -117,6 +116,8 @@ class JsonlTarget:
 
     name = "target-jsonl"
     program = os.path.join("jsonl", "bin", "target-jsonl")
+    # Whether it keeps every record, or only each row's last state.
+    keeps_changes = True
 
     def __init__(self, pypi, warehouse, directory):
         self.path, self.warehouse = os.path.join(pypi, self.program), warehouse
@@ -135,12 +136,18 @@ class JsonlTarget:
         for name in os.listdir(rows):
             os.remove(os.path.join(rows, name))
 
+    def holds(self):
+        """How many rows or records it holds."""
+        with open(os.path.join(self.config()["destination_path"], TABLE + ".jsonl"), "rb") as file:
+            return sum(1 for _ in file)
+
 
 class PostgresTarget(JsonlTarget):
     """pipelinewise-target-postgres: a database on a server of its own."""
 
     name = "pipelinewise-target-postgres"
     program = os.path.join("pipelinewise", "bin", "target-postgres")
+    keeps_changes = False
 
     def config(self):
         return {"host": HOST, "port": self.warehouse.port, "user": "postgres", "password": "none",
@@ -148,3 +155,6 @@ class PostgresTarget(JsonlTarget):
 
     def clear(self):
         self.warehouse.sql("postgres", "set client_min_messages = warning; drop schema if exists loaded cascade")
+
+    def holds(self):
+        return int(self.warehouse.sql("postgres", "select count(*) from loaded.orders"))

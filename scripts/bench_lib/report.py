@@ -18,9 +18,9 @@ def results(chosen, bench, sections, seconds):
     notes = [f"Medians of {chosen.rounds} runs, all cases of a table in turn. CPU is the client's; server CPU that of the "
              "backends which served it."]
     if bench.peers:
-        notes.append(f"Other taps and pipelines with a target: {chosen.peer_rounds} run(s). LOG_BASED, "
-                     f"pipelinewise-tap-postgres waits {PATIENCE} s for further messages before it ends, "
-                     "meltanolabs-tap-postgres for a time of its own.")
+        notes.append(f"Other taps, and pipelines with a target: {chosen.peer_rounds} run(s). LOG_BASED, the other "
+                     f"taps wait before they end for further messages, by default for hours and for a minute; they are told "
+                     f"to wait {PATIENCE} s, which are not counted.")
     if chosen.scale != 1:
         notes.append(f"Scaled to {chosen.scale:g} of the workload: ratios are not those of the whole.")
     return {
@@ -37,7 +37,7 @@ def section_results(section):
         medians = {metric: case.median(metric) for metric, _, _ in COLUMNS if case.median(metric) is not None}
         ratio = section.ratio(case.name, against) if against else None
         cases.append({"name": case.name, "kind": case.kind, "median": medians, "compared_with": against or None,
-                      "ratio": ratio, "runs": case.runs})
+                      "ratio": ratio, "failure": case.failure, "runs": case.runs})
     return {"name": section.name, "title": section.title, "cases": cases,
             "goals": [goal.result() for goal in section.goals]}
 
@@ -101,7 +101,7 @@ def table(section):
     for case in section["cases"]:
         values = [f"{case['median'][metric]:.{decimals}f}" if metric in case["median"] else "–"
                   for metric, _, decimals in columns]
-        compared = f"{case['ratio']:.3g} × {case['compared_with']}" if case["ratio"] else ""
+        compared = f"{case['ratio']:.3g} × {case['compared_with']}" if case["ratio"] else "failed" if case["failure"] else ""
         lines.append([case["name"], *values, compared])
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     lines.insert(1, ["-" * width for width in widths])
@@ -112,6 +112,9 @@ def table(section):
             cells[1:-1] = [cell[:-1] + ":" for cell in cells[1:-1]]
         print(f"| {' | '.join(cells)} |")
     print()
+    for case in section["cases"]:
+        if case["failure"]:
+            print(f"- {case['name']} failed: {case['failure']}")
 
 
 def write(known, directory):

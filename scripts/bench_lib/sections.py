@@ -4,12 +4,11 @@ import os
 import re
 
 from cases import LIMIT, PEER, TAP, Case, Section
-from measure import run
-from programs import TABLE, Meltano, Reference, bookmark
+from measure import Failed, run
+from programs import PATIENCE, TABLE, Meltano, Reference, bookmark
+from server import slot_name
 
 DAY = 86400
-# The reference's name for the slot of the database `bench`, so that every program finds it.
-SLOT, WORKLOAD_SLOT = "pipelinewise_bench", "workload"
 SMALL_SYNC_REPEAT = 5
 PLUGINS = ("pgoutput", "wal2json")
 
@@ -84,8 +83,8 @@ class Sections:
         section.memory(32)
         return section
 
-    def copy_slot(self, plugin):
-        return lambda: self.server.copy_slot("bench", WORKLOAD_SLOT, SLOT, plugin)
+    def copy_slot(self, plugin, database="bench"):
+        return lambda: self.server.copy_slot(database, plugin)
 
     def log_based(self, reader, plugin):
         name = f"tap, {reader}, {plugin}"
@@ -93,7 +92,7 @@ class Sections:
                                             before=self.copy_slot(plugin), expected=self.bench.orders()["changes"]))
 
     def log_based_command(self, reader, plugin):
-        return self.tap.log_based(f"{reader} {plugin}", "bench", SLOT, wal_reader=reader, publication_name="tap_pub")
+        return self.tap.log_based(f"{reader} {plugin}", "bench", wal_reader=reader, publication_name="tap_pub")
 
     def log_based_statement(self, reader, plugin, start):
         """What the tap sends to read the log."""
@@ -105,7 +104,7 @@ class Sections:
     def pg_recvlogical(self, plugin):
         def make():
             options = self.log_based_statement("stream", plugin, "START_REPLICATION").plugin_options()
-            command = self.server.program("pg_recvlogical", "bench", "--slot", SLOT, "--start", "--no-loop", "-f", "-",
+            command = self.server.program("pg_recvlogical", "bench", "--slot", slot_name("bench"), "--start", "--no-loop", "-f", "-",
                                           "--endpos", self.bench.orders()["end"], *options)
             return Case(f"pg_recvlogical, {plugin}", LIMIT, [command], "bench", before=self.copy_slot(plugin))
         return self.once(f"pg_recvlogical {plugin}", make)
@@ -120,8 +119,9 @@ class Sections:
         return self.once(f"bare bulk {plugin}", make)
 
     def log_based_peers(self, against):
-        return self.peer_rows(", LOG_BASED", against, "bench", lambda peer, name: peer.log_based(name, "bench", SLOT),
-                              before=self.copy_slot("wal2json"))
+        database = "bench_peers"
+        return self.peer_rows(", LOG_BASED", against, database, lambda peer, name: peer.log_based(name, database),
+                              before=self.copy_slot("wal2json", database), waits=PATIENCE)
 
     # INCREMENTAL
 
@@ -195,33 +195,38 @@ class Sections:
     # With a target
 
     def end_to_end(self):
-        rows, changes = self.bench.slice()
+        size = self.bench.slice("slice")
         reference = next((peer for peer in self.peers if isinstance(peer, Reference)), None)
-        section = Section("end_to_end", f"with a target, {rows:,} rows, {changes:,} changes", [])
+        section = Section("end_to_end", f"with a target, {size['rows']:,} rows or {size['changes']:,} changes", [])
         for target in self.bench.targets:
             for method in ("FULL_TABLE", "LOG_BASED"):
-                pair = [(self.piped(self.tap, TAP, method, target), "")]
+                tap = self.piped(self.tap, TAP, method, target, "slice", "pgoutput", publication_name="tap_pub")
                 if reference:
-                    pair.insert(0, (self.piped(reference, PEER, method, target), pair[0][0].name))
-                section.rows += pair
+                    peer = self.piped(reference, PEER, method, target, "slice_peers", "wal2json")
+                    section.rows.append((peer, tap.name))
+                section.rows.append((tap, ""))
         section.memory(32)
         return section
 
-    def piped(self, tap, kind, method, target):
+    def piped(self, tap, kind, method, target, database, plugin, **settings):
         name = f"{'tap' if kind == TAP else tap.name} | {target.name}, {method}"
-        own = {"publication_name": "tap_pub"} if kind == TAP else {}
-        slot, plugin = "pipelinewise_slice", "pgoutput" if kind == TAP else "wal2json"
+        size = self.bench.slice(database)
         if method == "FULL_TABLE":
-            sync = tap.sync(name, "slice", method, **own)
+            sync = tap.sync(name, database, method, **settings)
         else:
-            sync = tap.log_based(name, "slice", slot, **own)
+            sync = tap.log_based(name, database, **settings)
 
         def before():
             target.clear()
-            if method == "LOG_BASED":
-                self.server.copy_slot("slice", "slice_workload", slot, plugin)
+            self.server.copy_slot(database, plugin)
 
-        return Case(name, kind, [sync, target.command()], "slice", before=before)
+        def after():
+            held, expected = target.holds(), size["changes" if target.keeps_changes and method == "LOG_BASED" else "rows"]
+            if held != expected:
+                raise Failed(f"{name}: the target holds {held} rows instead of {expected}")
+
+        waits = PATIENCE if kind == PEER and method == "LOG_BASED" else 0
+        return Case(name, kind, [sync, target.command()], database, before=before, after=after, waits=waits)
 
 
 NEEDS_PEERS = ("end_to_end",)

@@ -16,6 +16,11 @@ def environment(**settings):
     return dict(plain, TZ="UTC", **settings)
 
 
+def slot_name(database):
+    """The reference's name for a database's slot, so that every program finds it."""
+    return f"pipelinewise_{database}"
+
+
 class Server:
     """A server that this benchmark has for itself."""
 
@@ -78,14 +83,12 @@ class Server:
 
     # Slots
 
-    def copy_slot(self, database, source, name, plugin):
-        """A slot that stands where `source` stands, so that every run reads the same log and none moves it."""
-        self.drop_slot(name)
-        self.sql(database, f"select pg_copy_logical_replication_slot('{source}', '{name}', false, '{plugin}')")
-
-    def drop_slot(self, name):
+    def copy_slot(self, database, plugin):
+        """A slot that stands where the workload's stands, so that every run reads the same log and none moves it."""
+        name = slot_name(database)
         self.wait_for_backends()
-        self.sql("postgres", f"select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = '{name}'")
+        self.sql(database, f"select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = '{name}'",
+                 f"select pg_copy_logical_replication_slot('workload_{database}', '{name}', false, '{plugin}')")
 
     # Statements
 
