@@ -25,10 +25,11 @@ def arguments():
                         help="how often other taps, and pipelines with a target, are run: they take minutes (1)")
     parser.add_argument("--no-peers", action="store_true", help="leave out what comes from PyPI")
     parser.add_argument("--only", type=lambda text: text.split(","), default=names, metavar="TABLE,…",
-                        help=f"only these tables, of {', '.join(names)}; docs/bench is left as it is")
+                        help=f"only these tables, of {', '.join(names)}")
     parser.add_argument("--scale", type=float, default=1, help="a part of the workload, such as 0.1, for use while "
-                        "working; docs/bench is left as it is")
-    parser.add_argument("--output", default=os.path.join(ROOT, "docs", "bench"), help=argparse.SUPPRESS)
+                        "working")
+    parser.add_argument("--output", help="where to write results.json and the charts; without it a whole run writes "
+                        "docs/bench, and any other nothing")
     # From scripts/bench; without them only the arguments are checked.
     for name in ("directory", "programs", "ports", "tap", "pypi"):
         parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
@@ -40,7 +41,8 @@ def arguments():
         parser.error("--scale must be above 0 and at most 1")
     if min(chosen.rounds, chosen.peer_rounds) < 1:
         parser.error("a case is run at least once")
-    chosen.whole = chosen.scale == 1 and set(chosen.only) == set(names) and not chosen.no_peers
+    if chosen.scale == 1 and set(chosen.only) == set(names) and not chosen.no_peers:
+        chosen.output = chosen.output or os.path.join(ROOT, "docs", "bench")
     return chosen
 
 
@@ -81,13 +83,13 @@ def main():
         done += built
     results = report.results(chosen, bench, done, time.monotonic() - started)
     report.show(results)
-    if chosen.whole:
+    if chosen.output:
         report.write(results, chosen.output)
         for section in results["sections"]:
             chart.write(section, chosen.output)
         print(f"\nWritten to {os.path.relpath(chosen.output)}: results.json, and a chart for each table.")
     else:
-        print("\nNot written: only whole runs are.")
+        print("\nNothing is written: only a whole run goes into docs/bench.")
     return 0
 
 

@@ -25,6 +25,7 @@ class Case:
     # How often `counted` has to be in the output: a run that is fast because it is wrong has no figures.
     counted: bytes = RECORD
     expected: Optional[int] = None
+    verified: bool = False
     # Whether the time of the first line counts; a short run is repeated.
     first: bool = False
     repeat: int = 1

@@ -8,7 +8,7 @@ from cases import LIMIT, PEER, TAP
 BARS = {LIMIT: "#8b949e", TAP: "#e8590c", PEER: "#4c8bd4"}
 # Between black and white: as far from one as from the other.
 TEXT = "#7b8490"
-WIDTH, LABELS, VALUES, ROW, BAR, TOP = 880, 330, 150, 26, 16, 40
+WIDTH, LETTER, VALUES, ROW, BAR, TOP = 880, 7.3, 150, 26, 16, 40
 
 
 def write(section, directory):
@@ -20,6 +20,7 @@ def svg(section):
     metric = "first" if any("first" in case["median"] for case in section["cases"]) else "wall"
     cases = [case for case in section["cases"] if metric in case["median"]]
     longest = max((case["median"][metric] for case in cases), default=1) or 1
+    bars = round(max((len(case["name"]) for case in cases), default=0) * LETTER) + 20
     height = TOP + ROW * len(cases) + 8
     what = "seconds to the first message" if metric == "first" else "seconds"
     lines = [
@@ -30,13 +31,13 @@ def svg(section):
     ]
     for number, case in enumerate(cases):
         value, middle = case["median"][metric], TOP + ROW * number + ROW // 2
-        length = max(1.5, value / longest * (WIDTH - LABELS - VALUES))
+        length = max(1.5, value / longest * (WIDTH - bars - VALUES))
         weight = ' font-weight="600"' if case["kind"] == TAP else ""
         lines += [
-            f'<text x="{LABELS - 10}" y="{middle + 4}" text-anchor="end"{weight}>{escape(case["name"])}</text>',
-            f'<rect x="{LABELS}" y="{middle - BAR // 2}" width="{length:.1f}" height="{BAR}" rx="2" '
+            f'<text x="{bars - 10}" y="{middle + 4}" text-anchor="end"{weight}>{escape(case["name"])}</text>',
+            f'<rect x="{bars}" y="{middle - BAR // 2}" width="{length:.1f}" height="{BAR}" rx="2" '
             f'fill="{BARS[case["kind"]]}"/>',
-            f'<text x="{LABELS + length + 8:.1f}" y="{middle + 4}"{weight}>{spelt(value)}{compared(case, metric)}</text>',
+            f'<text x="{bars + length + 8:.1f}" y="{middle + 4}"{weight}>{spelt(value)}{compared(case, metric)}</text>',
         ]
     return "\n".join([*lines, "</svg>"]) + "\n"
 

@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from programs import PATIENCE
 
 # Metric, heading, decimals.
-COLUMNS = (("wall", "wall s", 3), ("first", "first s", 3), ("cpu", "CPU s", 2), ("target_cpu", "target CPU s", 2),
+COLUMNS = (("wall", "wall s", 3), ("first", "first s", 3), ("cpu", "client CPU s", 2), ("target_cpu", "target CPU s", 2),
            ("server_cpu", "server CPU s", 2), ("peak_mb", "peak MB", 1), ("temp_mb", "temp MB", 0))
 
 
@@ -37,7 +37,8 @@ def section_results(section):
         medians = {metric: case.median(metric) for metric, _, _ in COLUMNS if case.median(metric) is not None}
         ratio = section.ratio(case.name, against) if against else None
         cases.append({"name": case.name, "kind": case.kind, "median": medians, "compared_with": against or None,
-                      "ratio": ratio, "failure": case.failure, "runs": case.runs})
+                      "ratio": ratio, "failure": case.failure,
+                      "verified": case.expected if case.verified else None, "runs": case.runs})
     return {"name": section.name, "title": section.title, "cases": cases,
             "goals": [goal.result() for goal in section.goals]}
 

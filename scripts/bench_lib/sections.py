@@ -4,7 +4,7 @@ import os
 import re
 
 from cases import LIMIT, PEER, TAP, Case, Section
-from measure import Failed, run
+from measure import Failed
 from programs import PATIENCE, TABLE, Meltano, Reference, bookmark
 from server import slot_name
 
@@ -87,36 +87,36 @@ class Sections:
         return lambda: self.server.copy_slot(database, plugin)
 
     def log_based(self, reader, plugin):
+        def make():
+            command = self.tap.log_based(f"{reader} {plugin}", "bench", wal_reader=reader, publication_name="tap_pub")
+            return Case(name, TAP, [command], "bench", before=self.copy_slot(plugin),
+                        expected=self.bench.orders()["changes"])
         name = f"tap, {reader}, {plugin}"
-        return self.once(name, lambda: Case(name, TAP, [self.log_based_command(reader, plugin)], "bench",
-                                            before=self.copy_slot(plugin), expected=self.bench.orders()["changes"]))
-
-    def log_based_command(self, reader, plugin):
-        return self.tap.log_based(f"{reader} {plugin}", "bench", wal_reader=reader, publication_name="tap_pub")
-
-    def log_based_statement(self, reader, plugin, start):
-        """What the tap sends to read the log."""
-        self.copy_slot(plugin)()
-        command = self.log_based_command(reader, plugin)
-        statements = self.server.traced("bench", lambda: run(self.bench.directory, command))
-        return next(statement for statement in statements if statement.sql.startswith(start))
+        return self.once(name, make)
 
     def pg_recvlogical(self, plugin):
         def make():
-            options = self.log_based_statement("stream", plugin, "START_REPLICATION").plugin_options()
-            command = self.server.program("pg_recvlogical", "bench", "--slot", slot_name("bench"), "--start", "--no-loop", "-f", "-",
-                                          "--endpos", self.bench.orders()["end"], *options)
+            options = self.statement(self.log_based("stream", plugin), "START_REPLICATION").plugin_options()
+            command = self.server.program("pg_recvlogical", "bench", "--slot", slot_name("bench"), "--start", "--no-loop",
+                                          "-f", "-", "--endpos", self.bench.orders()["end"], *options)
             return Case(f"pg_recvlogical, {plugin}", LIMIT, [command], "bench", before=self.copy_slot(plugin))
         return self.once(f"pg_recvlogical {plugin}", make)
 
     def bare_bulk(self, plugin):
         def make():
-            sql = self.log_based_statement("bulk", plugin, "COPY").sql
+            sql = self.statement(self.log_based("bulk", plugin), "COPY").sql
             # The tap's own end is younger than what others read to.
             sql = re.sub(r"(peek_binary_changes\([^,]*, )'[^']*'", rf"\1'{self.bench.orders()['end']}'", sql)
             return Case(f"bare bulk read, {plugin}", LIMIT, [self.server.psql("bench", "-c", sql)], "bench",
                         before=self.copy_slot(plugin))
         return self.once(f"bare bulk {plugin}", make)
+
+    def statements(self, case):
+        """What the tap sends in a run, which verifies it as well."""
+        return self.server.traced(case.database, lambda: self.bench.verify(case))
+
+    def statement(self, case, start):
+        return next(statement for statement in self.statements(case) if statement.sql.startswith(start))
 
     def log_based_peers(self, against):
         database = "bench_peers"
@@ -133,11 +133,10 @@ class Sections:
         state = bookmark(TABLE, last_replication_method="INCREMENTAL", replication_key="created_at",
                          replication_key_value=value, version=1)
         command = self.tap.sync("incremental", "bench", "INCREMENTAL", key="created_at", state=state)
-        statements = self.server.traced("bench", lambda: run(self.bench.directory, command))
-        sql = next(statement.sql for statement in statements if statement.sql.startswith("COPY"))
+        tap = Case("tap, INCREMENTAL", TAP, [command], "bench", expected=int(rows), repeat=SMALL_SYNC_REPEAT)
+        sql = self.statement(tap, "COPY").sql
         limit = Case("psql, the same COPY", LIMIT, [self.server.psql("bench", "-c", sql)], "bench",
                      repeat=SMALL_SYNC_REPEAT)
-        tap = Case("tap, INCREMENTAL", TAP, [command], "bench", expected=int(rows), repeat=SMALL_SYNC_REPEAT)
         section = Section("incremental", f"INCREMENTAL, {int(rows):,} rows by an indexed key",
                           [(limit, ""), (tap, limit.name)])
         section.at_most(1.2, tap.name, limit.name)
@@ -149,12 +148,11 @@ class Sections:
     def discovery(self):
         tables = self.bench.many_tables()
         command = self.tap.command("many", "many", "--discover")
-        statements = self.server.traced("many", lambda: run(self.bench.directory, command))
+        tap = Case("tap, discovery", TAP, [command], "many", counted=b'"tap_stream_id":', expected=tables)
         script = os.path.join(self.bench.directory, "discovery.sql")
         with open(script, "w", encoding="utf-8") as file:
-            file.writelines(statement.for_psql(number) for number, statement in enumerate(statements))
+            file.writelines(statement.for_psql(number) for number, statement in enumerate(self.statements(tap)))
         limit = Case("psql, the same queries", LIMIT, [self.server.psql("many", "-f", script)], "many")
-        tap = Case("tap, discovery", TAP, [command], "many", counted=b'"tap_stream_id":', expected=tables)
         peers = self.peer_rows(", discovery", tap.name, "many",
                                lambda peer, name: peer.command(name, "many", "--discover"))
         section = Section("discovery", f"discovery, {tables:,} tables of 20 columns",
@@ -209,7 +207,7 @@ class Sections:
         return section
 
     def piped(self, tap, kind, method, target, database, plugin, **settings):
-        name = f"{'tap' if kind == TAP else tap.name} | {target.name}, {method}"
+        name = f"{'tap' if kind == TAP else tap.name} → {target.name}, {method}"
         size = self.bench.slice(database)
         if method == "FULL_TABLE":
             sync = tap.sync(name, database, method, **settings)
