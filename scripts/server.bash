@@ -9,6 +9,7 @@ as_server() {
     fi
 }
 
+# shellcheck disable=SC2154 # pg_bin
 stop_servers() {
     trap '' INT TERM
     local pid_file
@@ -34,7 +35,7 @@ private_directory() {
 start_server() (
     name=$1
     shift
-    cd "$dir"
+    cd "$dir" || exit
     as_server "$pg_bin/initdb" -D "$name" -U postgres -A trust -E UTF8 --locale=C -N >"$name.initdb.log" 2>&1 ||
         { cat "$name.initdb.log" >&2; exit 1; }
     # Minor releases that have this setting refuse other plugins than the listed.
