@@ -37,9 +37,8 @@ impl Line {
         out.raw(&self.start);
         for (at, (label, codec)) in self.labels.iter().zip(table.codecs()).enumerate() {
             out.raw(label);
-            match value(at) {
-                Some(text) => codec.encode(text, out),
-                None => out.raw(b"null"),
+            if value(at).map(|text| codec.encode(text, out)).is_none() {
+                out.raw(b"null");
             }
         }
         out.raw(Self::END);
@@ -78,10 +77,13 @@ fn copy(criterion: &mut Criterion) {
             out.raw(&line.start);
             for ((label, codec), field) in line.labels.iter().zip(table.codecs()).zip(fields(row)) {
                 out.raw(label);
-                match field {
-                    Field::Null => out.raw(b"null"),
-                    Field::Plain(text) => codec.encode(text, out),
-                    Field::Escaped(text) => codec.encode(unescape(text, &mut scratch), out),
+                let text = match field {
+                    Field::Null => None,
+                    Field::Plain(text) => Some(text),
+                    Field::Escaped(text) => Some(unescape(text, &mut scratch)),
+                };
+                if text.map(|text| codec.encode(text, out)).is_none() {
+                    out.raw(b"null");
                 }
             }
             out.raw(Line::END);

@@ -39,10 +39,9 @@ pub fn copy_text(data: &[u8]) {
             Field::Plain(text) => Some(text),
             Field::Escaped(text) => Some(unescape(text, &mut scratch)),
         };
-        match text {
-            None => out.raw(b"null"),
-            // Whether it is a text of the type's does not matter here.
-            Some(text) => drop(codec.encode(text, &mut out)),
+        // Whether it is a text of the type's does not matter here.
+        if text.map(|text| codec.encode(text, &mut out)).is_none() {
+            out.raw(b"null");
         }
         count += 1;
     }

@@ -5,7 +5,7 @@ use postgres_protocol::message::frontend;
 use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
 
 use super::frame::Frames;
-use super::session::Session;
+use super::session::{Session, warn_once};
 use super::stream::Stream;
 use crate::error::{Error, Result};
 use crate::pg::error::{ServerError, lost, protocol, server};
@@ -70,13 +70,11 @@ pub struct ReplicationReader {
     done: bool,
     /// The server has shut down and does not wait for an answer.
     gone: bool,
-    /// Its last warning, which it may repeat without end.
-    warning: String,
 }
 
 impl ReplicationReader {
     pub(super) fn new(stream: ReadHalf<Stream>, frames: Frames) -> Self {
-        ReplicationReader { stream, frames, done: false, gone: false, warning: String::new() }
+        ReplicationReader { stream, frames, done: false, gone: false }
     }
 
     /// The next message: the payload of one CopyData. `None` when the server has ended the stream, because it was asked
@@ -97,9 +95,8 @@ impl ReplicationReader {
                 b'N' => {
                     let notice = ServerError::parse(self.frames.body(&frame));
                     // Such as what it waits for before it sends more.
-                    if notice.severity == "WARNING" && notice.message != self.warning {
-                        tracing::warn!("the server warns: {notice}");
-                        self.warning = notice.message;
+                    if notice.severity == "WARNING" {
+                        warn_once(&notice);
                     }
                 }
                 b'S' => {}

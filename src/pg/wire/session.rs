@@ -219,17 +219,24 @@ impl Session {
     }
 }
 
-/// Logs a NoticeResponse. wal2json warns of every change that it leaves out, and is told once for each table; what functions
-/// of the database have to say may hold a row's values.
+/// Logs a NoticeResponse of a query, in which functions of the database may say what a row holds: only what wal2json says
+/// of changes that it leaves out is known to hold none.
 fn log_notice(body: &[u8]) {
+    let notice = ServerError::parse(body);
+    if notice.message.starts_with("no tuple identifier for ") {
+        warn_once(&notice);
+    } else {
+        tracing::debug!("the server sent a message of severity {} ({})", notice.severity, notice.code);
+    }
+}
+
+/// Logs a warning of the server's, which may come again with every change.
+pub(super) fn warn_once(notice: &ServerError) {
     static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     const MANY: usize = 100;
-    let ServerError { severity, code, message, .. } = ServerError::parse(body);
     let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
-    if !message.starts_with("no tuple identifier for ") {
-        tracing::debug!("the server sent a message of severity {severity} ({code})");
-    } else if told.len() < MANY && told.insert(message.clone()) {
-        tracing::warn!("the server warns: {message}");
+    if told.len() < MANY && told.insert(notice.message.clone()) {
+        tracing::warn!("the server warns: {notice}");
     }
 }
 

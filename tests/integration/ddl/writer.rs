@@ -21,9 +21,6 @@ pub(super) const TABLES: &str = "
     insert into keyed select i, 0, 'first', case when i % 3 = 0 then repeat(md5(i::text), 100) end from generate_series(1, 300) i;
     insert into event select i, i % 200, 0, 'first' from generate_series(1, 200) i;";
 
-/// The number of a type, and what `ALTER COLUMN … TYPE` says of how.
-type Conversion = (usize, &'static str);
-
 /// What a column of each type is filled with, and the types that it may get, with how.
 const TYPES: [(&str, &str, &[Way]); 5] = [
     ("integer", "{}", &[(1, ""), (2, ""), (3, "")]),
