@@ -29,11 +29,12 @@ pub(super) fn assert_converged(target: &Target, db: &TestDb, tables: &[&str]) {
 #[track_caller]
 pub(super) fn killed_after(tap: &Tap, lines: usize) -> Vec<Message> {
     let mut child = tap.command().spawn().expect("run the tap");
-    let stdout = BufReader::new(child.stdout.take().expect("a piped stdout"));
+    let mut stdout = BufReader::new(child.stdout.take().expect("a piped stdout")).lines();
     let parse = |line: std::io::Result<String>| {
         Message::parse(&line.expect("a line")).unwrap_or_else(|error| panic!("{error}"))
     };
-    let messages: Vec<Message> = stdout.lines().take(lines).map(parse).collect();
+    // The pipe stays open until then: a reader that goes away is another end.
+    let messages: Vec<Message> = stdout.by_ref().take(lines).map(parse).collect();
     child.kill().expect("kill the tap");
     let stderr = std::io::read_to_string(child.stderr.take().expect("a piped stderr")).expect("its stderr");
     child.wait().expect("wait for the tap");
