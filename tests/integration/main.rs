@@ -6,6 +6,7 @@ mod connect;
 mod crash;
 mod ddl;
 mod discovery;
+mod docs;
 mod files;
 mod golden;
 mod harness;
