@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use crate::crash::writer::Random;
 use crate::crash::{Told, setting};
 use crate::harness::target::{Target, row_text};
-use crate::harness::{Message, Tap, TestDb, check_protocol, plugins};
+use crate::harness::{Cluster, Message, Tap, TestDb, check_protocol, plugins};
 use crate::log_based::assert_fits;
 use writer::{BASE, TABLES, Writer};
 
@@ -37,7 +37,8 @@ fn alterations(plugin: &'static str) {
     let seed = setting("TAP_SCHEMA_SEED").unwrap_or(clock.as_micros() as u64);
     let _told = Told(format!("TAP_SCHEMA_SEED={seed}, {plugin}"));
     let mut random = Random(seed);
-    let db = TestDb::new(&format!("ddl_{plugin}"));
+    // Of its own: others write, checkpoint and leave transactions open.
+    let db = TestDb::on(&Cluster::start(""), &format!("ddl_{plugin}"));
     db.psql(TABLES);
     if plugin == "pgoutput" {
         db.publication("for table keyed, event with (publish_via_partition_root = true)");
