@@ -113,7 +113,7 @@ async fn synchronize(env: &Env, catalog: Option<Catalog>, state: State) -> Resul
     let mut interrupt = signal(SignalKind::interrupt()).context(|| "cannot handle signals".to_owned())?;
     let mut terminate = signal(SignalKind::terminate()).context(|| "cannot handle signals".to_owned())?;
     let mut ctx = Context::new(MessageWriter::new(std::io::stdout()), state);
-    let outcome = {
+    let mut outcome = {
         let work = pin!(sync(&mut ctx, env, catalog));
         tokio::select! {
             result = work => result.map(|()| Outcome::Done),
@@ -139,11 +139,18 @@ async fn synchronize(env: &Env, catalog: Option<Catalog>, state: State) -> Resul
             ctx.cut_short();
         }
     }
-    let finished = tokio::select! {
-        finished = ctx.finish() => finished,
+    let mut finish = pin!(ctx.finish());
+    let finished = loop {
+        let number = tokio::select! {
+            finished = &mut finish => break finished,
+            _ = interrupt.recv() => 2,
+            _ = terminate.recv() => 15,
+        };
         // A second signal while the reader does not read: what it did not take is lost, and the state before it holds.
-        _ = interrupt.recv() => return Ok(Outcome::Signal(2)),
-        _ = terminate.recv() => return Ok(Outcome::Signal(15)),
+        if !matches!(outcome, Ok(Outcome::Done)) {
+            return Ok(Outcome::Signal(number));
+        }
+        outcome = Ok(Outcome::Signal(number));
     };
     // Why a run failed matters more than that its last lines could not be written.
     outcome.and_then(|outcome| finished.map(|()| outcome))

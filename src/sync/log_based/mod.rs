@@ -286,7 +286,10 @@ fn leave_out(plan: &mut StreamPlan, unpublished: Vec<String>, env: &Env) {
     let selected: Vec<&str> =
         unpublished.iter().map(String::as_str).filter(|name| plan.position(name).is_some()).collect();
     if !selected.is_empty() {
-        tracing::warn!("{}: the publication does not publish {}; left out of the stream", plan.id, selected.join(", "));
+        let (id, columns) = (&plan.id, selected.join(", "));
+        tracing::warn!(
+            "{id}: the publication does not publish {columns}; left out of the stream until its column list does"
+        );
     }
     plan.leave_out(unpublished, &env.types);
 }
