@@ -271,6 +271,20 @@ fn a_signal_ends_a_run_with_a_valid_state() {
     }
 }
 
+/// Where stdout is a file.
+#[test]
+fn a_full_disk_is_one_line() {
+    let db = database("files_full");
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("open /dev/full");
+    let tap = tap(&db);
+    let mut child = tap.command().stdout(full).spawn().expect("run the tap");
+    let stderr = gather(child.stderr.take().expect("a piped stderr"));
+    assert_eq!(child.wait().expect("wait for the tap").code(), Some(1));
+    let stderr = stderr.join().expect("the thread that reads stderr");
+    let errors: Vec<&str> = stderr.lines().filter(|line| line.contains("level=ERROR")).collect();
+    assert!(errors.len() == 1 && errors[0].contains("No space left on device"), "{stderr}");
+}
+
 #[test]
 fn a_reader_that_goes_away_is_one_line() {
     let db = database("files_epipe");
