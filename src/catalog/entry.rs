@@ -71,7 +71,7 @@ impl CatalogEntry {
         }
     }
 
-    pub(super) fn parse(value: Value) -> Result<Self, Problem> {
+    pub(crate) fn parse(value: Value) -> Result<Self, Problem> {
         let Value::Object(mut object) = value else {
             return Err((None, format!("expected an object, found {}", shown(&value))));
         };

@@ -22,7 +22,8 @@ fn every_test_that_a_promise_names_exists() {
         .flatten()
         .collect();
     // Unit tests are of another program.
-    let named: Vec<&str> = RELIABILITY.split('`').filter(|text| text.contains("::") && !text.contains("::tests::")).collect();
+    let named: Vec<&str> =
+        RELIABILITY.split('`').filter(|text| text.contains("::") && !text.contains("::tests::")).collect();
     assert!(named.len() > 50, "hardly any test is named");
     let missing: Vec<&&str> = named.iter().filter(|name| !known.contains(**name)).collect();
     assert!(missing.is_empty(), "no such tests: {missing:#?}");
