@@ -8,10 +8,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 
 use crate::about;
-use crate::catalog::{self, Catalog};
+use crate::catalog::Catalog;
 use crate::cli::Cli;
 use crate::config::{Config, PemSource, SchemaDialect, SslMode};
-use crate::discovery::{Scope, catalog_entry, discover, nothing_readable};
+use crate::discovery::{Scope, discover, nothing_readable, write_catalog};
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::pg::connect::{Params, Pem, Server, SslMode as PgSslMode};
 use crate::singer::MessageWriter;
@@ -103,8 +103,7 @@ async fn discovery(env: &Env) -> Result<Outcome> {
     if tables.is_empty() {
         return Err(nothing_readable(&env.config.dbname));
     }
-    let streams = tables.iter().map(|table| catalog_entry(table, &env.config.dbname, &env.types));
-    print(|out| catalog::write_pretty(streams, out))
+    print(|out| write_catalog(&tables, &env.config.dbname, &env.types, out))
 }
 
 /// Syncs until done, or until a signal comes. In every case what was written is whole and, as long as stdout takes it, ends

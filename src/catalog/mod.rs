@@ -10,10 +10,8 @@ mod selection;
 mod tests;
 
 use std::collections::HashSet;
-use std::io::{self, Write};
 use std::path::Path;
 
-use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 pub use entry::{CatalogEntry, Metadata};
@@ -74,24 +72,4 @@ impl Catalog {
         }
         Ok(Catalog { streams: selected })
     }
-}
-
-/// Writes a catalog of these streams as `--discover` prints it.
-pub fn write_pretty(streams: impl Iterator<Item = CatalogEntry> + Clone, mut out: impl Write) -> io::Result<()> {
-    /// Streams that are made when they are written: all of them at once would be hundreds of megabytes.
-    struct Streams<I>(I);
-
-    impl<I: Iterator<Item = CatalogEntry> + Clone> Serialize for Streams<I> {
-        fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-            serializer.collect_seq(self.0.clone())
-        }
-    }
-
-    #[derive(Serialize)]
-    struct File<S> {
-        streams: S,
-    }
-
-    serde_json::to_writer_pretty(&mut out, &File { streams: Streams(streams) })?;
-    out.write_all(b"\n")
 }
