@@ -1,6 +1,6 @@
 //! What the command line asks for: settings shown, a catalog discovered, or streams synced.
 
-use std::io::Write;
+use std::io::{BufWriter, Write};
 use std::pin::pin;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::about;
 use crate::catalog::Catalog;
 use crate::cli::Cli;
 use crate::config::{Config, PemSource, SchemaDialect, SslMode};
-use crate::discovery::{Scope, catalog_entry, discover, nothing_readable};
+use crate::discovery::{Scope, discover, nothing_readable, write_catalog};
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::pg::connect::{Params, Pem, Server, SslMode as PgSslMode};
 use crate::singer::MessageWriter;
@@ -21,6 +21,9 @@ use crate::types::{self, Dialect};
 
 /// How long a signalled run waits for the server to take a cancel request.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(1);
+
+/// stdout by itself writes each line.
+const PRINTED_AT_ONCE: usize = 256 * 1024;
 
 /// How a run ended that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +37,7 @@ pub enum Outcome {
 /// Does what the command line asks for.
 pub async fn run(cli: Cli) -> Result<Outcome> {
     if cli.about {
-        return print(about::text(cli.format).as_bytes());
+        return print(|out| out.write_all(about::text(cli.format).as_bytes()));
     }
     let config = Config::load(&cli.config)?;
     let env = environment(config, &cli)?;
@@ -46,11 +49,10 @@ pub async fn run(cli: Cli) -> Result<Outcome> {
     synchronize(&env, catalog, state).await
 }
 
-fn print(bytes: &[u8]) -> Result<Outcome> {
-    let mut stdout = std::io::stdout().lock();
-    stdout
-        .write_all(bytes)
-        .and_then(|()| stdout.flush())
+fn print(write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<Outcome> {
+    let mut out = BufWriter::with_capacity(PRINTED_AT_ONCE, std::io::stdout().lock());
+    write(&mut out)
+        .and_then(|()| out.flush())
         .map_err(|error| Error::new(ErrorKind::Output, "cannot write to stdout").source(error))?;
     Ok(Outcome::Done)
 }
@@ -101,10 +103,7 @@ async fn discovery(env: &Env) -> Result<Outcome> {
     if tables.is_empty() {
         return Err(nothing_readable(&env.config.dbname));
     }
-    let streams = tables.iter().map(|table| catalog_entry(table, &env.config.dbname, &env.types)).collect();
-    let mut text = Vec::new();
-    Catalog { streams }.write_pretty(&mut text).context(|| "cannot write the catalog".to_owned())?;
-    print(&text)
+    print(|out| write_catalog(&tables, &env.config.dbname, &env.types, out))
 }
 
 /// Syncs until done, or until a signal comes. In every case what was written is whole and, as long as stdout takes it, ends

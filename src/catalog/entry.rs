@@ -1,6 +1,5 @@
 //! One stream of a catalog.
 
-use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::Selection;
@@ -9,7 +8,7 @@ use crate::json_file::shown;
 use crate::method::ReplicationMethod;
 
 /// What is known of a table (empty breadcrumb) or of a column (`["properties", name]`).
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Metadata {
     /// Whom it is about.
     pub breadcrumb: Vec<String>,
@@ -18,16 +17,6 @@ pub struct Metadata {
 }
 
 impl Metadata {
-    /// Metadata of the table.
-    pub fn of_table(metadata: Map<String, Value>) -> Self {
-        Metadata { breadcrumb: Vec::new(), metadata }
-    }
-
-    /// Metadata of a column.
-    pub fn of_column(name: &str, metadata: Map<String, Value>) -> Self {
-        Metadata { breadcrumb: vec!["properties".to_owned(), name.to_owned()], metadata }
-    }
-
     /// The column it is about.
     pub fn column(&self) -> Option<&str> {
         match self.breadcrumb.as_slice() {
@@ -37,8 +26,8 @@ impl Metadata {
     }
 }
 
-/// One stream. Serialized in the reference's order of keys.
-#[derive(Clone, Debug, Serialize)]
+/// One stream.
+#[derive(Clone, Debug)]
 pub struct CatalogEntry {
     /// The table.
     pub table_name: String,
@@ -51,7 +40,6 @@ pub struct CatalogEntry {
     /// The JSON schema of a record.
     pub schema: Value,
     /// What a catalog file has on the entry beside these; Meltano writes `selected` and `replication_method` here.
-    #[serde(skip)]
     on_entry: Map<String, Value>,
 }
 
@@ -59,18 +47,6 @@ pub struct CatalogEntry {
 type Problem = (Option<String>, String);
 
 impl CatalogEntry {
-    /// A stream as discovery finds it.
-    pub fn new(schema_name: &str, table_name: &str, metadata: Vec<Metadata>, schema: Value) -> Self {
-        CatalogEntry {
-            table_name: table_name.to_owned(),
-            stream: table_name.to_owned(),
-            metadata,
-            tap_stream_id: format!("{schema_name}-{table_name}"),
-            schema,
-            on_entry: Map::new(),
-        }
-    }
-
     pub(super) fn parse(value: Value) -> Result<Self, Problem> {
         let Value::Object(mut object) = value else {
             return Err((None, format!("expected an object, found {}", shown(&value))));

@@ -4,15 +4,14 @@
 //! them: replication method and key may stand in the metadata or on the entry, with hyphens or underscores.
 
 mod entry;
+mod outline;
 mod selection;
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashSet;
-use std::io::{self, Write};
 use std::path::Path;
 
-use serde::Serialize;
 use serde_json::Value;
 
 pub use entry::{CatalogEntry, Metadata};
@@ -21,10 +20,10 @@ pub use selection::Selection;
 use crate::error::{Error, Result};
 use crate::json_file::{self, shown};
 
-/// The streams of a database.
-#[derive(Clone, Debug, Default, Serialize)]
+/// The streams that a catalog file selects.
+#[derive(Clone, Debug, Default)]
 pub struct Catalog {
-    /// The streams, in the order of the file.
+    /// In the order of the file.
     pub streams: Vec<CatalogEntry>,
 }
 
@@ -36,41 +35,41 @@ impl Catalog {
 
     /// Reads the text of a catalog file; `file` is its name in errors.
     pub fn parse(file: &str, text: &str) -> Result<Catalog> {
-        let streams = match json_file::parse(file, text)?.get_mut("streams").map(Value::take) {
-            Some(Value::Array(streams)) => streams,
+        match outline::candidates(text) {
+            Ok(streams) => Catalog::of(file, streams),
+            // To say what is wrong with it.
+            Err(_) => Catalog::parse_whole(file, text),
+        }
+    }
+
+    /// The same, with every stream read, selected or not.
+    pub(crate) fn parse_whole(file: &str, text: &str) -> Result<Catalog> {
+        match json_file::parse(file, text)?.get_mut("streams").map(Value::take) {
+            Some(Value::Array(streams)) => Catalog::of(file, streams.into_iter().enumerate()),
             found => {
                 let found = found.map(|value| format!(", found {}", shown(&value))).unwrap_or_default();
-                return Err(Error::usage(format!("{file}: key \"streams\": expected a list of streams{found}"))
-                    .hint("make one with --discover"));
-            }
-        };
-        let streams = streams
-            .into_iter()
-            .enumerate()
-            .map(|(index, value)| {
-                CatalogEntry::parse(value).map_err(|(name, problem)| {
-                    let name = name.map_or_else(|| format!("number {}", index + 1), |name| format!("{name:?}"));
-                    Error::usage(format!("{file}: stream {name}: {problem}"))
-                })
-            })
-            .collect::<Result<Vec<_>>>()?;
-        let mut seen = HashSet::new();
-        for entry in streams.iter().filter(|entry| entry.is_selected()) {
-            if !seen.insert(&entry.tap_stream_id) {
-                return Err(Error::usage(format!("{file}: stream {:?} is selected twice", entry.tap_stream_id)));
+                Err(Error::usage(format!("{file}: key \"streams\": expected a list of streams{found}"))
+                    .hint("make one with --discover"))
             }
         }
-        Ok(Catalog { streams })
     }
 
-    /// The streams that are wanted.
-    pub fn selected(&self) -> impl Iterator<Item = &CatalogEntry> {
-        self.streams.iter().filter(|entry| entry.is_selected())
-    }
-
-    /// Writes the catalog as `--discover` prints it.
-    pub fn write_pretty(&self, mut out: impl Write) -> io::Result<()> {
-        serde_json::to_writer_pretty(&mut out, self)?;
-        out.write_all(b"\n")
+    /// Those of these streams that are selected; each comes with its place in the file.
+    fn of(file: &str, streams: impl IntoIterator<Item = (usize, Value)>) -> Result<Catalog> {
+        let mut selected = Vec::new();
+        for (index, value) in streams {
+            let entry = CatalogEntry::parse(value).map_err(|(name, problem)| {
+                let name = name.map_or_else(|| format!("number {}", index + 1), |name| format!("{name:?}"));
+                Error::usage(format!("{file}: stream {name}: {problem}"))
+            })?;
+            if entry.is_selected() {
+                selected.push(entry);
+            }
+        }
+        let mut seen = HashSet::new();
+        if let Some(twice) = selected.iter().find(|entry| !seen.insert(&entry.tap_stream_id)) {
+            return Err(Error::usage(format!("{file}: stream {:?} is selected twice", twice.tap_stream_id)));
+        }
+        Ok(Catalog { streams: selected })
     }
 }

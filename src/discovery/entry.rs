@@ -1,47 +1,286 @@
-//! A table as a catalog entry.
+//! Tables as the catalog that `--discover` prints, in the reference's order of keys.
 
-use serde_json::{Map, Value, json};
+use std::collections::HashMap;
+use std::io::{self, Write};
 
-use crate::catalog::{CatalogEntry, Metadata};
-use crate::pg::table::Table;
-use crate::types;
+use serde::{Serialize, Serializer};
+use serde_json::{Map, Value};
 
-/// The entry of a table in the catalog that `--discover` prints.
-pub fn catalog_entry(table: &Table, database: &str, options: &types::Options) -> CatalogEntry {
-    let mut properties = Map::new();
-    let mut definitions = types::base_definitions();
-    let mut metadata = vec![Metadata::of_table(object(json!({
-        "table-key-properties": table.primary_key(),
-        "schema-name": table.schema,
-        "database-name": database,
-        "row-count": table.row_estimate,
-        "is-view": table.kind.is_view(),
-    })))];
-    for column in &table.columns {
-        let resolved = types::resolve(column, options);
-        let inclusion = match (resolved.supported, column.primary_key) {
-            (false, _) => "unsupported",
-            (true, true) => "automatic",
-            (true, false) => "available",
-        };
-        metadata.push(Metadata::of_column(
-            &column.name,
-            object(json!({
-                "sql-datatype": resolved.sql_datatype,
-                "inclusion": inclusion,
-                "selected-by-default": resolved.supported,
-            })),
-        ));
-        definitions.extend(resolved.definition);
-        properties.insert(column.name.clone(), resolved.schema);
+use crate::pg::table::{Column, Table};
+use crate::types::{self, ColumnType};
+
+/// Writes the catalog of these tables. Each entry is made while it is written, of types described once: as values the
+/// entries of thousands of tables would be hundreds of megabytes.
+pub fn write_catalog(
+    tables: &[Table],
+    database: &str,
+    options: &types::Options,
+    mut out: impl Write,
+) -> io::Result<()> {
+    let mut types = HashMap::new();
+    for column in tables.iter().flat_map(|table| &table.columns) {
+        types.entry(type_of(column)).or_insert_with(|| types::resolve(column, options));
     }
-    let schema = json!({"type": "object", "properties": properties, "definitions": definitions});
-    CatalogEntry::new(&table.schema, &table.name, metadata, schema)
+    let catalog = Catalog { tables, database, types, definitions: types::base_definitions() };
+    serde_json::to_writer_pretty(&mut out, &catalog)?;
+    out.write_all(b"\n")
 }
 
-fn object(value: Value) -> Map<String, Value> {
-    match value {
-        Value::Object(object) => object,
-        _ => Map::new(),
+struct Catalog<'a> {
+    tables: &'a [Table],
+    database: &'a str,
+    types: HashMap<TypeKey, ColumnType>,
+    definitions: Map<String, Value>,
+}
+
+/// What [`types::resolve`] looks at: the type's oid and modifier, and whether the column is of the key.
+type TypeKey = (u32, i32, bool);
+
+fn type_of(column: &Column) -> TypeKey {
+    (column.ty.oid, column.typmod, column.primary_key)
+}
+
+impl Serialize for Catalog<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let streams = Sequence(|| self.tables.iter().map(|table| self.entry(table)));
+        serializer.collect_map([("streams", streams)])
+    }
+}
+
+impl Catalog<'_> {
+    fn entry<'a>(&'a self, table: &'a Table) -> impl Serialize {
+        let columns = || table.columns.iter().map(|column| (column, &self.types[&type_of(column)]));
+        let metadata = move || {
+            let of_columns = columns().map(|(column, ty)| Metadata {
+                breadcrumb: Breadcrumb::Column("properties", &column.name),
+                metadata: Known::Column {
+                    sql_datatype: &ty.sql_datatype,
+                    inclusion: match (ty.supported, column.primary_key) {
+                        (false, _) => "unsupported",
+                        (true, true) => "automatic",
+                        (true, false) => "available",
+                    },
+                    selected_by_default: ty.supported,
+                },
+            });
+            std::iter::once(self.of_table(table)).chain(of_columns)
+        };
+        let mut definitions: Vec<_> = self.definitions.iter().collect();
+        for (name, definition) in columns().filter_map(|(_, ty)| ty.definition.as_ref()) {
+            if !definitions.iter().any(|(known, _)| *known == name) {
+                definitions.push((name, definition));
+            }
+        }
+        Entry {
+            table_name: &table.name,
+            stream: &table.name,
+            metadata: Sequence(metadata),
+            tap_stream_id: table.stream_id(),
+            schema: Schema {
+                kind: "object",
+                properties: Pairs(move || columns().map(|(column, ty)| (&column.name, &ty.schema))),
+                definitions: Pairs(move || definitions.clone().into_iter()),
+            },
+        }
+    }
+
+    fn of_table<'a>(&'a self, table: &'a Table) -> Metadata<'a> {
+        Metadata {
+            breadcrumb: Breadcrumb::Table([]),
+            metadata: Known::Table {
+                table_key_properties: table.primary_key(),
+                schema_name: &table.schema,
+                database_name: self.database,
+                row_count: table.row_estimate,
+                is_view: table.kind.is_view(),
+            },
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Entry<'a, M, P, D> {
+    table_name: &'a str,
+    stream: &'a str,
+    metadata: M,
+    tap_stream_id: String,
+    schema: Schema<P, D>,
+}
+
+#[derive(Serialize)]
+struct Schema<P, D> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    properties: P,
+    definitions: D,
+}
+
+#[derive(Serialize)]
+struct Metadata<'a> {
+    breadcrumb: Breadcrumb<'a>,
+    metadata: Known<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Breadcrumb<'a> {
+    Table([&'a str; 0]),
+    Column(&'static str, &'a str),
+}
+
+#[derive(Serialize)]
+#[serde(untagged, rename_all_fields = "kebab-case")]
+enum Known<'a> {
+    Table {
+        table_key_properties: Vec<String>,
+        schema_name: &'a str,
+        database_name: &'a str,
+        row_count: i64,
+        is_view: bool,
+    },
+    Column {
+        sql_datatype: &'a str,
+        inclusion: &'static str,
+        selected_by_default: bool,
+    },
+}
+
+/// A list whose items are made while they are written.
+struct Sequence<F>(F);
+
+impl<I: Iterator<Item: Serialize>, F: Fn() -> I> Serialize for Sequence<F> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq((self.0)())
+    }
+}
+
+/// The same as an object.
+struct Pairs<F>(F);
+
+impl<K: Serialize, V: Serialize, I: Iterator<Item = (K, V)>, F: Fn() -> I> Serialize for Pairs<F> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map((self.0)())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::pg::table::{Generated, PgType, ReplicaIdentity, TableKind, TypeKind};
+    use crate::types::Dialect;
+
+    fn column(name: &str, oid: u32, type_name: &str, primary_key: bool) -> Column {
+        let (name, data_type) = (name.to_owned(), type_name.into());
+        let ty = PgType { oid, name: type_name.to_owned(), schema: "pg_catalog".to_owned(), kind: TypeKind::Base };
+        let generated = Generated::No;
+        Column { name, attnum: 1, ty: Arc::new(ty), typmod: -1, data_type, primary_key, generated }
+    }
+
+    fn table(name: &str, columns: Vec<Column>) -> Table {
+        Table {
+            oid: 1,
+            schema: "public".to_owned(),
+            name: name.to_owned(),
+            kind: TableKind::Table,
+            row_estimate: -1,
+            columns,
+            replica_identity: ReplicaIdentity::None,
+            partition_root: None,
+            logged: true,
+            row_security: false,
+        }
+    }
+
+    fn written(tables: &[Table]) -> String {
+        let options = types::Options { extended_types: false, dialect: Dialect::Portable };
+        let mut out = Vec::new();
+        write_catalog(tables, "db", &options, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn discovery_prints_what_the_reference_prints() {
+        let text = written(&[table("tüb", vec![column("id", 16, "bool", true), column("b", 17, "bytea", false)])]);
+        let (start, definitions) = text.split_once("\"definitions\": {\n").unwrap();
+        let expected = r#"{
+  "streams": [
+    {
+      "table_name": "tüb",
+      "stream": "tüb",
+      "metadata": [
+        {
+          "breadcrumb": [],
+          "metadata": {
+            "table-key-properties": [
+              "id"
+            ],
+            "schema-name": "public",
+            "database-name": "db",
+            "row-count": -1,
+            "is-view": false
+          }
+        },
+        {
+          "breadcrumb": [
+            "properties",
+            "id"
+          ],
+          "metadata": {
+            "sql-datatype": "bool",
+            "inclusion": "automatic",
+            "selected-by-default": true
+          }
+        },
+        {
+          "breadcrumb": [
+            "properties",
+            "b"
+          ],
+          "metadata": {
+            "sql-datatype": "bytea",
+            "inclusion": "unsupported",
+            "selected-by-default": false
+          }
+        }
+      ],
+      "tap_stream_id": "public-tüb",
+      "schema": {
+        "type": "object",
+        "properties": {
+          "id": {
+            "type": [
+              "boolean"
+            ]
+          },
+          "b": {}
+        },
+        "#;
+        assert_eq!(start, expected);
+        let first = r##"          "sdc_recursive_integer_array": {
+            "type": [
+              "null",
+              "integer",
+              "array"
+            ],
+            "items": {
+              "$ref": "#/definitions/sdc_recursive_integer_array"
+            }
+          },
+"##;
+        assert!(definitions.starts_with(first), "{definitions}");
+        assert!(definitions.ends_with("          }\n        }\n      }\n    }\n  ]\n}\n"), "{definitions}");
+    }
+
+    #[test]
+    fn a_type_has_a_schema_for_keys_and_one_for_other_columns() {
+        let tables =
+            ["a", "b"].map(|name| table(name, vec![column("k", 16, "bool", true), column("v", 16, "bool", false)]));
+        let catalog: Value = serde_json::from_str(&written(&tables)).unwrap();
+        for stream in catalog["streams"].as_array().unwrap() {
+            let properties = serde_json::json!({"k": {"type": ["boolean"]}, "v": {"type": ["null", "boolean"]}});
+            assert_eq!(stream["schema"]["properties"], properties);
+        }
     }
 }

@@ -1,14 +1,17 @@
 //! What the role can read: relations, columns and types, in four queries whatever the number of tables.
 //!
-//! information_schema lists the tables and views; pg_catalog adds what it can't show: materialized views, oids, types with
-//! their elements, row estimates, replica identities, partition trees.
+//! From pg_catalog, where information_schema shows too little: neither materialized views, oids, types with their elements, row
+//! estimates, replica identities nor partition trees; and takes as long for one table as for all.
 
 mod entry;
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::Arc;
 
+use futures_util::TryStreamExt as _;
 use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 
 use crate::error::{Error, Result};
 use crate::pg::ServerVersion;
@@ -17,7 +20,7 @@ use crate::pg::error::query_error;
 use crate::pg::row::Fields as _;
 use crate::pg::table::{Column, Generated, PgType, ReplicaIdentity, Table, TableKind, TypeKind};
 
-pub use entry::catalog_entry;
+pub use entry::write_catalog;
 
 /// `pg_type.oid` of `real`, which is the same everywhere.
 const FLOAT4: u32 = 700;
@@ -42,17 +45,7 @@ pub fn nothing_readable(dbname: &str) -> Error {
 /// Describes the relations of `scope` that exist and of which the role can select at least one column, ordered by schema
 /// and name.
 pub async fn discover(client: &Client, scope: Scope<'_>) -> Result<Vec<Table>> {
-    let (schemas, wanted_schemas, wanted_names) = match scope {
-        Scope::All(schemas) => (schemas.map(<[String]>::to_vec), None, None),
-        Scope::Tables(tables) => {
-            let (schemas, names): (Vec<_>, Vec<_>) = tables.iter().cloned().unzip();
-            (None, Some(schemas), Some(names))
-        }
-    };
-    let relations = client
-        .query(include_str!("relations.sql"), &[&schemas, &wanted_schemas, &wanted_names])
-        .await
-        .map_err(|e| query_error("cannot list the tables", e))?;
+    let relations = relations(client, scope).await?;
     let oids: Vec<u32> = relations.iter().map(|row| row.field(0)).collect::<Result<_>>()?;
     let mut columns = columns(client, &oids).await?;
     let partitions = if relations.is_empty() { Partitions::default() } else { Partitions::read(client).await? };
@@ -64,6 +57,25 @@ pub async fn discover(client: &Client, scope: Scope<'_>) -> Result<Vec<Table>> {
         }
     }
     Ok(tables)
+}
+
+async fn relations(client: &Client, scope: Scope<'_>) -> Result<Vec<Row>> {
+    let query = async |condition: &str, parameters: &[&(dyn ToSql + Sync)]| {
+        let sql = include_str!("relations.sql").replace("{scope}", condition);
+        client.query(&sql, parameters).await.map_err(|e| query_error("cannot list the tables", e))
+    };
+    match scope {
+        Scope::All(None) => query("true", &[]).await,
+        Scope::All(Some(schemas)) => query("n.nspname::text = ANY ($1)", &[&schemas]).await,
+        Scope::Tables(tables) => {
+            let (schemas, names): (Vec<_>, Vec<_>) =
+                tables.iter().map(|(schema, name)| (schema.as_str(), name.as_str())).unzip();
+            // As names, for the index of pg_class.
+            let wanted = "(n.nspname, c.relname) IN (SELECT s::name, t::name FROM ROWS FROM \
+                          (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[])) wanted(s, t))";
+            query(wanted, &[&schemas, &names]).await
+        }
+    }
 }
 
 fn table(row: &Row, version: ServerVersion, mut columns: Vec<Column>, partitions: &Partitions) -> Result<Table> {
@@ -116,23 +128,17 @@ fn table(row: &Row, version: ServerVersion, mut columns: Vec<Column>, partitions
 
 async fn columns(client: &Client, relations: &[u32]) -> Result<HashMap<u32, Vec<Column>>> {
     let sql = include_str!("columns.sql").replace("{attgenerated}", client.server_version().attgenerated());
-    let rows = client.query(&sql, &[&relations]).await.map_err(|e| query_error("cannot list the columns", e))?;
-    let mut type_oids: Vec<u32> = rows.iter().map(|row| row.field(3)).collect::<Result<_>>()?;
-    type_oids.sort_unstable();
-    type_oids.dedup();
-    let types = types(client, &type_oids).await?;
-    let mut columns: HashMap<u32, Vec<Column>> = HashMap::with_capacity(relations.len());
-    for row in &rows {
-        let type_oid: u32 = row.field(3)?;
-        // The type of a column that was dropped between the two queries.
-        let Some((ty, sql_name)) = types.get(&type_oid) else { continue };
-        columns.entry(row.field(0)?).or_default().push(Column {
-            name: row.field(2)?,
+    let failed = |e| query_error("cannot list the columns", e);
+    // Row by row: there may be a hundred thousand.
+    let mut rows = pin!(client.query_raw(&sql, [relations]).await.map_err(failed)?);
+    let mut found = Vec::new();
+    while let Some(row) = rows.try_next().await.map_err(failed)? {
+        found.push(FoundColumn {
+            relation: row.field(0)?,
             attnum: row.field(1)?,
-            ty: Arc::clone(ty),
+            name: row.field(2)?,
+            type_oid: row.field(3)?,
             typmod: row.field(4)?,
-            data_type: sql_name.clone(),
-            primary_key: false,
             generated: match row.field::<i8>(5)? as u8 {
                 b's' => Generated::Stored,
                 b'v' => Generated::Virtual,
@@ -140,11 +146,33 @@ async fn columns(client: &Client, relations: &[u32]) -> Result<HashMap<u32, Vec<
             },
         });
     }
+    let mut type_oids: Vec<u32> = found.iter().map(|column| column.type_oid).collect();
+    type_oids.sort_unstable();
+    type_oids.dedup();
+    let types = types(client, &type_oids).await?;
+    let mut columns: HashMap<u32, Vec<Column>> = HashMap::with_capacity(relations.len());
+    for FoundColumn { relation, attnum, name, type_oid, typmod, generated } in found {
+        // The type of a column that was dropped between the two queries.
+        let Some((ty, sql_name)) = types.get(&type_oid) else { continue };
+        let (ty, data_type) = (Arc::clone(ty), Arc::clone(sql_name));
+        let column = Column { name, attnum, ty, typmod, data_type, primary_key: false, generated };
+        columns.entry(relation).or_default().push(column);
+    }
     Ok(columns)
 }
 
+/// A column whose type is not known yet.
+struct FoundColumn {
+    relation: u32,
+    attnum: i16,
+    name: String,
+    type_oid: u32,
+    typmod: i32,
+    generated: Generated,
+}
+
 /// Types by oid, each with its SQL name (`format_type`).
-type Types = HashMap<u32, (Arc<PgType>, String)>;
+type Types = HashMap<u32, (Arc<PgType>, Arc<str>)>;
 
 /// The types with these oids.
 async fn types(client: &Client, oids: &[u32]) -> Result<Types> {
@@ -190,7 +218,7 @@ fn build(
         _ => None,
     };
     let ty = Arc::new(PgType { oid, name: row.field(1)?, schema: row.field(2)?, kind: kind.unwrap_or(TypeKind::Base) });
-    known.insert(oid, (Arc::clone(&ty), row.field(9)?));
+    known.insert(oid, (Arc::clone(&ty), row.field::<&str>(9)?.into()));
     Ok(Some(ty))
 }
 

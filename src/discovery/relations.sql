@@ -1,19 +1,6 @@
--- Tables and views that the role can read, one row each.
--- $1: schemas to look in, or null for all; $2, $3: schema and table names looked for (pairs), or null for all.
-WITH visible AS (
-  SELECT n.oid AS relnamespace, t.table_name::name AS relname
-    FROM information_schema.tables t
-    JOIN pg_catalog.pg_namespace n ON n.nspname = t.table_schema::name
-   WHERE t.table_schema::text NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
-     AND ($1::text[] IS NULL OR t.table_schema::text = ANY ($1))
-  UNION ALL -- information_schema does not know materialized views
-  SELECT c.relnamespace, c.relname
-    FROM pg_catalog.pg_class c
-    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-   WHERE c.relkind = 'm'
-     AND n.nspname::text NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
-     AND ($1::text[] IS NULL OR n.nspname::text = ANY ($1))
-)
+-- Tables and views that the role can read, one row each: of those that information_schema.tables shows it, which it owns or has
+-- some privilege on, the ones of which it can select a column; and materialized views, which information_schema does not know.
+-- From pg_catalog, because that view looks at every table of the database to give one. {scope}: a condition on n and c.
 SELECT c.oid,
        n.nspname::text,
        c.relname::text,
@@ -24,8 +11,7 @@ SELECT c.oid,
        identity.columns AS identity_columns,
        c.relpersistence = 'p' AS logged,
        pg_catalog.row_security_active(c.oid) AS row_security
-  FROM visible v
-  JOIN pg_catalog.pg_class c ON c.relnamespace = v.relnamespace AND c.relname = v.relname
+  FROM pg_catalog.pg_class c
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
   -- indkey holds INCLUDE columns too, indclass has one entry per key column only
   LEFT JOIN LATERAL (
@@ -41,8 +27,10 @@ SELECT c.oid,
        AND CASE c.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END
   ) identity ON true
  WHERE c.relkind IN ('r', 'p', 'v', 'm')
+   AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
+   AND NOT pg_catalog.pg_is_other_temp_schema(n.oid)
+   AND {scope}
+   AND pg_catalog.has_any_column_privilege(c.oid, 'SELECT')
    -- a privilege on a table is worth nothing without this
    AND pg_catalog.has_schema_privilege(n.oid, 'USAGE')
-   AND ($2::text[] IS NULL
-        OR (n.nspname::text, c.relname::text) IN (SELECT s, t FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3::text[])) wanted(s, t)))
  ORDER BY n.nspname::text COLLATE "C", c.relname::text COLLATE "C"

@@ -84,7 +84,7 @@ pub struct Column {
     /// `pg_attribute.atttypmod`; -1 for none.
     pub typmod: i32,
     /// `format_type(type, NULL)`: `character varying`, `integer[]`, `mood`.
-    pub data_type: String,
+    pub data_type: Arc<str>,
     /// Part of the primary key.
     pub primary_key: bool,
     /// How the column gets its value.

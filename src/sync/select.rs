@@ -69,8 +69,8 @@ pub(super) async fn select(client: &Client, env: &Env, catalog: Option<Catalog>)
         return Ok(selected);
     };
 
-    let entries: Vec<_> = catalog.streams.into_iter().filter(|entry| entry.is_selected()).collect();
-    let wanted: Vec<(String, String)> = entries
+    let wanted: Vec<(String, String)> = catalog
+        .streams
         .iter()
         .map(|entry| (entry.schema_name().unwrap_or_default().to_owned(), entry.table_name.clone()))
         .collect();
@@ -79,7 +79,7 @@ pub(super) async fn select(client: &Client, env: &Env, catalog: Option<Catalog>)
         return Ok(selected);
     }
     let mut tables = discover(client, Scope::Tables(&wanted)).await?;
-    for (entry, (schema, name)) in entries.into_iter().zip(wanted) {
+    for (entry, (schema, name)) in catalog.streams.into_iter().zip(wanted) {
         let Some(found) = tables.iter().position(|table| table.schema == schema && table.name == name) else {
             let left_out =
                 if exists(client, &schema, &name).await? { &mut selected.unreadable } else { &mut selected.missing };

@@ -49,7 +49,7 @@ pub fn resolve(column: &Column, options: &Options) -> ColumnType {
 fn sql_datatype(column: &Column) -> String {
     match column.typmod {
         length if length > 1 && column.ty.is_builtin("bit") => format!("bit({length})"),
-        _ => column.data_type.clone(),
+        _ => column.data_type.to_string(),
     }
 }
 

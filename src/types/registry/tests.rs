@@ -42,7 +42,7 @@ fn column(ty: Arc<PgType>, typmod: i32, data_type: &str) -> Column {
         attnum: 1,
         ty,
         typmod,
-        data_type: data_type.to_owned(),
+        data_type: data_type.into(),
         primary_key: false,
         generated: Generated::No,
     }
