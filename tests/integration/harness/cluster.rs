@@ -8,6 +8,8 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::{env, fs};
 
+use super::release;
+
 /// What every cluster is set to. Crash safety is not wanted, the order of commits and flushes is.
 const SETTINGS: &str = "
 listen_addresses = ''
@@ -157,6 +159,11 @@ impl Cluster {
     /// Its port, or the number in its socket's name.
     pub(crate) fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Settings of a standby's recovery, which had a file of their own before 12; for the next start.
+    pub(crate) fn set_recovery(&self, settings: &str) {
+        self.append(if release() < 12 { "data/recovery.conf" } else { "data/postgresql.conf" }, settings);
     }
 
     /// What the server has logged.

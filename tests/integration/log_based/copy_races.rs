@@ -34,17 +34,22 @@ const TABLES: &str = "create table a_large (id integer primary key, filler text)
     create table keyed (n integer primary key);";
 const STREAMS: [&str; 4] = ["a_large", "tracked", "plain", "keyed"];
 
-/// Ten times each number is inserted; a third of the rows is then changed, a third deleted. A transaction each.
+/// Ten times each number is inserted; a third of the rows is then changed, a third deleted. A transaction each, which is what
+/// psql makes of a line (no server before 11 commits in DO).
 fn writer(from: u32, to: u32) -> String {
-    format!(
-        "do $$ begin for i in {from}..{to} loop
-           insert into tracked values (i * 10); insert into plain values (i * 10); insert into keyed values (i * 10); commit;
-           if i % 3 = 0 then
-             update tracked set n = n + 1 where n = i * 10; update keyed set n = n + 1 where n = i * 10; commit;
-           elsif i % 3 = 1 then delete from tracked where n = i * 10; delete from keyed where n = i * 10; commit;
-           end if;
-         end loop; end $$;"
-    )
+    let transactions = |i: u32| {
+        let n = i * 10;
+        let insert = format!(
+            "insert into tracked values ({n})\\; insert into plain values ({n})\\; insert into keyed values ({n});\n"
+        );
+        let then = match i % 3 {
+            0 => format!("update tracked set n = n + 1 where n = {n}\\; update keyed set n = n + 1 where n = {n};\n"),
+            1 => format!("delete from tracked where n = {n}\\; delete from keyed where n = {n};\n"),
+            _ => String::new(),
+        };
+        insert + &then
+    };
+    (from..=to).map(transactions).collect()
 }
 
 /// All that runs told of a table without a key: how often of each row that it is there, and that it is deleted.

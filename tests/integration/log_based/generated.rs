@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Source, assert_fits, column, follow, numbers, with_both_plugins};
-use crate::harness::{Cluster, Output, TestDb};
+use crate::harness::{Cluster, Output, TestDb, needs};
 
 with_both_plugins!(a_generated_column_added_while_the_tap_reads, a_generated_column_added_between_runs);
 
@@ -24,17 +24,12 @@ fn assert_twice(output: &Output) {
     }
 }
 
-/// Before 12 there are none.
-fn server_version(db: &TestDb) -> u32 {
-    db.query_one("show server_version_num").parse().expect("a number")
-}
-
 fn a_generated_column_added_while_the_tap_reads(plugin: &str) {
-    let source = Source::new(plugin, ITEM, &["item"]);
-    let state = source.copied();
-    if server_version(&source.db) < 120_000 {
+    if !needs(12, "generated columns") {
         return;
     }
+    let source = Source::new(plugin, ITEM, &["item"]);
+    let state = source.copied();
     let output = follow(&source, "item", &state, |running| {
         running.after("insert into item values (2, 2);", 2);
         running.after(
@@ -61,11 +56,11 @@ fn a_generated_column_added_while_the_tap_reads(plugin: &str) {
 }
 
 fn a_generated_column_added_between_runs(plugin: &str) {
-    let source = Source::new(plugin, ITEM, &["item"]);
-    let state = source.copied();
-    if server_version(&source.db) < 120_000 {
+    if !needs(12, "generated columns") {
         return;
     }
+    let source = Source::new(plugin, ITEM, &["item"]);
+    let state = source.copied();
     let output = source.run_after(
         "insert into item values (2, 2); alter table item add twice integer generated always as (n * 2) stored;
          insert into item values (3, 3); update item set n = 10 where id = 1;",
@@ -90,10 +85,9 @@ fn published(sql: &str, what: &str) -> Source {
     Source::of(db, slot, &["item"])
 }
 
-/// Publications have column lists since 15.
 #[test]
 fn a_column_that_the_publications_list_lacks() {
-    if server_version(&TestDb::new("log_version")) < 150_000 {
+    if !needs(15, "a publication's column list") {
         return;
     }
     let source = published(ITEM, "for table item (id, n)");
@@ -126,7 +120,7 @@ fn a_column_that_the_publications_list_lacks() {
 /// 18 can publish stored generated columns, and computes virtual ones that no log has.
 #[test]
 fn generated_columns_of_18() {
-    if server_version(&TestDb::new("log_version")) < 180_000 {
+    if !needs(18, "a published generated column") {
         return;
     }
     let sql = "create table item (id integer primary key, n integer, twice integer generated always as (n * 2) stored,

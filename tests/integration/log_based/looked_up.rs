@@ -2,6 +2,7 @@
 //! does, whatever happened to the rows meanwhile.
 
 use super::{Source, assert_fits, assert_holds, follow, numbers, with_both_plugins};
+use crate::harness::release;
 
 with_both_plugins!(
     keys_that_are_equal_and_spelt_otherwise,
@@ -15,8 +16,13 @@ const BIG: &str = "create function big(text) returns text language sql immutable
 
 /// `1.10` and `1.1` are one key: the log has the one, the table the other.
 fn keys_that_are_equal_and_spelt_otherwise(plugin: &str) {
+    // Before 12 no text is equal to another.
+    let (collation, word) = match release() {
+        ..12 => ("lc_collate = 'C', lc_ctype = 'C'", "Word"),
+        _ => ("provider = icu, locale = 'und-u-ks-level2', deterministic = false", "wORD"),
+    };
     let sql = format!(
-        "{BIG} create collation anycase (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+        "{BIG} create collation anycase ({collation});
          create table doc (id numeric, word text collate anycase, title text, body text, primary key (id, word));
          alter table doc alter body set storage external;
          insert into doc values (1.10, 'Word', 't', big('1')), (2.00, 'b', 't', big('2')), (3, 'c', 't', big('3'));"
@@ -24,8 +30,10 @@ fn keys_that_are_equal_and_spelt_otherwise(plugin: &str) {
     let source = Source::new(plugin, &sql, &["doc"]);
     let first = source.tap().run();
     let output = source.run_after(
-        "update doc set title = 'new' where id = 1.1; update doc set id = 1.1, word = 'wORD' where id = 1.10;
-         update doc set id = 2.0000 where id = 2; update doc set title = 'newer' where id < 3;",
+        &format!(
+            "update doc set title = 'new' where id = 1.1; update doc set id = 1.1, word = '{word}' where id = 1.10;
+             update doc set id = 2.0000 where id = 2; update doc set title = 'newer' where id < 3;"
+        ),
         first.last_state(),
     );
     assert_fits(&output.messages);
@@ -119,7 +127,7 @@ fn keys_of_every_kind(plugin: &str) {
         "'\\x00ff'::bytea",
         "B'101'::bit(3)",
         "B'1'::varbit",
-        "gen_random_uuid()",
+        "'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'::uuid",
         "'10.0.0.1/8'::inet",
         "'{1,2}'::integer[]",
         "'{a,\"b c\"}'::text[]",

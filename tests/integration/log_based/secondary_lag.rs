@@ -70,15 +70,18 @@ fn a_standby_that_replays_late_loses_nothing(plugin: &'static str) {
     let tables = ["item", "later", "plain"];
     lagging.catch_up();
     // From here on commits are seen there a second late.
-    lagging.replica().psql("alter system set recovery_min_apply_delay = '1s'; select pg_reload_conf();");
-    wait_until(&lagging.replica(), "current_setting('recovery_min_apply_delay') = '1s'");
+    lagging.standby.stop("SIGINT");
+    lagging.standby.set_recovery("recovery_min_apply_delay = '1s'");
+    lagging.standby.start_again();
     let write = |from: u32| {
-        lagging.primary.psql(&format!(
-            "do $$ begin for i in {from}..{from} + 300 loop
-               insert into item values (i, 1); insert into later values (i, 1); insert into plain values (i); commit;
-               update item set n = n + 1 where id = i - 1; delete from later where id = i - 2; commit;
-             end loop; end $$;"
-        ))
+        // Two transactions each.
+        let transactions = |i: u32| {
+            format!(
+                "insert into item values ({i}, 1)\\; insert into later values ({i}, 1)\\; insert into plain values ({i});
+                 update item set n = n + 1 where id = {i} - 1\\; delete from later where id = {i} - 2;"
+            )
+        };
+        lagging.primary.psql(&(from..=from + 300).map(transactions).collect::<String>())
     };
     let (first, second) = std::thread::scope(|scope| {
         let writing = scope.spawn(|| write(100));
@@ -120,7 +123,8 @@ fn a_table_is_published_before_the_standby_knows(plugin: &'static str) {
 fn a_secondary_that_is_no_standby(plugin: &'static str) {
     let lagging = Lagging::new(plugin);
     lagging.catch_up();
-    lagging.replica().query_one("select pg_promote()");
+    lagging.standby.promote();
+    wait_until(&lagging.replica(), "not pg_is_in_recovery()");
     lagging.replica().psql("insert into item values (99, 1); delete from item where id = 1;");
     let first = lagging.tap(&["item"], &json!({})).run();
     assert_eq!(numbers(&first, "item", "id"), [1, 2]);

@@ -27,8 +27,8 @@ impl Pair {
         primary.psql(ITEM);
         primary.publication("for all tables");
         primary.query_one("select slot_name from pg_create_physical_replication_slot('standby')");
-        let settings = "wal_receiver_status_interval = '1s'\nprimary_slot_name = 'standby'";
-        let standby = cluster.stopped_standby(&format!("{settings}\n{standby}"));
+        let standby = cluster.stopped_standby(&format!("wal_receiver_status_interval = '1s'\n{standby}"));
+        standby.set_recovery("primary_slot_name = 'standby'");
         standby.start_again();
         Pair { primary, standby }
     }
