@@ -64,8 +64,8 @@ impl Ranges {
         let page = tables.first().and_then(|row| field(row, 3).parse().ok()).unwrap_or(8192);
         let starts = divide(pages, connections as u64 * PER_CONNECTION, SMALLEST / page);
         let oids: Vec<String> = tables.iter().map(|row| field(row, 0)).collect();
-        let tables = match oids.len() {
-            1 => String::new(),
+        let tables = match oids.as_slice() {
+            [only] if *only == oid.to_string() => String::new(),
             _ => format!(" AND tableoid = ANY ('{{{}}}'::pg_catalog.oid[])", oids.join(",")),
         };
         Ok((starts.len() > 1).then_some(Ranges { starts, tables }))
