@@ -87,7 +87,7 @@ pub struct Config {
     /// Replication method of streams whose catalog entry names none.
     #[serde(default, deserialize_with = "setting")]
     pub default_replication_method: Option<ReplicationMethod>,
-    /// How many connections read a large table at a time where the whole of it is copied (1 to 64).
+    /// FULL_TABLE and the copy that LOG_BASED starts with: how many connections read a large table at a time (1 to 64).
     #[serde(default, deserialize_with = "setting")]
     #[schemars(with = "u8", range(min = 1, max = 64))]
     pub copy_parallelism: CopyParallelism,
