@@ -442,6 +442,22 @@ fn a_lock_that_is_waited_for_does_not_hold_up_a_copy() {
     assert_eq!(rows(&output).len(), 15_000);
 }
 
+/// What is rewritten after a snapshot was taken looks empty to it.
+#[test]
+fn a_table_that_is_rewritten_when_the_copy_begins() {
+    let cluster = Cluster::start("");
+    let db = TestDb::on(&cluster, "parallel_rewritten");
+    db.psql(SPARSE);
+    let catalog = catalog(&db, "FULL_TABLE");
+    let mut altering = db.session();
+    altering.run("begin; alter table item alter id type bigint;");
+    let running = tap(&db, &catalog, 3).spawn();
+    wait_until(&db, "exists (select from pg_locks where not granted)");
+    altering.run("commit;");
+    let output = running.finish().expect_code(0);
+    assert_eq!(rows(&output).len(), 15_000);
+}
+
 #[test]
 fn what_is_no_unicode_text_is_told_of_once() {
     let db = TestDb::new("parallel_text");
