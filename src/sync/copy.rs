@@ -66,7 +66,15 @@ pub(super) async fn copy_table(
     }
     let query = select(plan);
     if !parallel_copy::copy(ctx, source, plan, &query, version).await? {
+        if !source.in_transaction {
+            // The snapshot of a lone COPY is older than its lock: what is rewritten while it waits looks empty to it.
+            let sql = format!("BEGIN ISOLATION LEVEL READ COMMITTED; SELECT FROM {} LIMIT 0", plan.own_rows());
+            source.session.query(&sql).await?;
+        }
         copy_rows(ctx, source.session, plan, &query, version, None).await?;
+        if !source.in_transaction {
+            source.session.query("COMMIT").await?;
+        }
     }
     ctx.activate_version(&plan.id, version);
     Ok(())

@@ -316,10 +316,12 @@ fn with_spare_connections(spare: u32) -> Output {
 
 #[test]
 fn connections_that_are_refused() {
-    for (spare, refused) in [(3, 1), (1, 3), (0, 4)] {
+    for spare in [3, 1, 0] {
         let output = with_spare_connections(spare);
-        let expected = if release() >= 14 { refused } else { 0 };
-        assert_eq!(output.logged("one connection less copies: cannot connect"), expected, "{}", output.stderr);
+        let refused = output.logged("one connection less copies: cannot connect");
+        // One that has read what was left gives its place to the next.
+        assert!(refused <= 4 - spare as usize, "{}", output.stderr);
+        assert!(spare > 0 || release() < 14 || refused == 4, "{}", output.stderr);
     }
 }
 
@@ -450,12 +452,14 @@ fn a_table_that_is_rewritten_when_the_copy_begins() {
     db.psql(SPARSE);
     let catalog = catalog(&db, "FULL_TABLE");
     let mut altering = db.session();
-    altering.run("begin; alter table item alter id type bigint;");
-    let running = tap(&db, &catalog, 3).spawn();
-    wait_until(&db, "exists (select from pg_locks where not granted)");
-    altering.run("commit;");
-    let output = running.finish().expect_code(0);
-    assert_eq!(rows(&output).len(), 15_000);
+    for (connections, ty) in [(1, "bigint"), (3, "numeric")] {
+        altering.run(&format!("begin; alter table item alter id type {ty};"));
+        let running = tap(&db, &catalog, connections).spawn();
+        wait_until(&db, "exists (select from pg_locks where not granted)");
+        altering.run("commit;");
+        let output = running.finish().expect_code(0);
+        assert_eq!(rows(&output).len(), 15_000, "{connections} connections");
+    }
 }
 
 #[test]
