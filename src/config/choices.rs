@@ -1,4 +1,4 @@
-//! Settings that are one of a few words, and the name of a slot.
+//! Settings that are one of a few words or numbers, and the name of a slot.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::LONGEST_NAME;
 use super::read::{Setting, text};
+use crate::json_file::shown;
 
 /// An enum whose variants are the words of a setting.
 macro_rules! choices {
@@ -104,6 +105,35 @@ choices! {
         Portable = "portable",
         /// Exactly as the reference writes them.
         Reference = "reference",
+    }
+}
+
+/// How many connections read a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct CopyParallelism(u8);
+
+impl CopyParallelism {
+    const MOST: u8 = 64;
+
+    /// The number.
+    pub fn get(self) -> usize {
+        self.0.into()
+    }
+}
+
+impl Default for CopyParallelism {
+    fn default() -> Self {
+        CopyParallelism(1)
+    }
+}
+
+impl Setting for CopyParallelism {
+    fn read(value: Value) -> Result<Self, String> {
+        let number = text(&value).ok().and_then(|text| text.trim().parse().ok());
+        let allowed = number.filter(|number| (1..=Self::MOST).contains(number));
+        allowed
+            .map(CopyParallelism)
+            .ok_or_else(|| format!("{} is not a number of connections (1 to {})", shown(&value), Self::MOST))
     }
 }
 

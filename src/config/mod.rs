@@ -16,7 +16,9 @@ use schemars::{JsonSchema, Schema};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-pub use choices::{OnSlotLost, OutputPluginName, SchemaDialect, SlotName, SslMode, UnchangedToast, WalReader};
+pub use choices::{
+    CopyParallelism, OnSlotLost, OutputPluginName, SchemaDialect, SlotName, SslMode, UnchangedToast, WalReader,
+};
 pub use secret::{PemSource, Secret};
 
 use crate::error::{Error, Result};
@@ -85,6 +87,10 @@ pub struct Config {
     /// Replication method of streams whose catalog entry names none.
     #[serde(default, deserialize_with = "setting")]
     pub default_replication_method: Option<ReplicationMethod>,
+    /// FULL_TABLE and the copy that LOG_BASED starts with: how many connections read a large table at a time (1 to 64).
+    #[serde(default, deserialize_with = "setting")]
+    #[schemars(with = "u8", range(min = 1, max = 64))]
+    pub copy_parallelism: CopyParallelism,
     /// INCREMENTAL: at most so many rows of a stream in one run.
     #[serde(default, deserialize_with = "setting")]
     limit: Option<u64>,

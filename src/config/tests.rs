@@ -31,6 +31,7 @@ fn defaults_are_the_reference_s() {
     assert_eq!(config.sslmode(), SslMode::Prefer);
     assert_eq!(config.secondary(), None);
     assert_eq!(config.default_replication_method, None);
+    assert_eq!(config.copy_parallelism.get(), 1);
     assert_eq!(config.limit(), None);
     assert_eq!(config.logical_poll(), Duration::from_secs(10_800));
     assert_eq!(config.max_run(), Duration::from_secs(43_200));
@@ -48,7 +49,8 @@ fn strings_stand_for_numbers_and_booleans() {
     let config = with(json!({
         "port": "6432", "use_secondary": "True", "secondary_host": "replica", "secondary_port": "5433",
         "break_at_end_lsn": "false", "debug_lsn": "true", "limit": "10", "itersize": "20000",
-        "logical_poll_total_seconds": "2.5", "max_run_seconds": 7.0, "password": 1234, "tap_id": 5
+        "logical_poll_total_seconds": "2.5", "max_run_seconds": 7.0, "password": 1234, "tap_id": 5,
+        "copy_parallelism": "4"
     }))
     .unwrap();
     assert_eq!(config.port, 6432);
@@ -56,6 +58,7 @@ fn strings_stand_for_numbers_and_booleans() {
     assert!(!config.break_at_end_lsn && config.debug_lsn);
     assert_eq!(config.limit(), Some(10));
     assert_eq!(config.itersize, Some(20_000));
+    assert_eq!(config.copy_parallelism.get(), 4);
     assert_eq!(config.logical_poll(), Duration::from_secs(2));
     assert_eq!(config.max_run(), Duration::from_secs(7));
     assert_eq!(config.password.unwrap().expose(), "1234");
@@ -197,6 +200,8 @@ fn wrong_values_are_named() {
         (json!({"port": 0}), r#"key "port": 0 is not a port number (1–65535)"#),
         (json!({"port": 70000}), r#"key "port": 70000 is not a port number (1–65535)"#),
         (json!({"host": {}}), r#"key "host": expected a text, found an object"#),
+        (json!({"copy_parallelism": 0}), r#"key "copy_parallelism": 0 is not a number of connections (1 to 64)"#),
+        (json!({"copy_parallelism": "65"}), r#"key "copy_parallelism": "65" is not a number of connections (1 to 64)"#),
         (json!({"limit": -1}), r#"key "limit": -1 is not a whole number of 0 or more"#),
         (json!({"max_run_seconds": "1h"}), r#"key "max_run_seconds": "1h" is not a whole number of 0 or more"#),
         (json!({"break_at_end_lsn": "maybe"}), r#"key "break_at_end_lsn": "maybe" is neither true nor false"#),

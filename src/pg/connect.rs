@@ -137,6 +137,11 @@ impl Server {
         patiently(|| self.start_session(false)).await
     }
 
+    /// The same, for a caller that can do without and does not wait for a free one.
+    pub async fn session_now(&self) -> Result<Session> {
+        self.start_session(false).await
+    }
+
     /// A walsender in the database.
     pub async fn replication_session(&self) -> Result<Session> {
         patiently(|| self.start_session(true)).await

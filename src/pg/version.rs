@@ -59,6 +59,11 @@ impl ServerVersion {
         if self.is(13) { "pg_catalog.pg_current_snapshot()" } else { "pg_catalog.txid_current_snapshot()" }
     }
 
+    /// Whether a range of a table's pages is read without the others (14).
+    pub fn scans_tid_ranges(self) -> bool {
+        self.is(14)
+    }
+
     /// Whether a publication takes whole schemas (15).
     pub fn publishes_schemas(self) -> bool {
         self.is(15)
@@ -125,6 +130,7 @@ mod tests {
         assert_eq!(names("13.23"), ["idle_in_transaction_session_timeout"]);
         assert_eq!(names("16.14"), ["idle_in_transaction_session_timeout", "idle_session_timeout"]);
         assert_eq!(names("17.0")[2], "transaction_timeout");
+        assert!(!at("13.23").scans_tid_ranges() && at("14.0").scans_tid_ranges());
         assert!(!at("14.23").publishes_schemas() && at("15.0").publishes_schemas());
     }
 }

@@ -47,6 +47,17 @@ impl JsonBuf {
         std::mem::replace(&mut self.bytes, fresh)
     }
 
+    /// Appends text that is JSON already, with the memory that it is in if that serves. What is left of `json` is memory to
+    /// be used again.
+    pub fn append(&mut self, json: &mut Vec<u8>) {
+        if self.bytes.is_empty() {
+            std::mem::swap(&mut self.bytes, json);
+        } else {
+            self.bytes.append(json);
+        }
+        json.clear();
+    }
+
     /// Appends text that is JSON already.
     pub fn raw(&mut self, json: &[u8]) {
         self.bytes.extend_from_slice(json);

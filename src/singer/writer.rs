@@ -10,11 +10,11 @@ use super::JsonBuf;
 use crate::error::{Error, ErrorKind, Result};
 
 /// From this size on the buffered lines are handed to the writing thread.
-const CHUNK: usize = 256 * 1024;
+pub(crate) const CHUNK: usize = 256 * 1024;
 /// How many chunks may wait for the reader.
 const QUEUE: usize = 4;
 /// A buffer that grew beyond this for one huge value is not kept.
-const KEEP: usize = 4 * CHUNK;
+pub(crate) const KEEP: usize = 4 * CHUNK;
 
 /// Buffers lines and hands them to the thread that writes them.
 pub struct MessageWriter {

@@ -2,14 +2,19 @@
 
 use std::time::Duration;
 
+use super::Env;
 use super::context::Context;
 use super::incremental::KeyTracker;
+use super::parallel_copy;
 use super::plan::{RecordEnd, StreamPlan};
 use crate::error::Result;
 use crate::logging::RecordCounter;
+use crate::pg::connect::Server;
 use crate::pg::copy::{Field, fields, unescape};
 use crate::pg::quote;
 use crate::pg::wire::Session;
+use crate::singer::JsonBuf;
+use crate::types::Codec;
 
 /// Lines don't wait for longer than this while no row comes.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -23,11 +28,34 @@ pub(super) fn select(plan: &StreamPlan) -> String {
     query
 }
 
+/// What a whole table is read from.
+pub(super) struct TableSource<'a> {
+    pub(super) session: &'a mut Session,
+    /// Where there are more of its kind,
+    pub(super) server: &'a Server,
+    /// and how many may read at a time.
+    pub(super) parallelism: usize,
+    /// Whether the session is in a transaction, whose snapshot is to be read.
+    pub(super) in_transaction: bool,
+}
+
+impl<'a> TableSource<'a> {
+    /// A session of this server that is in no transaction.
+    pub(super) fn new(env: &Env, server: &'a Server, session: &'a mut Session) -> Self {
+        TableSource { session, server, parallelism: env.config.copy_parallelism.get(), in_transaction: false }
+    }
+
+    /// The session is in a transaction.
+    pub(super) fn in_transaction(self) -> Self {
+        TableSource { in_transaction: true, ..self }
+    }
+}
+
 /// Sends a whole table under this version; the target drops rows of others at the end. `first_run`: it has none yet that it
 /// could take for the current one.
 pub(super) async fn copy_table(
     ctx: &mut Context,
-    session: &mut Session,
+    source: &mut TableSource<'_>,
     plan: &mut StreamPlan,
     version: i64,
     first_run: bool,
@@ -37,7 +65,17 @@ pub(super) async fn copy_table(
         ctx.activate_version(&plan.id, version);
     }
     let query = select(plan);
-    copy_rows(ctx, session, plan, &query, version, None).await?;
+    if !parallel_copy::copy(ctx, source, plan, &query, version).await? {
+        if !source.in_transaction {
+            // The snapshot of a lone COPY is older than its lock: what is rewritten while it waits looks empty to it.
+            let sql = format!("BEGIN ISOLATION LEVEL READ COMMITTED; SELECT FROM {} LIMIT 0", plan.own_rows());
+            source.session.query(&sql).await?;
+        }
+        copy_rows(ctx, source.session, plan, &query, version, None).await?;
+        if !source.in_transaction {
+            source.session.query("COMMIT").await?;
+        }
+    }
     ctx.activate_version(&plan.id, version);
     Ok(())
 }
@@ -49,13 +87,85 @@ pub(super) async fn copy_rows(
     plan: &mut StreamPlan,
     query: &str,
     version: i64,
-    mut tracker: Option<&mut KeyTracker>,
+    tracker: Option<&mut KeyTracker>,
 ) -> Result<()> {
-    let end = RecordEnd::new(version);
-    let mut counter = RecordCounter::new(&plan.id);
+    let mut lines = RunLines { ctx, counter: RecordCounter::new(&plan.id), tracker };
+    write_rows(session, plan, query, &RecordEnd::new(version), &mut lines).await?;
+    lines.counter.finish();
+    Ok(())
+}
+
+/// What takes the lines of a copy.
+pub(super) trait Lines {
+    /// A line is about to begin.
+    fn begin(&mut self);
+
+    /// Where it is written.
+    fn buf(&mut self) -> &mut JsonBuf;
+
+    /// Looks at a value of the line that is not NULL.
+    fn see(&mut self, _column: usize, _codec: &Codec, _text: &[u8]) {}
+
+    /// The line is complete.
+    async fn end(&mut self) -> Result<()>;
+
+    /// Passes on the lines that there are.
+    async fn hand_over(&mut self) -> Result<()>;
+}
+
+/// Those of the run itself.
+struct RunLines<'a> {
+    ctx: &'a mut Context,
+    counter: RecordCounter,
+    tracker: Option<&'a mut KeyTracker>,
+}
+
+impl Lines for RunLines<'_> {
+    #[inline]
+    fn begin(&mut self) {
+        self.ctx.before_record();
+    }
+
+    #[inline]
+    fn buf(&mut self) -> &mut JsonBuf {
+        &mut self.ctx.out.buf
+    }
+
+    #[inline]
+    fn see(&mut self, column: usize, codec: &Codec, text: &[u8]) {
+        if let Some(tracker) = &mut self.tracker {
+            tracker.see(column, codec, text);
+        }
+    }
+
+    #[inline]
+    async fn end(&mut self) -> Result<()> {
+        self.ctx.mark();
+        self.counter.add(1);
+        if self.tracker.as_mut().is_some_and(|tracker| tracker.row(&mut self.ctx.state)) {
+            self.ctx.write_state().await?;
+        } else if self.ctx.out.is_full() {
+            self.ctx.hand_over().await?;
+        }
+        Ok(())
+    }
+
+    async fn hand_over(&mut self) -> Result<()> {
+        self.ctx.hand_over().await
+    }
+}
+
+/// Writes a RECORD for every row that `query` yields, whose columns are the plan's.
+pub(super) async fn write_rows(
+    session: &mut Session,
+    plan: &mut StreamPlan,
+    query: &str,
+    end: &RecordEnd,
+    lines: &mut impl Lines,
+) -> Result<()> {
     let mut scratch = Vec::new();
     // The server may think for long before the first row.
-    ctx.hand_over().await?;
+    lines.hand_over().await?;
     let mut rows = session.copy_out(&format!("COPY ({query}) TO STDOUT")).await?;
     let mut pause = tokio::time::interval(PAUSE);
     loop {
@@ -64,15 +174,15 @@ pub(super) async fn copy_rows(
             row = rows.next() => row?,
             // A slow query: what there is goes out meanwhile.
             _ = pause.tick() => {
-                ctx.hand_over().await?;
+                lines.hand_over().await?;
                 continue;
             }
         };
-        let Some(row) = row else { break };
-        ctx.before_record();
-        let out = &mut ctx.out.buf;
-        plan.start_record(out);
+        let Some(row) = row else { return Ok(()) };
+        lines.begin();
+        plan.start_record(lines.buf());
         for (index, (column, field)) in plan.columns.iter_mut().zip(fields(row)).enumerate() {
+            let out = lines.buf();
             if index > 0 {
                 out.byte(b',');
             }
@@ -82,19 +192,11 @@ pub(super) async fn copy_rows(
                 Field::Escaped(text) => Some(unescape(text, &mut scratch)),
             };
             column.encode(text, out);
-            if let (Some(tracker), Some(text)) = (&mut tracker, text) {
-                tracker.see(index, &column.codec, text);
+            if let Some(text) = text {
+                lines.see(index, &column.codec, text);
             }
         }
-        end.write(out);
-        ctx.mark();
-        counter.add(1);
-        if tracker.as_mut().is_some_and(|tracker| tracker.row(&mut ctx.state)) {
-            ctx.write_state().await?;
-        } else if ctx.out.is_full() {
-            ctx.hand_over().await?;
-        }
+        end.write(lines.buf());
+        lines.end().await?;
     }
-    counter.finish();
-    Ok(())
 }

@@ -1,20 +1,21 @@
 //! FULL_TABLE: every row on every run, under a new version each time.
 
 use super::context::Context;
-use super::copy::copy_table;
-use super::next_version;
+use super::copy::{TableSource, copy_table};
 use super::plan::StreamPlan;
+use super::{Env, next_version};
 use crate::error::Result;
 use crate::pg::wire::Session;
 use crate::state::Copy;
 
 /// Sends the whole table.
-pub(super) async fn sync(ctx: &mut Context, session: &mut Session, plan: &mut StreamPlan) -> Result<()> {
+pub(super) async fn sync(ctx: &mut Context, env: &Env, session: &mut Session, plan: &mut StreamPlan) -> Result<()> {
     tracing::info!("{}: reading the whole table", plan.id);
     let bookmark = ctx.state.bookmark(&plan.id);
     let (first_run, version) = (bookmark.version().is_none(), next_version(bookmark));
     ctx.state.set_full_table(&plan.id, version, Copy::Unfinished);
-    copy_table(ctx, session, plan, version, first_run).await?;
+    let mut source = TableSource::new(env, env.tables(), session);
+    copy_table(ctx, &mut source, plan, version, first_run).await?;
     ctx.state.set_full_table(&plan.id, version, Copy::Finished);
     Ok(())
 }

@@ -18,9 +18,9 @@ use membership::Membership;
 use secondary::Secondary;
 
 use super::context::Context;
-use super::copy::copy_table;
+use super::copy::{TableSource, copy_table};
 use super::plan::StreamPlan;
-use super::transaction_snapshot::{CopySnapshot, TransactionSnapshot};
+use super::transaction_snapshot::{BEGIN, CopySnapshot, TransactionSnapshot};
 use super::{Env, next_version, version_now};
 use crate::discovery::{Scope, discover};
 use crate::error::{Error, Result};
@@ -84,26 +84,29 @@ impl<'a> Copier<'a> {
         let oid = Some(plan.table.oid);
         // Until its changes are streamed, a copy that no slot stands behind has the position of the main slot.
         let floor = self.floor;
+        let env = self.env;
         if !plan.key_properties.is_empty()
             && let Some(session) = self.begin_on_secondary().await?
         {
             ctx.state.set_log_based(&plan.id, floor.0, version, Copy::Unfinished, oid);
-            copy_table(ctx, session, plan, version, first_run).await?;
+            let mut source = TableSource::new(env, env.tables(), session).in_transaction();
+            copy_table(ctx, &mut source, plan, version, first_run).await?;
             session.query("COMMIT").await?;
             ctx.state.set_log_based(&plan.id, floor.0, version, Copy::Finished, oid);
             return Ok(None);
         }
         let (place, session) = self.snapshot_for(plan).await?;
+        let mut source = TableSource::new(env, &env.primary, session).in_transaction();
         match place {
             Place::At(lsn) => {
                 ctx.state.set_log_based(&plan.id, lsn.0, version, Copy::Unfinished, oid);
-                copy_table(ctx, session, plan, version, first_run).await?;
+                copy_table(ctx, &mut source, plan, version, first_run).await?;
                 ctx.state.set_log_based(&plan.id, lsn.0, version, Copy::Finished, oid);
                 Ok(None)
             }
             Place::Snapshot { snapshot, until, held } => {
                 ctx.state.set_log_based(&plan.id, floor.0, version, Copy::Unfinished, oid);
-                copy_table(ctx, session, plan, version, first_run).await?;
+                copy_table(ctx, &mut source, plan, version, first_run).await?;
                 Ok(Some(CopySnapshot::new(snapshot, until, held.of(&plan.table))))
             }
         }
@@ -177,7 +180,6 @@ impl<'a> Copier<'a> {
                 }
             }
         };
-        const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
         let place = match exported {
             Some(exported) => {
                 session.query(BEGIN).await?;
@@ -260,7 +262,7 @@ async fn current_snapshot(session: &mut Session, held: HeldCommits, publications
 
 /// Takes a lock that keeps the table as it is, and says whether the transaction's snapshot sees its rows: the snapshot's
 /// idea of the files against the current one.
-async fn sees_rows(session: &mut Session, plan: &StreamPlan) -> Result<bool> {
+pub(super) async fn sees_rows(session: &mut Session, plan: &StreamPlan) -> Result<bool> {
     // Not LOCK TABLE, which a role that may read but some of the columns may not.
     session.query(&format!("SELECT FROM {} LIMIT 0", plan.own_rows())).await?;
     let sql = format!(

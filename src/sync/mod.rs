@@ -6,6 +6,7 @@ mod full_table;
 mod incremental;
 mod initial_copy;
 mod log_based;
+mod parallel_copy;
 mod plan;
 mod select;
 mod transaction_snapshot;
@@ -191,7 +192,7 @@ async fn run(
                     none => none.insert(env.tables().session().await?),
                 };
                 if method == ReplicationMethod::FullTable {
-                    full_table::sync(ctx, session, &mut plan).await?;
+                    full_table::sync(ctx, env, session, &mut plan).await?;
                 } else {
                     incremental::sync(ctx, session, &mut plan, env.config.limit()).await?;
                 }

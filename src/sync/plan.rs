@@ -1,5 +1,8 @@
 //! What a stream needs while it is read, compiled once: its columns with their codecs, its schema, its key.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use serde_json::{Map, Value, json};
 
 use crate::catalog::CatalogEntry;
@@ -10,6 +13,7 @@ use crate::singer::JsonBuf;
 use crate::types::{self, Codec, Limit};
 
 /// A stream as it is read in this run.
+#[derive(Clone)]
 pub(crate) struct StreamPlan {
     /// `tap_stream_id`
     pub id: String,
@@ -31,6 +35,7 @@ pub(crate) struct StreamPlan {
 }
 
 /// A selected column.
+#[derive(Clone)]
 pub(crate) struct PlanColumn {
     /// Its name.
     pub name: String,
@@ -41,8 +46,8 @@ pub(crate) struct PlanColumn {
     limit: Limit,
     /// `"name":`, escaped.
     label: Vec<u8>,
-    /// Whether it was reported that it holds bytes that are not UTF-8,
-    reported: bool,
+    /// Whether it was reported that it holds bytes that are not UTF-8, by this or by a clone,
+    reported: Arc<AtomicBool>,
     /// and that values of it were left out.
     told_left_out: bool,
 }
@@ -145,8 +150,13 @@ impl StreamPlan {
     /// What to read the stream's rows from. The log brings a table's own rows, so that a LOG_BASED copy must not take those
     /// of tables that inherit from it; the other methods read what a SELECT reads.
     pub(crate) fn own_rows(&self) -> String {
-        let only = self.method == ReplicationMethod::LogBased && self.table.kind == TableKind::Table;
-        format!("{}{}", if only { "ONLY " } else { "" }, quote::qualified(&self.table.schema, &self.table.name))
+        let only = if self.has_only_own_rows() { "ONLY " } else { "" };
+        format!("{only}{}", quote::qualified(&self.table.schema, &self.table.name))
+    }
+
+    /// Whether rows of the tables below it are none of the stream's.
+    pub(crate) fn has_only_own_rows(&self) -> bool {
+        self.method == ReplicationMethod::LogBased && self.table.kind == TableKind::Table
     }
 
     /// Opens a RECORD message: everything before the first property.
@@ -184,7 +194,7 @@ impl PlanColumn {
             generated: column.generated != Generated::No,
             limit,
             label: label.replace(Vec::new()),
-            reported: false,
+            reported: Arc::default(),
             told_left_out: false,
         }
     }
@@ -212,8 +222,7 @@ impl PlanColumn {
             }
             Some(text) => {
                 let written = self.codec.encode(text, out);
-                if out.take_replaced() && !self.reported {
-                    self.reported = true;
+                if out.take_replaced() && !self.reported.swap(true, Ordering::Relaxed) {
                     tracing::warn!(
                         "column \"{}\" holds bytes that are not UTF-8; they are replaced by U+FFFD",
                         self.name
@@ -226,6 +235,7 @@ impl PlanColumn {
 }
 
 /// What ends every RECORD of a stream: version and time of extraction.
+#[derive(Clone)]
 pub(crate) struct RecordEnd(Vec<u8>);
 
 impl RecordEnd {

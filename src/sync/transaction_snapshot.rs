@@ -11,6 +11,9 @@ use crate::pg::error::query_error;
 use crate::pg::row::Fields as _;
 use crate::pg::wire::Session;
 
+/// Begins a transaction that sees the same all along.
+pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+
 /// How long a transaction that is in the log may stay invisible (a synchronous standby has not confirmed it).
 const VISIBLE_PATIENCE: Duration = Duration::from_secs(60);
 

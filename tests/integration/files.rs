@@ -200,6 +200,7 @@ fn about_tells_settings_and_capabilities() {
         "use_secondary",
         "secondary_host",
         "secondary_port",
+        "copy_parallelism",
         "limit",
         "sslmode",
         "sslrootcert",

@@ -16,6 +16,7 @@ mod incremental;
 mod log_based;
 mod memory;
 mod outages;
+mod parallel;
 mod pipelinewise;
 mod reference;
 mod selection;

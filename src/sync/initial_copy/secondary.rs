@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::pg::Lsn;
 use crate::pg::connect::Server;
 use crate::pg::wire::Session;
-use crate::sync::transaction_snapshot::TransactionSnapshot;
+use crate::sync::transaction_snapshot::{BEGIN, TransactionSnapshot};
 
 /// How long to wait for a secondary to have replayed what a copy needs.
 const REPLAY_PATIENCE: Duration = Duration::from_secs(300);
@@ -47,7 +47,7 @@ impl<'a> Secondary<'a> {
                 return Ok(None);
             }
             if says(1) {
-                session.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+                session.query(BEGIN).await?;
                 if publications.is_empty() {
                     return Ok(Some(session));
                 }
