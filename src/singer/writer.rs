@@ -29,15 +29,17 @@ pub struct MessageWriter {
 impl MessageWriter {
     /// A writer to `sink`, on a thread of its own.
     pub fn new(sink: impl Write + Send + 'static) -> Self {
-        let (chunks, waiting) = mpsc::channel(QUEUE);
+        let (chunks, mut waiting) = mpsc::channel(QUEUE);
         let (give_back, empty) = mpsc::unbounded_channel();
         let (finished, done) = oneshot::channel();
         let failure = Arc::new(Mutex::new(None));
         let report = Arc::clone(&failure);
         std::thread::spawn(move || {
-            if let Err(error) = write_chunks(sink, waiting, give_back) {
+            if let Err(error) = write_chunks(sink, &mut waiting, give_back) {
                 *report.lock().unwrap_or_else(|e| e.into_inner()) = Some(error);
             }
+            // Not before: who finds nobody waiting asks why.
+            drop(waiting);
             // The receiver is gone only if the run is.
             let _ = finished.send(());
         });
@@ -104,7 +106,7 @@ impl MessageWriter {
 
 fn write_chunks(
     mut sink: impl Write,
-    mut waiting: mpsc::Receiver<Vec<u8>>,
+    waiting: &mut mpsc::Receiver<Vec<u8>>,
     give_back: mpsc::UnboundedSender<Vec<u8>>,
 ) -> io::Result<()> {
     while let Some(chunk) = waiting.blocking_recv() {
