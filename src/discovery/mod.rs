@@ -60,13 +60,16 @@ pub async fn discover(client: &Client, scope: Scope<'_>) -> Result<Vec<Table>> {
 }
 
 async fn relations(client: &Client, scope: Scope<'_>) -> Result<Vec<Row>> {
+    // Materialized views it does not know.
+    const SHOWN: &str = "(c.relkind = 'm' OR (n.nspname, c.relname) IN \
+                         (SELECT t.table_schema::name, t.table_name::name FROM information_schema.tables t))";
     let query = async |condition: &str, parameters: &[&(dyn ToSql + Sync)]| {
         let sql = include_str!("relations.sql").replace("{scope}", condition);
         client.query(&sql, parameters).await.map_err(|e| query_error("cannot list the tables", e))
     };
     match scope {
-        Scope::All(None) => query("true", &[]).await,
-        Scope::All(Some(schemas)) => query("n.nspname::text = ANY ($1)", &[&schemas]).await,
+        Scope::All(None) => query(SHOWN, &[]).await,
+        Scope::All(Some(schemas)) => query(&format!("n.nspname::text = ANY ($1) AND {SHOWN}"), &[&schemas]).await,
         Scope::Tables(tables) => {
             let (schemas, names): (Vec<_>, Vec<_>) =
                 tables.iter().map(|(schema, name)| (schema.as_str(), name.as_str())).unzip();

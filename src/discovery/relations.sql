@@ -1,6 +1,7 @@
 -- Tables and views that the role can read, one row each: of those that information_schema.tables shows it, which it owns or has
 -- some privilege on, the ones of which it can select a column; and materialized views, which information_schema does not know.
--- From pg_catalog, because that view looks at every table of the database to give one. {scope}: a condition on n and c.
+-- {scope}: a condition on n and c. Where it names tables, information_schema is not asked: it looks at every table of the
+-- database to give one, and shows all that have a column to select.
 SELECT c.oid,
        n.nspname::text,
        c.relname::text,
