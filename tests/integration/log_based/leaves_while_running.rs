@@ -47,6 +47,16 @@ fn sources(plugin: &str, sql: &str, streams: &[&str]) -> Vec<Source> {
     ways.iter().map(source).collect()
 }
 
+/// Of tables that are attached and detached after their changes were seen. Before 15 a walsender that is told of roots goes on
+/// with a table as it was at first.
+fn moving(plugin: &str, sql: &str) -> Vec<Source> {
+    let mut sources = sources(plugin, sql, &["event"]);
+    if release() < 15 {
+        sources.truncate(1);
+    }
+    sources
+}
+
 fn ids(output: &Output) -> Vec<i64> {
     numbers(output, "event", "id")
 }
@@ -55,7 +65,7 @@ fn leaves_attached_and_detached_while_the_tap_reads(plugin: &str) {
     if !needs(11, "a default partition") {
         return;
     }
-    for source in sources(plugin, &root(), &["event"]) {
+    for source in moving(plugin, &root()) {
         let first = source.tap().run();
         let output = follow(&source, "event", first.last_state(), |running| {
             running.after("insert into event values (3, 3, 'c', 3);", 3);
@@ -99,7 +109,7 @@ fn leaves_attached_and_detached_while_the_tap_reads(plugin: &str) {
 /// Where the publication names the root, the server knows of each change whether it was the root's.
 #[test]
 fn a_leaf_that_is_detached_before_its_changes_are_read() {
-    if !needs(13, "publish_via_partition_root") {
+    if !needs(15, "a walsender that notices what was detached") {
         return;
     }
     let db = TestDb::on(&Cluster::shared(), "log_detached");
@@ -123,7 +133,7 @@ fn a_table_whose_rows_were_seen_becomes_a_leaf(plugin: &str) {
         "{} create table later (like event_1 including all); create table other (id integer primary key);",
         root()
     );
-    for source in sources(plugin, &sql, &["event"]) {
+    for source in moving(plugin, &sql) {
         let state = source.copied();
         let output = follow(&source, "event", &state, |running| {
             running.after("insert into later values (50, 250); insert into event values (3, 3);", 3);
