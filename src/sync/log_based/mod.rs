@@ -235,7 +235,13 @@ async fn publications(
             ))
             .hint("select the root instead"));
         }
-        if !publications.covers(client, &plan.table).await? {
+        let mut covered = publications.covers(client, &plan.table).await?;
+        if !covered && plan.table.kind == TableKind::Partitioned {
+            // A leaf may have been made since the publications were read.
+            publications = Publications::read(client, name).await?;
+            covered = publications.covers(client, &plan.table).await?;
+        }
+        if !covered {
             missing.push(plan);
         }
     }
