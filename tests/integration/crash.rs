@@ -19,6 +19,7 @@ use crate::harness::messages::Record;
 use crate::harness::tap::{gather, wait};
 use crate::harness::target::{Target, row_text};
 use crate::harness::{Catalog, Cluster, Message, Tap, TestDb, check_protocol, plugins};
+use crate::log_based::wait_until;
 use writer::{DROP_ORIGIN, HUGE_TRANSACTION, Random, TABLES, Writer};
 
 #[test]
@@ -184,6 +185,8 @@ impl Life {
         let sql = "select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_type = 'physical';";
         self.db.psql(sql);
         if !spare && self.confirmed_flush().is_some() {
+            // The server may not have noticed yet that a run was killed.
+            wait_until(&self.db, "not exists (select from pg_replication_slots where temporary)");
             self.db.psql("select pg_create_physical_replication_slot('taken_' || i) from generate_series(1, 2) i;");
         }
     }
