@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::process::Child;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -36,6 +36,7 @@ struct Sum {
 #[track_caller]
 fn run(what: &str, tap: &Tap) -> Sum {
     let mut child = tap.command().spawn().expect("run the tap");
+    let watch = watch(child.id());
     let stderr = gather(child.stderr.take().expect("a piped stderr"));
     let mut stdout = BufReader::new(child.stdout.take().expect("a piped stdout"));
     let mut sum = Sum { records: 0, bytes: 0, state: Value::Null, peak: 0 };
@@ -48,12 +49,10 @@ fn run(what: &str, tap: &Tap) -> Sum {
             sum.state = message["value"].clone();
         }
         sum.bytes += line.len() as u64;
-        // The peak never falls, and is gone with the process.
-        if sum.records.is_multiple_of(1000) {
-            sum.peak = sum.peak.max(peak(&child).unwrap_or(0));
-        }
         line.clear();
     }
+    // It ends with the process, which is not waited for yet: its id is its own.
+    sum.peak = watch.join().expect("the thread that watches the tap");
     let status = child.wait().expect("wait for the tap");
     let stderr = stderr.join().expect("the thread that reads stderr");
     assert!(status.success(), "{what}: {status}; stderr:\n{stderr}");
@@ -63,9 +62,21 @@ fn run(what: &str, tap: &Tap) -> Sum {
     sum
 }
 
+/// Looks at a process until it ends: the peak never falls, and is gone with it.
+fn watch(id: u32) -> JoinHandle<u64> {
+    thread::spawn(move || {
+        let mut last = 0;
+        while let Some(peak) = peak(id) {
+            last = peak;
+            thread::sleep(Duration::from_millis(5));
+        }
+        last
+    })
+}
+
 /// `VmHWM` of a process, in bytes.
-fn peak(child: &Child) -> Option<u64> {
-    let status = fs::read_to_string(format!("/proc/{}/status", child.id())).ok()?;
+fn peak(id: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
     let kilobytes = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.trim().strip_suffix("kB")?;
     Some(kilobytes.trim().parse::<u64>().ok()? * 1024)
 }
