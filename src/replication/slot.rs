@@ -234,8 +234,7 @@ impl ExportedSnapshot {
 
 /// Whether the server is a standby.
 pub async fn is_standby(session: &mut Session) -> Result<bool> {
-    let rows = session.query("SELECT pg_catalog.pg_is_in_recovery()").await?;
-    Ok(rows.first().and_then(|row| row.first()?.as_deref()) == Some("t"))
+    session.query_bool("SELECT pg_catalog.pg_is_in_recovery()").await
 }
 
 /// Whether a slot could not be made for want of a free slot or sender, or because writers did not finish in time: a

@@ -185,8 +185,7 @@ struct Times {
 impl Times {
     async fn of(session: &mut Session, plugin: &str) -> Result<Times> {
         let sql = "SELECT setting FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout'";
-        let rows = session.query(sql).await?;
-        let millis = rows.first().and_then(|row| row.first()?.as_deref()?.parse().ok()).unwrap_or(0);
+        let millis = session.query_value(sql).await?.and_then(|millis| millis.parse().ok()).unwrap_or(0);
         Ok(Times::new(millis, session.server_version(), plugin))
     }
 

@@ -8,7 +8,6 @@ mod held_commits;
 mod membership;
 mod secondary;
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -20,13 +19,13 @@ use secondary::Secondary;
 use super::context::Context;
 use super::copy::{TableSource, copy_table};
 use super::plan::StreamPlan;
+use super::present_columns::PresentColumns;
 use super::transaction_snapshot::{BEGIN, CopySnapshot, TransactionSnapshot};
 use super::{Env, next_version, version_now};
 use crate::discovery::{Scope, discover};
 use crate::error::{Error, Result};
 use crate::pg::Lsn;
 use crate::pg::quote;
-use crate::pg::table::{Column, Table};
 use crate::pg::wire::Session;
 use crate::replication::slot::{ExportedSnapshot, Lifetime, is_no_slot_now, is_standby};
 use crate::state::Copy;
@@ -137,7 +136,8 @@ impl<'a> Copier<'a> {
         for _ in 0..REWRITES {
             let (_, session) = self.snapshot().await?;
             if sees_rows(session, plan).await? {
-                if !has_columns(session, &plan.table).await? {
+                let present = PresentColumns::read(session, plan.table.oid).await?;
+                if !plan.table.columns.iter().all(|column| present.has(column)) {
                     refresh(self.env, plan).await?;
                 }
                 return self.snapshot().await;
@@ -214,21 +214,6 @@ impl<'a> Copier<'a> {
     }
 }
 
-/// Whether the columns that a table is known to have are still there, and of the same types.
-async fn has_columns(session: &mut Session, table: &Table) -> Result<bool> {
-    let sql = format!(
-        "SELECT attname, atttypid, atttypmod FROM pg_catalog.pg_attribute \
-         WHERE attrelid = {} AND attnum > 0 AND NOT attisdropped",
-        table.oid
-    );
-    let rows: HashSet<Vec<Option<String>>> = session.query(&sql).await?.into_iter().collect();
-    let is_there = |column: &Column| {
-        let (name, ty, typmod) = (column.name.clone(), column.ty.oid.to_string(), column.typmod.to_string());
-        rows.contains(&vec![Some(name), Some(ty), Some(typmod)])
-    };
-    Ok(table.columns.iter().all(is_there))
-}
-
 /// Describes a table again that was altered since it was discovered.
 async fn refresh(env: &Env, plan: &mut StreamPlan) -> Result<()> {
     let client = env.primary.connect().await?;
@@ -249,9 +234,10 @@ async fn refresh(env: &Env, plan: &mut StreamPlan) -> Result<()> {
 async fn current_snapshot(session: &mut Session, held: HeldCommits, publications: &[String]) -> Result<Place> {
     let snapshot = TransactionSnapshot::read(session).await?;
     // The position is read after the snapshot, in which everything visible was committed before it.
-    let rows = session.query("SELECT pg_catalog.pg_current_wal_insert_lsn()").await?;
-    let until = rows.first().and_then(|row| row.first()?.as_deref()?.parse().ok());
-    let until = until.ok_or_else(|| Error::run("the server does not say where its WAL ends"))?;
+    let until = session.query_value("SELECT pg_catalog.pg_current_wal_insert_lsn()").await?;
+    let until = until
+        .and_then(|lsn| lsn.parse().ok())
+        .ok_or_else(|| Error::run("the server does not say where its WAL ends"))?;
     if !publications.is_empty() && !Membership::read(session, publications, &snapshot).await?.settled {
         return Err(Error::transient("a transaction that is still writing is older than a change of a publication").hint(
             "run again when it has ended; or free a replication slot (max_replication_slots), for which the server waits itself",
@@ -273,6 +259,5 @@ pub(super) async fn sees_rows(session: &mut Session, plan: &StreamPlan) -> Resul
          AND c.relfilenode IS DISTINCT FROM pg_catalog.pg_relation_filenode(c.oid))",
         oid = plan.table.oid
     );
-    let rows = session.query(&sql).await?;
-    Ok(rows.first().and_then(|row| row.first()?.as_deref()) == Some("t"))
+    session.query_bool(&sql).await
 }

@@ -8,6 +8,7 @@ mod initial_copy;
 mod log_based;
 mod parallel_copy;
 mod plan;
+mod present_columns;
 mod select;
 mod transaction_snapshot;
 

@@ -98,8 +98,7 @@ async fn copy_snapshot(
 }
 
 async fn export_snapshot(session: &mut Session) -> Result<String> {
-    let rows = session.query("SELECT pg_catalog.pg_export_snapshot()").await?;
-    let name = rows.into_iter().next().and_then(|row| row.into_iter().next()?);
+    let name = session.query_value("SELECT pg_catalog.pg_export_snapshot()").await?;
     name.ok_or_else(|| Error::run("the server does not name the snapshot that it exported"))
 }
 

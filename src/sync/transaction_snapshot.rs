@@ -29,20 +29,17 @@ impl TransactionSnapshot {
     /// What is visible to the session's transaction, or now where it has none.
     pub(super) async fn read(session: &mut Session) -> Result<Self> {
         let sql = format!("SELECT {}", session.server_version().current_snapshot());
-        let rows = session.query(&sql).await?;
-        let text = rows.first().and_then(|row| row.first()?.as_deref());
-        text.and_then(TransactionSnapshot::parse).ok_or_else(|| Error::run("the server's snapshot can't be read"))
+        TransactionSnapshot::parsed(session.query_value(&sql).await?.as_deref())
     }
 
     /// A snapshot that sees these transactions, which are in the log: one can be there and not visible yet, and what is
     /// read before would be older than the log.
     pub(super) async fn seeing(client: &Client, transactions: impl Iterator<Item = u32> + Clone) -> Result<Self> {
         let give_up = Instant::now() + VISIBLE_PATIENCE;
+        let sql = format!("SELECT {}::text", client.server_version().current_snapshot());
         loop {
-            let sql = "SELECT pg_catalog.txid_current_snapshot()::text";
-            let row = client.query_one(sql, &[]).await.map_err(|e| query_error("cannot read the snapshot", e))?;
-            let snapshot = TransactionSnapshot::parse(row.field(0)?)
-                .ok_or_else(|| Error::run("the server's snapshot can't be read"))?;
+            let row = client.query_one(&sql, &[]).await.map_err(|e| query_error("cannot read the snapshot", e))?;
+            let snapshot = TransactionSnapshot::parsed(row.field(0)?)?;
             if transactions.clone().all(|xid| snapshot.sees(xid)) {
                 return Ok(snapshot);
             }
@@ -52,6 +49,10 @@ impl TransactionSnapshot {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    fn parsed(text: Option<&str>) -> Result<Self> {
+        text.and_then(TransactionSnapshot::parse).ok_or_else(|| Error::run("the server's snapshot can't be read"))
     }
 
     /// From `xmin:xmax:xid,xid,…`.

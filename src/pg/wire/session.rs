@@ -94,6 +94,16 @@ impl Session {
         }
     }
 
+    /// As [`query`](Self::query), for the first value of the first row; `None` where it is NULL or not there.
+    pub async fn query_value(&mut self, sql: &str) -> Result<Option<String>> {
+        Ok(self.query(sql).await?.into_iter().next().and_then(|row| row.into_iter().next()?))
+    }
+
+    /// Whether the first value of the first row is true.
+    pub async fn query_bool(&mut self, sql: &str) -> Result<bool> {
+        Ok(self.query_value(sql).await?.as_deref() == Some("t"))
+    }
+
     /// Runs a `COPY … TO STDOUT`.
     pub async fn copy_out(&mut self, sql: &str) -> Result<CopyOut<'_>> {
         self.send_query(sql).await?;

@@ -335,10 +335,7 @@ impl<'a> Phase<'a> {
 
     async fn fill_holes(&mut self, ctx: &mut Context) -> Result<()> {
         let applier = &mut self.applier;
-        if applier.toast.is_pending() {
-            applier.toast.fill(applier.env, applier.client, &mut applier.streams, ctx).await?;
-        }
-        Ok(())
+        applier.toast.fill(applier.env, applier.client, &mut applier.streams, ctx).await
     }
 }
 

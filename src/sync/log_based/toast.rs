@@ -20,6 +20,7 @@ use crate::singer::JsonBuf;
 use crate::sync::Env;
 use crate::sync::context::Context;
 use crate::sync::plan::StreamPlan;
+use crate::sync::present_columns::PresentColumns;
 use crate::sync::transaction_snapshot::TransactionSnapshot;
 
 /// At most so many rows wait for their values, and are read in one query,
@@ -154,7 +155,8 @@ async fn fetch(
     while let Some(rows) = pieces.pop() {
         let mut looked_up = look_up(session, plan, &columns, rows, found).await;
         if looked_up.as_ref().is_err_and(|error| sqlstate(error) == Some(UNDEFINED_COLUMN)) {
-            columns = still_there(session, plan, columns).await?;
+            let present = PresentColumns::read(session, plan.table.oid).await?;
+            columns.retain(|column| present.has_name(&plan.columns[*column].name));
             looked_up = look_up(session, plan, &columns, rows, found).await;
         }
         match looked_up {
@@ -188,16 +190,6 @@ fn is_of_the_past(error: &Error) -> bool {
 
 fn is_data_exception(code: &str) -> bool {
     code.starts_with("22")
-}
-
-/// Those of the columns that the table has still.
-async fn still_there(session: &mut Session, plan: &StreamPlan, columns: Vec<usize>) -> Result<Vec<usize>> {
-    let sql = format!(
-        "SELECT attname FROM pg_catalog.pg_attribute WHERE attrelid = {} AND attnum > 0 AND NOT attisdropped",
-        plan.table.oid
-    );
-    let names: HashSet<String> = session.query(&sql).await?.into_iter().flatten().flatten().collect();
-    Ok(columns.into_iter().filter(|column| names.contains(&plan.columns[*column].name)).collect())
 }
 
 /// The SELECT of the rows with these keys: for each the number of its key, then these columns. Keys are compared by their
@@ -279,14 +271,9 @@ async fn look_up(
 /// Values that the plan's columns can't hold: the table may have been altered since it was described, though the log is not
 /// there yet.
 async fn check_types(session: &mut Session, plan: &StreamPlan, columns: &[usize]) -> Result<()> {
-    let sql = format!(
-        "SELECT attname, atttypid, atttypmod FROM pg_catalog.pg_attribute WHERE attrelid = {} AND NOT attisdropped",
-        plan.table.oid
-    );
-    let now: HashSet<Vec<Option<String>>> = session.query(&sql).await?.into_iter().collect();
+    let present = PresentColumns::read(session, plan.table.oid).await?;
     for column in columns.iter().filter_map(|column| plan.table.column(&plan.columns[*column].name)) {
-        let known = [column.name.clone(), column.ty.oid.to_string(), column.typmod.to_string()];
-        if !now.contains(known.map(Some).as_slice()) {
+        if !present.has(column) {
             return Err(Error::transient(format!(
                 "{}: the type of \"{}\" changed during the run",
                 plan.id, column.name

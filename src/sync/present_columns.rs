@@ -1,0 +1,36 @@
+//! The columns that a table has now, to be held against what it was described with.
+
+use std::collections::HashMap;
+
+use crate::error::Result;
+use crate::pg::table::Column;
+use crate::pg::wire::Session;
+
+/// Columns by name, each with its type.
+pub(super) struct PresentColumns(HashMap<String, (u32, i32)>);
+
+impl PresentColumns {
+    /// Those of the table with this oid that the session's transaction sees.
+    pub(super) async fn read(session: &mut Session, table: u32) -> Result<Self> {
+        let sql = format!(
+            "SELECT attname, atttypid, atttypmod FROM pg_catalog.pg_attribute \
+             WHERE attrelid = {table} AND attnum > 0 AND NOT attisdropped"
+        );
+        let rows = session.query(&sql).await?.into_iter();
+        let column = |row: Vec<Option<String>>| {
+            let mut values = row.into_iter().flatten();
+            Some((values.next()?, (values.next()?.parse().ok()?, values.next()?.parse().ok()?)))
+        };
+        Ok(PresentColumns(rows.filter_map(column).collect()))
+    }
+
+    /// Whether there is a column of this name.
+    pub(super) fn has_name(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
+    /// Whether a column is there, and of the type that it was.
+    pub(super) fn has(&self, column: &Column) -> bool {
+        self.0.get(&column.name) == Some(&(column.ty.oid, column.typmod))
+    }
+}
