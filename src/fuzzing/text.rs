@@ -6,21 +6,6 @@ use crate::pg::copy::{Field, fields, unescape};
 use crate::singer::JsonBuf;
 use crate::types::{ArrayCodec, Codec};
 
-const CODECS: [Codec; 12] = [
-    Codec::Text,
-    Codec::Bytea,
-    Codec::Boolean,
-    Codec::Integer,
-    Codec::Number,
-    Codec::Json,
-    Codec::Hstore,
-    Codec::Date,
-    Codec::Timestamp,
-    Codec::Timestamptz,
-    Codec::Time,
-    Codec::Timetz,
-];
-
 /// A byte that chooses the codec of the first field (the next ones follow in turn), then a row of `COPY … TO STDOUT`.
 /// It has a field for each tab, and its record is one line that any JSON parser takes.
 pub fn copy_text(data: &[u8]) {
@@ -33,7 +18,7 @@ pub fn copy_text(data: &[u8]) {
         if index > 0 {
             out.byte(b',');
         }
-        let codec = &CODECS[(usize::from(first) + index) % CODECS.len()];
+        let codec = &Codec::SCALARS[(usize::from(first) + index) % Codec::SCALARS.len()];
         let text = match field {
             Field::Null => None,
             Field::Plain(text) => Some(text),
@@ -55,7 +40,7 @@ pub fn copy_text(data: &[u8]) {
 pub fn array_text(data: &[u8]) {
     let [codec, delimiter, text @ ..] = data else { return };
     let of = |element: &Codec| Codec::Array(Box::new(ArrayCodec { element: element.clone(), delimiter: *delimiter }));
-    let codec = of(&CODECS[usize::from(*codec) % CODECS.len()]);
+    let codec = of(&Codec::SCALARS[usize::from(*codec) % Codec::SCALARS.len()]);
     parsed(&encoded(&codec, text));
     codec.is_fallback(text);
 

@@ -48,6 +48,25 @@ pub struct ArrayCodec {
 }
 
 impl Codec {
+    /// Those that are no array, for tests of them all.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) const SCALARS: [Codec; 14] = [
+        Codec::Text,
+        Codec::Bytea,
+        Codec::Boolean,
+        Codec::Integer,
+        Codec::Number,
+        Codec::Json,
+        Codec::Hstore,
+        Codec::Date,
+        Codec::Timestamp,
+        Codec::Timestamptz,
+        Codec::Time,
+        Codec::Timetz,
+        Codec::Float4,
+        Codec::Float8,
+    ];
+
     /// Appends the value as exactly one JSON value on one line, whatever the bytes are. False if it is no text of the
     /// type's: it, or the element concerned, is then a string.
     pub fn encode(&self, text: &[u8], out: &mut JsonBuf) -> bool {
@@ -147,23 +166,6 @@ pub(super) mod tests {
     pub(in crate::types) fn array_of(element: Codec) -> Codec {
         Codec::Array(Box::new(ArrayCodec { element, delimiter: b',' }))
     }
-
-    const SCALARS: [Codec; 14] = [
-        Codec::Text,
-        Codec::Bytea,
-        Codec::Boolean,
-        Codec::Integer,
-        Codec::Number,
-        Codec::Float4,
-        Codec::Float8,
-        Codec::Json,
-        Codec::Hstore,
-        Codec::Date,
-        Codec::Timestamp,
-        Codec::Timestamptz,
-        Codec::Time,
-        Codec::Timetz,
-    ];
 
     #[test]
     fn texts() {
@@ -268,7 +270,7 @@ pub(super) mod tests {
 
         #[test]
         fn any_bytes_make_one_json_value(text in near_misses()) {
-            for codec in SCALARS {
+            for codec in Codec::SCALARS {
                 assert_one_value(&codec, &text)?;
                 assert_one_value(&array_of(codec.clone()), &text)?;
                 assert_one_value(&array_of(array_of(codec)), &text)?;
