@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use crate::harness::messages::Record;
 use crate::harness::tap::{gather, wait};
-use crate::harness::target::{Target, row_text};
+use crate::harness::target::{Target, source_rows};
 use crate::harness::{Catalog, Cluster, Message, Tap, TestDb, check_protocol, plugins};
 use crate::log_based::wait_until;
 use writer::{DROP_ORIGIN, HUGE_TRANSACTION, Random, TABLES, Writer};
@@ -272,12 +272,7 @@ impl Life {
     fn assert_equal(&self) {
         for id in STREAMS {
             let table = id.trim_start_matches("public-");
-            let rows = self.db.query(&format!("select to_jsonb(t) from {table} t"));
-            let text = |row: &Vec<Option<String>>| {
-                row_text(&serde_json::from_str(row[0].as_deref().expect("a row")).expect("an object"))
-            };
-            let mut expected: Vec<String> = rows.iter().map(text).collect();
-            expected.sort_unstable();
+            let expected = source_rows(&self.db, table);
             let found = self.target.rows(id);
             assert!(expected.len() > 100, "too few rows of {table} to tell anything");
             if found != expected {

@@ -10,11 +10,11 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use rustix::process::Signal;
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
 use crate::crash::writer::Random;
 use crate::crash::{Told, setting};
-use crate::harness::target::{Target, row_text};
+use crate::harness::target::{Target, source_rows};
 use crate::harness::{Cluster, Message, Tap, TestDb, check_protocol, needs, plugins, release};
 use crate::log_based::assert_fits;
 use writer::{BASE, TABLES, Writer};
@@ -106,12 +106,7 @@ fn alterations(plugin: &'static str) {
 /// The rows of a table, in the model's spelling.
 #[track_caller]
 fn held(db: &TestDb, table: &str) -> Vec<String> {
-    let rows = db.query(&format!("select to_jsonb(t) from {table} t"));
-    let row = |row: &Vec<Option<String>>| -> Map<String, Value> {
-        serde_json::from_str(row[0].as_deref().expect("a row")).expect("an object")
-    };
-    let mut rows: Vec<String> = rows.iter().map(|columns| row_text(&row(columns))).collect();
+    let rows = source_rows(db, table);
     assert!(rows.iter().all(|row| BASE.iter().all(|column| row.contains(column))), "{rows:?}");
-    rows.sort_unstable();
     rows
 }

@@ -3,13 +3,12 @@
 //!
 //! Each test prints the peak that it saw: `cargo test memory -- --nocapture`.
 
-use std::fs;
 use std::io::{BufRead, BufReader};
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::harness::peak::watch;
 use crate::harness::tap::gather;
 use crate::harness::{Catalog, Cluster, Tap, TestDb, plugins};
 
@@ -36,7 +35,7 @@ struct Sum {
 #[track_caller]
 fn run(what: &str, tap: &Tap) -> Sum {
     let mut child = tap.command().spawn().expect("run the tap");
-    let watch = watch(child.id());
+    let peak = watch(&child);
     let stderr = gather(child.stderr.take().expect("a piped stderr"));
     let mut stdout = BufReader::new(child.stdout.take().expect("a piped stdout"));
     let mut sum = Sum { records: 0, bytes: 0, state: Value::Null, peak: 0 };
@@ -52,7 +51,7 @@ fn run(what: &str, tap: &Tap) -> Sum {
         line.clear();
     }
     // It ends with the process, which is not waited for yet: its id is its own.
-    sum.peak = watch.join().expect("the thread that watches the tap");
+    sum.peak = peak.join().expect("the thread that watches the tap");
     let status = child.wait().expect("wait for the tap");
     let stderr = stderr.join().expect("the thread that reads stderr");
     assert!(status.success(), "{what}: {status}; stderr:\n{stderr}");
@@ -60,25 +59,6 @@ fn run(what: &str, tap: &Tap) -> Sum {
     let (peak, megabytes) = (sum.peak / MB, sum.bytes / MB);
     tell(&format!("{what}: {} records, {megabytes} MB, peak of {peak} MB", sum.records));
     sum
-}
-
-/// Looks at a process until it ends: the peak never falls, and is gone with it.
-fn watch(id: u32) -> JoinHandle<u64> {
-    thread::spawn(move || {
-        let mut last = 0;
-        while let Some(peak) = peak(id) {
-            last = peak;
-            thread::sleep(Duration::from_millis(5));
-        }
-        last
-    })
-}
-
-/// `VmHWM` of a process, in bytes.
-fn peak(id: u32) -> Option<u64> {
-    let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
-    let kilobytes = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.trim().strip_suffix("kB")?;
-    Some(kilobytes.trim().parse::<u64>().ok()? * 1024)
 }
 
 #[expect(clippy::print_stderr, reason = "the number itself is of interest, with --nocapture")]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::harness::target::{Target, row_text};
+use crate::harness::target::{Target, row_text, source_rows};
 use crate::harness::{Catalog, Cluster, Message, Output, Running, Stalled, Tap, TestDb, needs, release};
 use crate::log_based::{Source, wait_until, with_both_plugins};
 
@@ -169,11 +169,7 @@ fn tables_that_inherit() {
 /// The target holds what the table does.
 #[track_caller]
 fn assert_converged(target: &Target, db: &TestDb) {
-    let text = |row: &Vec<Option<String>>| {
-        row_text(&serde_json::from_str(row[0].as_deref().expect("a row")).expect("an object"))
-    };
-    let mut expected: Vec<String> = db.query("select to_jsonb(t) from item t").iter().map(text).collect();
-    expected.sort_unstable();
+    let expected = source_rows(db, "item");
     let found = target.rows("public-item");
     let differing = found.iter().zip(&expected).find(|(a, b)| a != b);
     assert!(

@@ -7,6 +7,7 @@ pub(crate) mod compare;
 pub(crate) mod database;
 pub(crate) mod decimal;
 pub(crate) mod messages;
+pub(crate) mod peak;
 pub(crate) mod release;
 pub(crate) mod running;
 pub(crate) mod tap;

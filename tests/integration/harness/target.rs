@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::compare::canonical;
+use super::database::TestDb;
 use super::messages::Message;
 
 type Row = Map<String, Value>;
@@ -81,6 +82,18 @@ impl Table {
             self.rows.insert(key, (version, record.clone()));
         }
     }
+}
+
+/// The rows of a table as [`Target::rows`] has them of its stream.
+#[track_caller]
+pub(crate) fn source_rows(db: &TestDb, table: &str) -> Vec<String> {
+    let rows = db.query(&format!("select to_jsonb(t) from {table} t"));
+    let text = |row: &Vec<Option<String>>| {
+        row_text(&serde_json::from_str(row[0].as_deref().expect("a row")).expect("an object"))
+    };
+    let mut rows: Vec<String> = rows.iter().map(text).collect();
+    rows.sort_unstable();
+    rows
 }
 
 /// A row in one spelling, without the tap's own columns and without NULLs.

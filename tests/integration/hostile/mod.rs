@@ -7,11 +7,8 @@ mod relay;
 mod servers;
 mod values;
 
-use std::process::ExitStatus;
-use std::thread;
-use std::time::{Duration, Instant};
-
-use crate::harness::tap::{gather, tail};
+use crate::harness::peak::watch;
+use crate::harness::tap::{gather, tail, wait};
 use crate::harness::{Message, Output, Tap};
 
 /// Whatever is done to it, a run ends by itself, with a code of its own and without a panic, and stdout holds whole
@@ -36,33 +33,15 @@ fn failed(output: Output) -> Output {
 #[track_caller]
 fn measured(tap: &Tap) -> (Output, u64) {
     let mut child = tap.command().spawn().expect("run the tap");
+    let peak = watch(&child);
     let stdout = gather(child.stdout.take().expect("a piped stdout"));
     let stderr = gather(child.stderr.take().expect("a piped stderr"));
-    let path = format!("/proc/{}/status", child.id());
-    let deadline = Instant::now() + tap.time_limit();
-    let mut peak = 0;
-    let status: Option<ExitStatus> = loop {
-        // The peak never falls, so that the last look before the end is good.
-        peak = high_water_mark(&path).unwrap_or(peak);
-        match child.try_wait().expect("wait for the tap") {
-            Some(status) => break Some(status),
-            None if Instant::now() >= deadline => {
-                child.kill().expect("kill the tap");
-                child.wait().expect("wait for the killed tap");
-                break None;
-            }
-            None => thread::sleep(Duration::from_millis(2)),
-        }
-    };
+    let status = wait(&mut child, tap.time_limit());
+    let peak = peak.join().expect("the thread that watches the tap");
     let stdout = stdout.join().expect("the thread that reads stdout");
     let stderr = stderr.join().expect("the thread that reads stderr");
     let status = status.unwrap_or_else(|| panic!("the tap did not end; stderr:\n{stderr}"));
-    (Output { messages: Vec::new(), stdout, stderr, status }, peak)
-}
-
-fn high_water_mark(path: &str) -> Option<u64> {
-    let status = std::fs::read_to_string(path).ok()?;
-    status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.trim().strip_suffix("kB")?.trim().parse().ok()
+    (Output { messages: Vec::new(), stdout, stderr, status }, peak / 1024)
 }
 
 /// The values of a column among the records of a stream.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use super::model::{assert_activated_last, assert_converged, killed_after, take_spare_slots, version};
+use super::model::{STREAMS, assert_activated_last, assert_converged, killed_after, tables, take_spare_slots, version};
 use super::{Source, lsn, wait_until, with_both_plugins};
 use crate::harness::target::Target;
 use crate::harness::{Cluster, Message, Tap};
@@ -18,13 +18,6 @@ with_both_plugins!(
     a_signal_in_a_copy_leaves_a_valid_state,
     a_run_out_of_time_after_a_copy,
 );
-
-/// Lines that fill a pipe, so that a run is where its reader is.
-const TABLES: &str = "create table keyed (id integer primary key, filler text);
-    insert into keyed select i, repeat('x', 40000) from generate_series(1, 3) i;
-    create table plain (id integer, filler text); alter table plain replica identity full;
-    insert into plain select i, repeat('y', 40000) from generate_series(1, 3) i;";
-const STREAMS: [&str; 2] = ["keyed", "plain"];
 
 struct Life {
     source: Source,
@@ -38,7 +31,7 @@ impl Life {
     fn new(plugin: &str) -> Life {
         // Of its own: slots are taken away.
         let cluster = Cluster::start("max_replication_slots = 4");
-        Life { source: Source::on(&cluster, plugin, TABLES, &STREAMS), _cluster: cluster, id: 100 }
+        Life { source: Source::on(&cluster, plugin, &tables(3), &STREAMS), _cluster: cluster, id: 100 }
     }
 
     /// Changes after which each table has as many rows as before.
@@ -132,7 +125,7 @@ fn a_repeated_copy_killed_at_any_line(plugin: &'static str) {
 
 /// SIGTERM in the middle of a copy.
 fn a_signal_in_a_copy_leaves_a_valid_state(plugin: &str) {
-    let source = Source::new(plugin, TABLES, &STREAMS);
+    let source = Source::new(plugin, &tables(3), &STREAMS);
     for table in STREAMS {
         let mut running = source.tap().spawn();
         running.wait_for(Duration::from_secs(40), |m| m.as_record().is_some_and(|r| r.stream.ends_with(table)));

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 
-use crate::harness::target::{Target, row_text};
+use crate::harness::target::{Target, source_rows};
 use crate::harness::{Catalog, Cluster, Message, Output, Running, Tap, TestDb, check_protocol};
 
 mod acknowledge;
@@ -204,10 +204,7 @@ fn assert_holds(db: &TestDb, table: &str, runs: &[&Vec<Message>]) {
     runs.iter().for_each(|messages| target.apply(messages));
     // Timestamps without a time zone have none in to_jsonb.
     let row = |text: &str| text.replace("00Z\"", "00\"");
-    let text = |rows: &Vec<Option<String>>| {
-        row(&row_text(&serde_json::from_str(rows[0].as_deref().expect("a row")).expect("an object")))
-    };
-    let mut expected: Vec<String> = db.query(&format!("select to_jsonb(t) from {table} t")).iter().map(text).collect();
+    let mut expected: Vec<String> = source_rows(db, table).iter().map(|text| row(text)).collect();
     let mut found: Vec<String> = target.rows(&format!("public-{table}")).iter().map(|text| row(text)).collect();
     expected.sort_unstable();
     found.sort_unstable();

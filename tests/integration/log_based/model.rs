@@ -4,19 +4,26 @@ use std::io::{BufRead, BufReader};
 
 use serde_json::Value;
 
-use crate::harness::target::{Target, row_text};
+use crate::harness::target::{Target, source_rows};
 use crate::harness::{Message, Tap, TestDb, check_protocol};
+
+/// A table with a key and one without, of so many rows. Their lines fill a pipe, so that a run that is killed is where its
+/// reader is.
+pub(super) fn tables(rows: u32) -> String {
+    format!(
+        "create table keyed (id integer primary key, filler text);
+         insert into keyed select i, repeat('x', 40000) from generate_series(1, {rows}) i;
+         create table plain (id integer, filler text); alter table plain replica identity full;
+         insert into plain select i, repeat('y', 40000) from generate_series(1, {rows}) i;"
+    )
+}
+pub(super) const STREAMS: [&str; 2] = ["keyed", "plain"];
 
 /// The target holds what the source holds: no row is missing, none is there twice, none that the source has deleted.
 #[track_caller]
 pub(super) fn assert_converged(target: &Target, db: &TestDb, tables: &[&str]) {
     for table in tables {
-        let rows = db.query(&format!("select to_jsonb(t) from {table} t"));
-        let text = |row: &Vec<Option<String>>| {
-            row_text(&serde_json::from_str(row[0].as_deref().expect("a row")).expect("an object"))
-        };
-        let mut expected: Vec<String> = rows.iter().map(text).collect();
-        expected.sort_unstable();
+        let expected = source_rows(db, table);
         let short =
             |rows: &[String]| -> Vec<String> { rows.iter().map(|row| row.chars().take(80).collect()).collect() };
         let found = target.rows(&format!("public-{table}"));

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::model::{assert_activated_last, assert_converged, killed_after, version};
+use super::model::{STREAMS, assert_activated_last, assert_converged, killed_after, tables, version};
 use super::{Source, with_both_plugins};
 use crate::harness::target::Target;
 use crate::harness::{Cluster, Tap, TestDb, needs};
@@ -13,13 +13,6 @@ with_both_plugins!(
     a_slot_made_anew_by_somebody_is_mended_in_one_run,
     a_server_restored_from_a_backup_is_mended_in_one_run,
 );
-
-/// Lines that fill a pipe, so that a run which is killed is where its reader is.
-const TABLES: &str = "create table keyed (id integer primary key, filler text);
-    insert into keyed select i, repeat('x', 40000) from generate_series(1, 5) i;
-    create table plain (id integer, filler text); alter table plain replica identity full;
-    insert into plain select i, repeat('y', 40000) from generate_series(1, 5) i;";
-const STREAMS: [&str; 2] = ["keyed", "plain"];
 
 /// What no log tells of any more.
 const MEANWHILE: &str = "insert into keyed values (6, 'six'); insert into plain values (6, 'six');
@@ -76,7 +69,7 @@ fn a_slot_that_lost_its_log_is_mended_in_one_run(plugin: &str) {
         return;
     }
     let cluster = Cluster::start("max_slot_wal_keep_size = '1MB'\nmin_wal_size = '32MB'\nmax_wal_size = '32MB'");
-    let source = Source::on(&cluster, plugin, TABLES, &STREAMS);
+    let source = Source::on(&cluster, plugin, &tables(5), &STREAMS);
     let (target, state) = copied(&source);
     source.db.psql(MEANWHILE);
     let lost =
@@ -94,7 +87,7 @@ fn a_slot_that_lost_its_log_is_mended_in_one_run(plugin: &str) {
 }
 
 fn a_slot_made_anew_by_somebody_is_mended_in_one_run(plugin: &str) {
-    let source = Source::new(plugin, TABLES, &STREAMS);
+    let source = Source::new(plugin, &tables(5), &STREAMS);
     let (target, state) = copied(&source);
     source.db.psql(MEANWHILE);
     super::wait_until(
@@ -109,7 +102,7 @@ fn a_slot_made_anew_by_somebody_is_mended_in_one_run(plugin: &str) {
 /// The backup is of the time before what the target has seen; the slot is made after it was restored.
 fn a_server_restored_from_a_backup_is_mended_in_one_run(plugin: &str) {
     let cluster = Cluster::start("");
-    let source = Source::on(&cluster, plugin, TABLES, &STREAMS);
+    let source = Source::on(&cluster, plugin, &tables(5), &STREAMS);
     let backup = cluster.standby();
     let restored = source.db.view_of(&backup);
     // Nothing that comes from then on gets there.
