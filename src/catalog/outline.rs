@@ -11,6 +11,8 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use super::selection::is_true;
+
 /// The streams that may be selected, each with its place in the file. An error where the file has not the form of a
 /// catalog, and where a stream that may be selected can't be read.
 pub(super) fn candidates(text: &str) -> serde_json::Result<Vec<(usize, Value)>> {
@@ -41,19 +43,20 @@ struct Item<'a> {
 }
 
 impl Stream<'_> {
-    /// False only if [`CatalogEntry::is_selected`](super::CatalogEntry::is_selected) is false: where it looks for `selected`
-    /// and `selected-by-default` the text has no such word, nor an escape that could stand for a letter of it.
+    /// False only if [`CatalogEntry::is_selected`](super::CatalogEntry::is_selected) is false: where the table's metadata says
+    /// so, as Meltano writes it, or where it looks for `selected` and `selected-by-default` the text has no such word, nor an
+    /// escape that could stand for a letter of it.
     fn may_be_selected(&self) -> bool {
         let says = |piece: &RawValue| {
             let piece = piece.get().as_bytes();
             memchr::memmem::find(piece, b"selected").is_some() || memchr::memchr(b'\\', piece).is_some()
         };
+        let mut of_tables = self.metadata.iter().flatten().filter(|Object(item)| !item.names_a_column()).peekable();
+        if of_tables.peek().is_some_and(|Object(item)| item.is_deselected()) {
+            return false;
+        }
         self.others.iter().any(|(key, value)| key == "selected" || key == "schema" && says(value))
-            || self
-                .metadata
-                .iter()
-                .flatten()
-                .any(|Object(item)| !item.names_a_column() && item.metadata.is_some_and(says))
+            || of_tables.any(|Object(item)| item.metadata.is_some_and(says))
     }
 
     fn value(&self) -> serde_json::Result<Value> {
@@ -73,6 +76,13 @@ impl Item<'_> {
     /// Whether the breadcrumb has a step.
     fn names_a_column(&self) -> bool {
         self.breadcrumb.is_some_and(|breadcrumb| breadcrumb.get().contains('"'))
+    }
+
+    /// Whether it says that the stream is not selected.
+    fn is_deselected(&self) -> bool {
+        let metadata = self.metadata.and_then(|metadata| serde_json::from_str::<Map<_, _>>(metadata.get()).ok());
+        let selected = metadata.as_ref().and_then(|metadata| metadata.get("selected"));
+        selected.is_some_and(|selected| !selected.is_null() && !is_true(selected))
     }
 
     fn value(&self) -> serde_json::Result<Value> {

@@ -261,8 +261,27 @@ fn the_text_of_a_selected_stream_may_be_of_any_form() {
         selected(&format!(r#"{{"tap_stream_id": "p-a", "metadata": [{column}, {table}], "schema": {schema}}}"#)),
         found
     );
+    // The table's metadata is asked first, and the first that it has.
+    let with = |metadata: &str, entry: &str| {
+        selected(&format!(r#"{{"tap_stream_id": "p-a", "metadata": [{metadata}], "selected": {entry}}}"#))
+    };
+    let deselected = r#"{"metadata": {"selected": false}}"#;
+    assert_eq!(with(deselected, "true"), None);
+    assert_eq!(with(&format!("{deselected}, {table}"), "true"), None);
+    assert_eq!(with(&format!("{table}, {deselected}"), "false"), found);
+    assert_eq!(with(r#"{"metadata": {"selected": null}}"#, "true"), found);
+    assert_eq!(with(r#"{"metadata": null}"#, "true"), found);
     // The last of two counts.
     assert_eq!(selected(&format!(r#"{{"tap_stream_id": "p-a", "metadata": [{table}], "metadata": []}}"#)), None);
+}
+
+#[test]
+fn a_deselected_stream_is_passed_over() {
+    for table in [r#"{"selected": false, "selected-by-default": true}"#, r#"{"row-count": 1}"#] {
+        let stream = format!(r#"{{"metadata": [{{"metadata": {table}}}], "schema": "not looked at"}}"#);
+        let catalog = Catalog::parse("catalog.json", &format!(r#"{{"streams": [{stream}]}}"#)).unwrap();
+        assert!(catalog.streams.is_empty(), "{table}");
+    }
 }
 
 #[test]

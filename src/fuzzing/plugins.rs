@@ -79,6 +79,9 @@ pub fn wal2json(data: &[u8]) {
     }
     let mut plugin = Wal2json::new(&[], None);
     let Ok(change) = plugin.decode(data) else { return };
+    let shown = format!("{change:?}");
+    assert_eq!(format!("{:?}", plugin.decode(data).expect("what it took before")), shown);
+    let change = plugin.decode(data).expect("what it took before");
     // A server in SQL_ASCII may send what serde_json does not take.
     let Ok(text) = std::str::from_utf8(data) else { return };
     let (old, new) = match &change {

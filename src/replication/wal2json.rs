@@ -17,7 +17,7 @@ mod timestamp;
 use std::ops::Range;
 
 pub use encoding::{ServerEncoding, encoding_for};
-use scan::{Malformed, Scanner};
+use scan::{Malformed, Scanner, span};
 
 use super::{Cell, CellValue, Change, OldTuple, OutputPlugin, Span, TableRef, Tuple};
 use crate::error::{Error, Result};
@@ -34,7 +34,11 @@ pub struct Wal2json {
     transcoded: String,
     cells: Vec<Cell>,
     scratch: Vec<u8>,
+    heads: Heads,
 }
+
+/// How each column of the last row began, `{"name":"id","value":`: the next row is mostly of the same table.
+type Heads = Vec<Vec<u8>>;
 
 impl Wal2json {
     /// A decoder of the changes of these tables, given as schema and table, or as a schema alone for all of its tables.
@@ -47,6 +51,7 @@ impl Wal2json {
             transcoded: String::new(),
             cells: Vec::new(),
             scratch: Vec::new(),
+            heads: Heads::new(),
         }
     }
 }
@@ -91,7 +96,7 @@ impl OutputPlugin for Wal2json {
         if payload.starts_with(LOGICAL_MESSAGE) {
             return Ok(Change::Other);
         }
-        let Wal2json { encoding, transcoded, cells, scratch, .. } = self;
+        let Wal2json { encoding, transcoded, cells, scratch, heads, .. } = self;
         let payload = match encoding {
             Some(encoding) if !payload.is_ascii() => {
                 encoding.transcode(payload, transcoded);
@@ -100,7 +105,7 @@ impl OutputPlugin for Wal2json {
             _ => payload,
         };
         cells.clear();
-        Message::scan(payload, cells, scratch)
+        Message::scan(payload, cells, scratch, heads)
             .and_then(|message| message.change(Space { payload, scratch, cells }))
             .map_err(|malformed| {
                 let Malformed { at, what } = malformed;
@@ -132,7 +137,12 @@ struct Message {
 }
 
 impl Message {
-    fn scan(payload: &[u8], cells: &mut Vec<Cell>, scratch: &mut Vec<u8>) -> Result<Message, Malformed> {
+    fn scan(
+        payload: &[u8],
+        cells: &mut Vec<Cell>,
+        scratch: &mut Vec<u8>,
+        heads: &mut Heads,
+    ) -> Result<Message, Malformed> {
         let mut message = Message::default();
         let mut scanner = Scanner::new(payload, scratch)?;
         scanner.object(|scanner, key| {
@@ -145,11 +155,11 @@ impl Message {
                 b"schema" => &mut message.schema,
                 b"table" => &mut message.table,
                 b"columns" => {
-                    message.columns = Some(row(scanner, cells)?);
+                    message.columns = Some(row(scanner, cells, heads)?);
                     return Ok(());
                 }
                 b"identity" => {
-                    message.identity = Some(row(scanner, cells)?);
+                    message.identity = Some(row(scanner, cells, heads)?);
                     return Ok(());
                 }
                 _ => return scanner.skip(),
@@ -228,25 +238,54 @@ fn lsn(text: &[u8]) -> Option<Lsn> {
 }
 
 /// `[{"name":"id","value":1},…]`; says which cells it became.
-fn row(scanner: &mut Scanner<'_, '_>, cells: &mut Vec<Cell>) -> Result<Range<usize>, Malformed> {
+fn row(scanner: &mut Scanner<'_, '_>, cells: &mut Vec<Cell>, heads: &mut Heads) -> Result<Range<usize>, Malformed> {
     let start = cells.len();
     scanner.array(|scanner| {
-        let mut name = None;
-        let mut value = None;
-        scanner.object(|scanner, key| {
-            match scanner.text(key) {
-                b"name" => name = Some(scanner.string()?),
-                b"value" => value = Some(scanner.scalar()?),
-                _ => scanner.skip()?,
-            }
-            Ok(())
-        })?;
-        let name = name.ok_or_else(|| scanner.malformed("a column without a name"))?;
-        let value = value.ok_or_else(|| scanner.malformed("a column without a value"))?;
-        cells.push(Cell { name, value });
+        let index = cells.len() - start;
+        if index == heads.len() {
+            heads.push(Vec::new());
+        }
+        cells.push(cell(scanner, &mut heads[index])?);
         Ok(())
     })?;
     Ok(start..cells.len())
+}
+
+/// What is before a column's name and after it, where wal2json puts no white space.
+const BEFORE_NAME: &[u8] = br#"{"name":""#;
+const AFTER_NAME: &[u8] = br#"","value":"#;
+
+/// `{"name":"id","value":1}`. `head` is how one like it began.
+fn cell(scanner: &mut Scanner<'_, '_>, head: &mut Vec<u8>) -> Result<Cell, Malformed> {
+    let start = scanner.position();
+    if !head.is_empty() && scanner.follows(head) {
+        let name = span(false, start + BEFORE_NAME.len(), scanner.position() - AFTER_NAME.len());
+        let value = scanner.scalar()?;
+        if scanner.eat(b'}') {
+            return Ok(Cell { name, value });
+        }
+        scanner.go_back(start);
+    }
+    let (mut name, mut value, mut value_start) = (None, None, start);
+    scanner.object(|scanner, key| {
+        match scanner.text(key) {
+            b"name" => name = Some(scanner.string()?),
+            b"value" => {
+                value_start = scanner.position();
+                value = Some(scanner.scalar()?);
+            }
+            _ => scanner.skip()?,
+        }
+        Ok(())
+    })?;
+    let name = name.ok_or_else(|| scanner.malformed("a column without a name"))?;
+    let value = value.ok_or_else(|| scanner.malformed("a column without a value"))?;
+    head.clear();
+    let plain = scanner.since(start, value_start);
+    if plain.strip_prefix(BEFORE_NAME).and_then(|rest| rest.strip_suffix(AFTER_NAME)) == Some(scanner.text(name)) {
+        head.extend_from_slice(plain);
+    }
+    Ok(Cell { name, value })
 }
 
 #[cfg(test)]

@@ -6,6 +6,9 @@ use crate::replication::{CellValue, Span};
 /// How deep values that nobody asked for may nest. wal2json itself never goes beyond an object in an array.
 const MAX_DEPTH: u32 = 16;
 
+/// Strings of up to so many bytes are searched in place.
+const SHORT: usize = 12;
+
 /// What is wrong with a message, and where.
 #[derive(Debug, PartialEq)]
 pub(super) struct Malformed {
@@ -37,6 +40,28 @@ impl<'p, 's> Scanner<'p, 's> {
     pub(super) fn text(&self, span: Span) -> &[u8] {
         let from = if span.scratch { self.scratch.as_slice() } else { self.payload };
         &from[span.start as usize..span.end as usize]
+    }
+
+    /// How far it is.
+    pub(super) fn position(&self) -> usize {
+        self.at
+    }
+
+    /// Scans from here again.
+    pub(super) fn go_back(&mut self, position: usize) {
+        self.at = position;
+    }
+
+    /// The text between two positions.
+    pub(super) fn since(&self, start: usize, end: usize) -> &'p [u8] {
+        &self.payload[start..end]
+    }
+
+    /// Goes past this text, if it is what comes next.
+    pub(super) fn follows(&mut self, text: &[u8]) -> bool {
+        let there = self.payload[self.at..].starts_with(text);
+        self.at += if there { text.len() } else { 0 };
+        there
     }
 
     /// An object. `member` gets each key and has to consume the value.
@@ -141,7 +166,7 @@ impl<'p, 's> Scanner<'p, 's> {
         None
     }
 
-    fn eat(&mut self, byte: u8) -> bool {
+    pub(super) fn eat(&mut self, byte: u8) -> bool {
         let there = self.peek() == Some(byte);
         self.at += usize::from(there);
         there
@@ -190,8 +215,14 @@ impl<'p, 's> Scanner<'p, 's> {
     }
 
     /// Goes past the next quote or backslash and says which it was.
+    #[inline]
     fn string_end(&mut self) -> Result<u8, Malformed> {
-        let len = memchr::memchr2(b'"', b'\\', &self.payload[self.at..])
+        let rest = &self.payload[self.at..];
+        let ends = |byte: &u8| matches!(byte, b'"' | b'\\');
+        // Most are too short for a search that has to be called.
+        let near = rest.iter().take(SHORT).position(ends);
+        let len = near
+            .or_else(|| Some(SHORT + memchr::memchr2(b'"', b'\\', rest.get(SHORT..)?)?))
             .ok_or_else(|| self.malformed("a string without an end"))?;
         self.at += len + 1;
         Ok(self.payload[self.at - 1])
@@ -240,6 +271,6 @@ impl<'p, 's> Scanner<'p, 's> {
 }
 
 /// Both ends are within a payload that was checked, or within its unescaped copy.
-fn span(scratch: bool, start: usize, end: usize) -> Span {
+pub(super) fn span(scratch: bool, start: usize, end: usize) -> Span {
     Span { scratch, start: start as u32, end: end as u32 }
 }

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::Source;
 use super::live::{Live, Transaction};
 use super::record::{RecordWriter, RowChange, Unfit};
-use super::route::{Routes, Shape, Target, differs, identity_differs, wanted_by};
+use super::route::{Route, Routes, Shape, differs, identity_differs, wanted_by};
 use super::toast::Toast;
 use crate::discovery::{Scope, discover};
 use crate::error::{Error, Result};
@@ -87,8 +87,8 @@ impl<'a> Applier<'a> {
             }
             Change::Truncate { tables } => {
                 for table in tables {
-                    self.look_up(table, transaction).await?;
-                    for target in self.routes.get(table, transaction).unwrap_or_default() {
+                    let route = self.look_up(table, transaction).await?;
+                    for target in self.routes.targets(route) {
                         let live = &self.streams[target.stream];
                         if live.wants(transaction) {
                             tracing::warn!(
@@ -104,9 +104,11 @@ impl<'a> Applier<'a> {
         }
     }
 
-    async fn look_up(&mut self, table: TableRef<'_>, transaction: &Transaction) -> Result<()> {
+    async fn look_up(&mut self, table: TableRef<'_>, transaction: &Transaction) -> Result<Route> {
+        if let Some(route) = self.routes.find(table, transaction) {
+            return Ok(route);
+        }
         match table {
-            _ if self.routes.get(table, transaction).is_some() => Ok(()),
             TableRef::Name(schema, name) => {
                 self.routes.name(self.client, &self.streams, (schema, name), transaction).await
             }
@@ -124,15 +126,11 @@ impl<'a> Applier<'a> {
         table: TableRef<'_>,
         change: RowChange<'_>,
     ) -> Result<u64> {
-        self.look_up(table, transaction).await?;
-        let targets = self.routes.get(table, transaction).map_or(0, <[Target]>::len);
+        let route = self.look_up(table, transaction).await?;
+        let named = matches!(table, TableRef::Name(..));
         let mut records = 0;
-        for target in 0..targets {
-            let named = matches!(table, TableRef::Name(..));
-            let stream = match self.routes.get(table, transaction).and_then(|targets| targets.get(target)) {
-                Some(target) => target.stream,
-                None => break,
-            };
+        for target in 0..self.routes.targets(route).len() {
+            let stream = self.routes.targets(route)[target].stream;
             if !self.streams[stream].wants(transaction) {
                 continue;
             }
@@ -145,9 +143,11 @@ impl<'a> Applier<'a> {
             }
             while !(named && self.streams[stream].replaced) {
                 let live = &mut self.streams[stream];
-                let shapes = match self.routes.get(table, transaction).and_then(|targets| targets.get(target)) {
-                    Some(target) if !named => (&target.shape, &target.shape),
-                    _ => (&self.new_shape, &self.old_shape),
+                let shapes = if named {
+                    (&self.new_shape, &self.old_shape)
+                } else {
+                    let shape = &self.routes.targets(route)[target].shape;
+                    (shape, shape)
                 };
                 let fetches = self.toast.fetches(live);
                 let debug_lsn = self.env.config.debug_lsn;

@@ -11,17 +11,26 @@ use crate::pg::table::{ReplicaIdentity, TableKind};
 use crate::replication::{Relation, RelationColumn, TableRef, Tuple};
 use crate::sync::transaction_snapshot::TransactionSnapshot;
 
-/// The streams by the names that the log has for their tables.
+/// The tables of which the log has changes, by the names that it has for them.
 #[derive(Default)]
 pub(super) struct Routes {
-    by_oid: HashMap<u32, Described>,
-    by_name: HashMap<String, HashMap<String, LookedUp>>,
+    tables: Vec<Table>,
+    by_oid: HashMap<u32, Route>,
+    by_name: HashMap<String, HashMap<String, Route>>,
 }
 
-/// A table that a Relation message describes.
-struct Described {
+/// A table among the [`Routes`]; it stays the same.
+#[derive(Clone, Copy)]
+pub(super) struct Route(usize);
+
+#[derive(Default)]
+struct Table {
+    /// As a Relation message describes it; none where tuples name their columns.
     columns: Vec<Column>,
     targets: Vec<Target>,
+    /// What a look-up by name saw. A partition may come and go with any transaction that it did not see; `None` where no
+    /// partition matters.
+    seen: Option<TransactionSnapshot>,
 }
 
 /// A column of a Relation message.
@@ -29,14 +38,6 @@ struct Column {
     name: Box<str>,
     identity: bool,
     type_oid: u32,
-}
-
-/// A table that wal2json names.
-struct LookedUp {
-    targets: Vec<Target>,
-    /// What the look-up saw. A partition may come and go with any transaction that it did not see; `None` where no
-    /// partition matters.
-    seen: Option<TransactionSnapshot>,
 }
 
 /// A stream that changes of a table go to.
@@ -60,16 +61,26 @@ pub(super) struct Shape {
 }
 
 impl Routes {
-    /// The streams of a table: `None` if they are to be looked up, none at all if nobody wants its changes.
-    pub(super) fn get(&self, table: TableRef<'_>, transaction: &Transaction) -> Option<&[Target]> {
+    /// A table; `None` if it is to be looked up.
+    pub(super) fn find(&self, table: TableRef<'_>, transaction: &Transaction) -> Option<Route> {
         match table {
-            TableRef::Oid(oid) => Some(&self.by_oid.get(&oid)?.targets),
+            TableRef::Oid(oid) => self.by_oid.get(&oid).copied(),
             TableRef::Name(schema, name) => {
-                let known = self.by_name.get(schema)?.get(name)?;
-                let fresh = known.seen.as_ref().is_none_or(|snapshot| snapshot.sees(transaction.xid));
-                fresh.then_some(known.targets.as_slice())
+                let route = *self.by_name.get(schema)?.get(name)?;
+                let seen = self.tables[route.0].seen.as_ref();
+                seen.is_none_or(|snapshot| snapshot.sees(transaction.xid)).then_some(route)
             }
         }
+    }
+
+    /// The streams that its changes go to; none if nobody wants them.
+    pub(super) fn targets(&self, route: Route) -> &[Target] {
+        &self.tables[route.0].targets
+    }
+
+    fn add(&mut self) -> Route {
+        self.tables.push(Table::default());
+        Route(self.tables.len() - 1)
     }
 
     /// Takes a Relation message: the changes of this table look like this from here on, and go to these streams.
@@ -83,12 +94,15 @@ impl Routes {
         let columns: Vec<Column> = relation.columns.iter().map(column).collect();
         let target = |stream| Target { stream, shape: Shape::of_relation(&streams[stream], &columns) };
         let targets = targets.into_iter().map(target).collect();
-        self.by_oid.insert(relation.oid, Described { columns, targets });
+        let route = self.by_oid.get(&relation.oid).copied().unwrap_or_else(|| self.add());
+        self.tables[route.0] = Table { columns, targets, seen: None };
+        self.by_oid.insert(relation.oid, route);
     }
 
     /// A stream has other columns: so do the tuples of every table that it is read from.
     pub(super) fn reshape(&mut self, streams: &[Live], stream: usize) {
-        for Described { columns, targets } in self.by_oid.values_mut() {
+        for route in self.by_oid.values() {
+            let Table { columns, targets, .. } = &mut self.tables[route.0];
             for target in targets.iter_mut().filter(|target| target.stream == stream) {
                 target.shape = Shape::of_relation(&streams[stream], columns);
             }
@@ -102,7 +116,7 @@ impl Routes {
         streams: &[Live],
         (schema, name): (&str, &str),
         transaction: &Transaction,
-    ) -> Result<()> {
+    ) -> Result<Route> {
         let own = |live: &Live| live.plan.table.schema == schema && live.plan.table.name == name;
         let mut targets: Vec<usize> =
             streams.iter().enumerate().filter(|(_, live)| own(live)).map(|(i, _)| i).collect();
@@ -113,8 +127,11 @@ impl Routes {
             targets.extend(root.and_then(|root| stream_of(streams, root)).filter(|root| !targets.contains(root)));
         }
         let targets = targets.into_iter().map(|stream| Target { stream, shape: Shape::default() }).collect();
-        self.by_name.entry(schema.to_owned()).or_default().insert(name.to_owned(), LookedUp { targets, seen });
-        Ok(())
+        let known = self.by_name.get(schema).and_then(|tables| tables.get(name)).copied();
+        let route = known.unwrap_or_else(|| self.add());
+        self.tables[route.0] = Table { columns: Vec::new(), targets, seen };
+        self.by_name.entry(schema.to_owned()).or_default().insert(name.to_owned(), route);
+        Ok(route)
     }
 }
 
