@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::{Source, lsn, with_both_plugins};
 use crate::harness::{Message, Output, needs};
 
-with_both_plugins!(the_same_messages);
+with_both_plugins!(the_same_messages, the_measured_workload);
 
 const STREAMS: [&str; 7] = ["item", "doc", "tracked", "keyless", "event", "altered", "parent"];
 
@@ -85,25 +85,47 @@ fn the_same_messages(plugin: &str) {
     source.db.psql(&CHANGES.replace("PREPARED", source.db.name()));
     interleaved(&source);
     for (toast, debug_lsn) in [("fetch", true), ("omit", false)] {
-        let read = |reader: &str| {
-            let tap = source.tap().state(&state).config("wal_reader", reader);
-            let output = tap.config("debug_lsn", debug_lsn).config("unchanged_toast", toast).run();
-            assert_eq!(output.logged(&format!("({reader}; slot")), 1, "{}", output.stderr);
-            output
-        };
-        // The read in bulk goes first, so that it is not spared what the streamed one acknowledges.
-        let (bulk, stream) = (read("bulk"), read("stream"));
-        assert!(bulk.record_messages().count() > 32_000, "a test of too few changes");
-        assert!(bulk.states().len() > 3, "a test without states on the way");
-        let (mut in_bulk, mut streamed) = (lines(&bulk), lines(&stream));
-        // The last STATE is of the end of the run, which a later run sets later, and a stream may be a little past.
-        let ends = (in_bulk.pop(), streamed.pop());
-        for (index, (bulk, stream)) in in_bulk.iter().zip(&streamed).enumerate() {
-            assert_eq!(bulk, stream, "line {index}, {toast}");
-        }
-        assert_eq!(in_bulk.len(), streamed.len());
-        assert_ends_alike(ends, lsn(bulk.last_state(), "item"), lsn(stream.last_state(), "item"));
+        assert_same(&source, &state, "item", toast, debug_lsn);
     }
+}
+
+/// What scripts/bench measures with.
+fn the_measured_workload(plugin: &str) {
+    if !needs(11, "a bulk read") {
+        return;
+    }
+    let workload = include_str!("../../../fixtures/bench/workload.sql").replace(":rows", "30000");
+    let own = ["create publication", "select pg_create_logical_replication_slot"];
+    let workload: Vec<&str> = workload.lines().filter(|line| !own.iter().any(|own| line.starts_with(own))).collect();
+    let calls = workload.iter().position(|line| line.starts_with("call ")).expect("calls after the definitions");
+    let (definitions, changes) = workload.split_at(calls);
+    let source = Source::new(plugin, &definitions.join("\n"), &["orders"]);
+    let state = source.copied();
+    source.db.psql(&changes.join("\n"));
+    assert_same(&source, &state, "orders", "fetch", false);
+}
+
+/// Reads what came after this state in both ways. `stream` is one whose bookmark moves.
+#[track_caller]
+fn assert_same(source: &Source, state: &Value, stream: &str, toast: &str, debug_lsn: bool) {
+    let read = |reader: &str| {
+        let tap = source.tap().state(state).config("wal_reader", reader);
+        let output = tap.config("debug_lsn", debug_lsn).config("unchanged_toast", toast).run();
+        assert_eq!(output.logged(&format!("({reader}; slot")), 1, "{}", output.stderr);
+        output
+    };
+    // The read in bulk goes first, so that it is not spared what the streamed one acknowledges.
+    let (bulk, streamed) = (read("bulk"), read("stream"));
+    assert!(bulk.record_messages().count() > 32_000, "a test of too few changes");
+    assert!(bulk.states().len() > 3, "a test without states on the way");
+    let (mut in_bulk, mut in_stream) = (lines(&bulk), lines(&streamed));
+    // The last STATE is of the end of the run, which a later run sets later, and a stream may be a little past.
+    let ends = (in_bulk.pop(), in_stream.pop());
+    for (index, (bulk, streamed)) in in_bulk.iter().zip(&in_stream).enumerate() {
+        assert_eq!(bulk, streamed, "line {index}, {toast}");
+    }
+    assert_eq!(in_bulk.len(), in_stream.len());
+    assert_ends_alike(ends, lsn(bulk.last_state(), stream), lsn(streamed.last_state(), stream));
 }
 
 /// The last STATEs differ in nothing but their position.
