@@ -98,6 +98,17 @@ choices! {
 }
 
 choices! {
+    /// What TRUNCATE of a LOG_BASED table does.
+    pub enum OnTruncate {
+        /// The target keeps the rows; a warning in the log.
+        #[default]
+        Warn = "warn",
+        /// The stream goes on under a new version, for which a target removes the rows of others.
+        ActivateVersion = "activate_version",
+    }
+}
+
+choices! {
     /// How schemas of numbers are written.
     pub enum SchemaDialect {
         /// Valid in every JSON Schema draft.

@@ -17,7 +17,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 pub use choices::{
-    CopyParallelism, OnSlotLost, OutputPluginName, SchemaDialect, SlotName, SslMode, UnchangedToast, WalReader,
+    CopyParallelism, OnSlotLost, OnTruncate, OutputPluginName, SchemaDialect, SlotName, SslMode, UnchangedToast,
+    WalReader,
 };
 pub use secret::{PemSource, Secret};
 
@@ -140,6 +141,9 @@ pub struct Config {
     /// What to do where the slot is lost or can no longer serve a bookmark.
     #[serde(default, deserialize_with = "setting")]
     pub on_slot_lost: OnSlotLost,
+    /// What TRUNCATE of a LOG_BASED table does.
+    #[serde(default, deserialize_with = "setting")]
+    pub on_truncate: OnTruncate,
 
     /// False leaves out the types that the reference calls unsupported.
     #[serde(default = "yes", deserialize_with = "setting")]

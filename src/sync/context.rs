@@ -134,6 +134,12 @@ impl Context {
 
     /// Appends an ACTIVATE_VERSION message.
     pub fn activate_version(&mut self, stream: &str, version: i64) {
+        self.activate_version_inside(stream, version);
+        self.mark();
+    }
+
+    /// The same while a transaction is open.
+    pub fn activate_version_inside(&mut self, stream: &str, version: i64) {
         let out = &mut self.out.buf;
         out.raw(br#"{"type":"ACTIVATE_VERSION","stream":"#);
         out.string(stream.as_bytes());
@@ -141,7 +147,6 @@ impl Context {
         out.raw(itoa::Buffer::new().format(version).as_bytes());
         out.raw(b"}\n");
         self.changed = true;
-        self.mark();
     }
 
     /// To be called before a RECORD is appended: the first one has a STATE before it, which claims nothing.

@@ -89,7 +89,10 @@ pub(super) async fn copy_rows(
     version: i64,
     tracker: Option<&mut KeyTracker>,
 ) -> Result<()> {
-    let mut lines = RunLines { ctx, counter: RecordCounter::new(&plan.id), tracker };
+    // How many rows are past a key, only the server could count.
+    let expected = tracker.is_none().then_some(plan.table.row_estimate);
+    let counter = RecordCounter::of_rows(&plan.id, expected);
+    let mut lines = RunLines { ctx, counter, tracker, start: 0 };
     write_rows(session, plan, query, &RecordEnd::new(version), &mut lines).await?;
     lines.counter.finish();
     Ok(())
@@ -118,12 +121,15 @@ struct RunLines<'a> {
     ctx: &'a mut Context,
     counter: RecordCounter,
     tracker: Option<&'a mut KeyTracker>,
+    /// Where the line begins.
+    start: usize,
 }
 
 impl Lines for RunLines<'_> {
     #[inline]
     fn begin(&mut self) {
         self.ctx.before_record();
+        self.start = self.ctx.out.buf.len();
     }
 
     #[inline]
@@ -141,7 +147,7 @@ impl Lines for RunLines<'_> {
     #[inline]
     async fn end(&mut self) -> Result<()> {
         self.ctx.mark();
-        self.counter.add(1);
+        self.counter.add(1, self.ctx.out.buf.len() - self.start);
         if self.tracker.as_mut().is_some_and(|tracker| tracker.row(&mut self.ctx.state)) {
             self.ctx.write_state().await?;
         } else if self.ctx.out.is_full() {
