@@ -18,6 +18,7 @@ mod memory;
 mod outages;
 mod parallel;
 mod pipelinewise;
+mod progress;
 mod reference;
 mod selection;
 mod values;
