@@ -109,6 +109,26 @@ choices! {
 }
 
 choices! {
+    /// The format of the files of batches.
+    pub enum BatchFormat {
+        /// A JSON object a line.
+        #[default]
+        Jsonl = "jsonl",
+    }
+}
+
+choices! {
+    /// How the files of batches are compressed.
+    pub enum BatchCompression {
+        /// By gzip.
+        #[default]
+        Gzip = "gzip",
+        /// Not at all.
+        None = "none",
+    }
+}
+
+choices! {
     /// How schemas of numbers are written.
     pub enum SchemaDialect {
         /// Valid in every JSON Schema draft.

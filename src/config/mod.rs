@@ -3,6 +3,7 @@
 //! To add a key: one field here, with the doc comment that becomes its description in `--about`. What a value may look
 //! like is said by the field's type (see [`read`]).
 
+mod batch;
 mod choices;
 mod read;
 mod secret;
@@ -16,9 +17,10 @@ use schemars::{JsonSchema, Schema};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+pub use batch::BatchConfig;
 pub use choices::{
-    CopyParallelism, OnSlotLost, OnTruncate, OutputPluginName, SchemaDialect, SlotName, SslMode, UnchangedToast,
-    WalReader,
+    BatchCompression, BatchFormat, CopyParallelism, OnSlotLost, OnTruncate, OutputPluginName, SchemaDialect, SlotName,
+    SslMode, UnchangedToast, WalReader,
 };
 pub use secret::{PemSource, Secret};
 
@@ -92,6 +94,10 @@ pub struct Config {
     #[serde(default, deserialize_with = "setting")]
     #[schemars(with = "u8", range(min = 1, max = 64))]
     pub copy_parallelism: CopyParallelism,
+    /// Rows of FULL_TABLE, INCREMENTAL and the copy that LOG_BASED starts with go into files, of which BATCH messages tell, for
+    /// targets of the Meltano SDK: `{"storage": {"root": "file:///tmp/batches"}}`.
+    #[serde(default, deserialize_with = "setting")]
+    pub batch_config: Option<BatchConfig>,
     /// INCREMENTAL: at most so many rows of a stream in one run.
     #[serde(default, deserialize_with = "setting")]
     limit: Option<u64>,

@@ -53,6 +53,10 @@ pub(super) async fn copy(
     if source.parallelism == 1 {
         return Ok(false);
     }
+    if ctx.batches.is_some() {
+        tracing::info!("{}: copied by one connection: its rows go into batches", plan.id);
+        return Ok(false);
+    }
     if let Some(reason) = why_not(source.session, plan) {
         tracing::info!("{}: copied by one connection: {reason}", plan.id);
         return Ok(false);

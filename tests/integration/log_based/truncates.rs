@@ -82,7 +82,7 @@ fn versions(output: &Output) -> Vec<(&'static str, u64)> {
     let version = |message: &Message| match message {
         Message::Record(record) => Some(("record", record.version.expect("a version"))),
         Message::ActivateVersion { version, .. } => Some(("activate", *version)),
-        Message::Schema(_) | Message::State(_) => None,
+        Message::Schema(_) | Message::State(_) | Message::Batch(_) => None,
     };
     let mut versions: Vec<_> = output.messages.iter().filter_map(version).collect();
     versions.dedup();
