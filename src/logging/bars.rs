@@ -1,20 +1,23 @@
 //! Progress on a terminal: a bar for the table that is being copied, and one for the log.
 
-use std::io::{IsTerminal, Write};
+use std::fmt::Write;
+use std::io::{self, IsTerminal};
 use std::sync::OnceLock;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 
-const ROWS: &str = "{prefix} {bar:30} {human_pos} of about {human_len} rows, {per_sec}, {eta} left";
-const UNKNOWN_ROWS: &str = "{prefix} {human_pos} rows, {per_sec}";
-const LOG: &str = "{prefix} {bar:30} {binary_bytes} of {binary_total_bytes} of WAL{msg}";
-const ENDLESS_LOG: &str = "{prefix} {binary_bytes} of WAL{msg}";
+use super::figures::{bytes, grouped};
+
+const ROWS: &str = "{prefix} {bar:30} {human_pos} of about {human_len} rows, {rate} a second, {eta} left";
+const UNKNOWN_ROWS: &str = "{prefix} {human_pos} rows, {rate} a second";
+const LOG: &str = "{prefix} {bar:30} {read} of {all} of WAL{msg}";
+const ENDLESS_LOG: &str = "{prefix} {read} of WAL{msg}";
 
 static BARS: OnceLock<MultiProgress> = OnceLock::new();
 
 /// Shows bars from here on, if somebody looks: at stderr, while stdout goes elsewhere.
 pub(super) fn start() {
-    if std::io::stderr().is_terminal() && !std::io::stdout().is_terminal() {
+    if io::stderr().is_terminal() && !io::stdout().is_terminal() {
         BARS.get_or_init(MultiProgress::new);
     }
 }
@@ -22,7 +25,7 @@ pub(super) fn start() {
 /// Writes a log line, above the bars where there are any.
 pub(super) fn write(line: &str) {
     // Nobody can be told that stderr is gone, and a run need not end for it.
-    let write = || _ = std::io::stderr().lock().write_all(line.as_bytes());
+    let write = || _ = io::Write::write_all(&mut io::stderr().lock(), line.as_bytes());
     match BARS.get() {
         Some(bars) => bars.suspend(write),
         None => write(),
@@ -52,9 +55,7 @@ impl Bar {
     fn new(name: &str, length: Option<u64>, template: &str) -> Bar {
         Bar(BARS.get().map(|bars| {
             let bar = length.map_or_else(ProgressBar::no_length, ProgressBar::new);
-            // The templates can be read: a test does.
-            let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-            bars.add(bar.with_style(style).with_prefix(name.to_owned()))
+            bars.add(bar.with_style(style(template)).with_prefix(name.to_owned()))
         }))
     }
 
@@ -87,6 +88,21 @@ impl Drop for Bar {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// A template, with figures as they are in the log.
+fn style(template: &str) -> ProgressStyle {
+    // All of them can be read: a test does.
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    // Who writes into a line of text is not refused.
+    style
+        .with_key("rate", |state: &ProgressState, out: &mut dyn Write| {
+            _ = out.write_str(&grouped(state.per_sec() as u64))
+        })
+        .with_key("read", |state: &ProgressState, out: &mut dyn Write| _ = out.write_str(&bytes(state.pos())))
+        .with_key("all", |state: &ProgressState, out: &mut dyn Write| {
+            _ = out.write_str(&bytes(state.len().unwrap_or(0)))
+        })
 }
 
 #[cfg(test)]
