@@ -12,8 +12,17 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 const DESCRIPTION: &str = env!("CARGO_PKG_DESCRIPTION");
 
 /// Capabilities by Singer's and Meltano's names.
-const CAPABILITIES: [&str; 8] =
-    ["catalog", "properties", "discover", "state", "about", "activate-version", "log-based", "structured-logging"];
+const CAPABILITIES: [&str; 9] = [
+    "catalog",
+    "properties",
+    "discover",
+    "state",
+    "about",
+    "test",
+    "activate-version",
+    "log-based",
+    "structured-logging",
+];
 
 /// What `--about` prints, newline included.
 pub fn text(format: AboutFormat) -> String {

@@ -37,6 +37,11 @@ impl ServerVersion {
         if self.is(11) { "insert, truncate" } else { "insert" }
     }
 
+    /// What a publication has to publish for every change to come: TRUNCATE is known from 11 on.
+    pub fn all_operations(self) -> &'static str {
+        if self.is(11) { "insert, update, delete, truncate" } else { "insert, update, delete" }
+    }
+
     /// The expression for `pg_attribute.attgenerated` (12): `s` stored, `v` virtual (18).
     pub fn attgenerated(self) -> &'static str {
         if self.is(12) { "a.attgenerated" } else { "''::\"char\"" }
@@ -67,6 +72,11 @@ impl ServerVersion {
     /// Whether a publication takes whole schemas (15).
     pub fn publishes_schemas(self) -> bool {
         self.is(15)
+    }
+
+    /// Whether a publication takes stored generated columns (18).
+    pub fn publishes_generated(self) -> bool {
+        self.is(18)
     }
 
     /// Whether a walsender answers while it passes over the changes of one transaction that nobody wants: any (16), or one
