@@ -1,8 +1,10 @@
 //! The replication slot: whether the server has room for it, the role may read it, and how it stands.
 
+use tokio_postgres::error::SqlState;
+
 use super::report::Report;
 use crate::config::{OutputPluginName, WalReader};
-use crate::error::{Error, ErrorKind, Result, to_run};
+use crate::error::{Error, Result, to_run};
 use crate::pg::connect::Client;
 use crate::pg::error::{query_error, sqlstate};
 use crate::pg::row::Fields as _;
@@ -170,42 +172,32 @@ async fn plugin_works(
     choice: &SlotChoice,
     plans: &[StreamPlan],
 ) -> Result<()> {
-    let plugin: Box<dyn OutputPlugin> = match choice.plugin {
-        OutputPluginName::Pgoutput => Box::new(Pgoutput::new(vec![env.config.publication(&choice.name).to_owned()])),
-        OutputPluginName::Wal2json => match wal2json(client, plans).await {
-            Ok((plugin, _)) => Box::new(plugin),
-            Err(error) => {
-                report.failure(&error);
-                return Ok(());
-            }
-        },
-    };
+    let name = choice.plugin.as_str();
     let tried = match &choice.slot {
         Some(slot) if slot.active_pid.is_some() => return Ok(()),
-        Some(slot) => match env.primary.session().await {
-            Ok(mut session) => BulkRead::probe(&mut session, &slot.name, plugin.as_ref()).await,
-            Err(error) => Err(error),
+        Some(slot) => probe(env, client, slot, choice.plugin, plans).await,
+        None => match client.batch_execute(&format!("LOAD '{name}'")).await {
+            Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
+                report.ok(format_args!("whether the output plugin {name} is installed is only told to a superuser"));
+                return Ok(());
+            }
+            loaded => loaded.map_err(|e| explain_refusal(query_error("cannot load the output plugin", e), name)),
         },
-        None => load(client, plugin.name()).await,
     };
-    match tried {
-        Err(error) if error.kind() == ErrorKind::Run => report.failure(&error),
-        tried => {
-            tried?;
-            report.ok(format_args!("the output plugin {} is installed", plugin.name()));
-        }
+    if !report.is_failure(tried) {
+        report.ok(format_args!("the output plugin {name} is installed"));
     }
     Ok(())
 }
 
-/// Loads a library. Who is no superuser may not, and finds out when the slot is made.
-async fn load(client: &Client, plugin: &str) -> Result<()> {
-    match client.batch_execute(&format!("LOAD '{plugin}'")).await {
-        Err(error) if error.code().is_none_or(|code| code.code() != "42501") => {
-            Err(explain_refusal(query_error("cannot load the output plugin", error), plugin))
-        }
-        _ => Ok(()),
-    }
+/// Has the server read a record of the slot.
+async fn probe(env: &Env, client: &Client, slot: &Slot, plugin: OutputPluginName, plans: &[StreamPlan]) -> Result<()> {
+    let plugin: Box<dyn OutputPlugin> = match plugin {
+        OutputPluginName::Pgoutput => Box::new(Pgoutput::new(vec![env.config.publication(&slot.name).to_owned()])),
+        OutputPluginName::Wal2json => Box::new(wal2json(client, plans).await?.0),
+    };
+    let mut session = env.primary.session().await?;
+    BulkRead::probe(&mut session, &slot.name, plugin.as_ref()).await
 }
 
 /// A setting of the server; none if it does not know it.

@@ -70,6 +70,7 @@ fn publications() {
     db.psql(&format!("grant create on database {} to {}", db.name(), role.1));
     failure_mended(&db, &tap, &["can't set up the publication", "not the owner", "as the owner of the tables"]);
     let ran = check(&tap);
+    line(&ran, "ok", &["whether the output plugin pgoutput is installed", "superuser"]);
     line(&ran, "ok", &["public-item", "published"]);
     line(&ran, "ok", &["public-plain", "published"]);
     assert_eq!(lines(&ran, "ok", &["sets up"]).len(), 0);
