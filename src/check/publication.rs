@@ -58,7 +58,7 @@ async fn of_stream(
         warnings.extend(detached(client, publications, &plan.table).await?);
     }
     if warnings.is_empty() {
-        report.ok(format_args!("{id}: all of its changes are published"));
+        report.ok(format_args!("{id}: its changes are published"));
     }
     for warning in warnings {
         report.warning(format_args!("{id}: {warning}"));

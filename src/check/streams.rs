@@ -66,32 +66,38 @@ async fn incremental(report: &mut Report, client: &Client, plan: &StreamPlan) ->
             return Ok(());
         }
     };
-    let unindexed = unindexed_bytes(client, plan, key).await?;
-    if unindexed < LARGE {
+    let (bytes, tables) = unindexed(client, plan, key).await?;
+    if bytes < LARGE {
         report.ok(format_args!("{id}: the replication key is {key}"));
         return Ok(());
     }
-    // Not on the index of a partitioned table.
-    let concurrently = if plan.table.kind == TableKind::Partitioned { "" } else { "CONCURRENTLY " };
-    let table = quote::qualified(&plan.table.schema, &plan.table.name);
-    let sql = to_run(&[format!("CREATE INDEX {concurrently}ON {table} ({})", quote::ident(key))]);
+    let column = quote::ident(key);
+    let sql = if plan.table.kind == TableKind::Partitioned && client.server_version().indexes_partitioned() {
+        vec![format!("CREATE INDEX ON {} ({column})", quote::qualified(&plan.table.schema, &plan.table.name))]
+    } else {
+        tables.iter().map(|table| format!("CREATE INDEX CONCURRENTLY ON {table} ({column})")).collect()
+    };
     report.warning(format_args!(
-        "{id}: no index begins with the replication key {key}, so that each run reads {} MB and sorts what is new; {sql}",
-        unindexed >> 20
+        "{id}: no index begins with the replication key {key}, so that each run reads {} MB and sorts what is new; {}",
+        bytes >> 20,
+        to_run(&sql)
     ));
     Ok(())
 }
 
-/// The size of those of the stream's tables that have no index to find the rows of a key with.
-async fn unindexed_bytes(client: &Client, plan: &StreamPlan, key: &str) -> Result<i64> {
+/// Those of the stream's tables that have no index to find the rows of a key with: their size, and their names.
+async fn unindexed(client: &Client, plan: &StreamPlan, key: &str) -> Result<(i64, Vec<String>)> {
     let sql = "WITH RECURSIVE tree(oid) AS (SELECT $1::oid UNION \
                SELECT i.inhrelid FROM tree JOIN pg_catalog.pg_inherits i ON i.inhparent = tree.oid) \
-               SELECT coalesce(sum(pg_catalog.pg_relation_size(c.oid)), 0)::int8 \
-               FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid WHERE c.relkind IN ('r', 'm') AND NOT EXISTS (\
+               SELECT coalesce(sum(pg_catalog.pg_relation_size(c.oid)), 0)::int8, \
+               coalesce(array_agg(pg_catalog.format('%I.%I', n.nspname, c.relname)), '{}') \
+               FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid \
+               JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'm') AND NOT EXISTS (\
                SELECT FROM pg_catalog.pg_index x JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid \
                JOIN pg_catalog.pg_am m ON m.oid = i.relam \
                JOIN pg_catalog.pg_attribute a ON a.attrelid = x.indrelid AND a.attnum = x.indkey[0] \
                WHERE x.indrelid = c.oid AND x.indisvalid AND x.indpred IS NULL AND m.amname = 'btree' AND a.attname::text = $2)";
     let row = client.query_one(sql, &[&plan.table.oid, &key]).await;
-    row.map_err(|e| query_error("cannot look up the indexes of a table", e))?.field(0)
+    let row = row.map_err(|e| query_error("cannot look up the indexes of a table", e))?;
+    Ok((row.field(0)?, row.field(1)?))
 }

@@ -27,6 +27,11 @@ impl ServerVersion {
         self.0 >= major * 10_000
     }
 
+    /// Whether a partitioned table has indexes that its partitions follow (11).
+    pub fn indexes_partitioned(self) -> bool {
+        self.is(11)
+    }
+
     /// Whether `pg_replication_slot_advance` exists (11), with which a bulk read acknowledges.
     pub fn has_slot_advance(self) -> bool {
         self.is(11)

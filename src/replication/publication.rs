@@ -34,6 +34,8 @@ struct Published {
     via_root: bool,
     /// `None` for all columns.
     columns: Option<HashSet<String>>,
+    /// Whether a column list says so.
+    listed: bool,
     row_filter: bool,
     generated: bool,
 }
@@ -50,7 +52,9 @@ impl Publications {
                    coalesce(pg_catalog.to_jsonb(p) ->> 'pubgencols', 'n') IN ('s', 'true'), \
                    j ? 'attnames', \
                    (SELECT count(*) FROM pg_catalog.pg_attribute a \
-                     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) \
+                     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), \
+                   EXISTS (SELECT FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid = c.oid \
+                           AND pg_catalog.to_jsonb(r) ->> 'prattrs' IS NOT NULL) \
                    FROM pg_catalog.pg_publication p \
                    LEFT JOIN (pg_catalog.pg_publication_tables pt CROSS JOIN LATERAL pg_catalog.to_jsonb(pt) j \
                               JOIN pg_catalog.pg_namespace n ON n.nspname = pt.schemaname \
@@ -76,6 +80,7 @@ impl Publications {
                 delete: row.field(5)?,
                 via_root: row.field(6)?,
                 columns: (!all_columns).then(|| listed.into_iter().collect()),
+                listed: row.field(12)?,
                 row_filter: row.field(8)?,
                 generated: row.field(9)?,
             };
@@ -158,6 +163,7 @@ impl Published {
         self.delete |= other.delete;
         self.via_root |= other.via_root;
         self.generated |= other.generated;
+        self.listed &= other.listed;
         self.row_filter &= other.row_filter;
         self.columns = match (self.columns.take(), &other.columns) {
             (Some(mine), Some(theirs)) => Some(mine.union(theirs).cloned().collect()),
@@ -178,6 +184,7 @@ impl Published {
         self.update &= other.update;
         self.delete &= other.delete;
         self.generated &= other.generated;
+        self.listed |= other.listed;
         self.row_filter |= other.row_filter;
         self.columns = match (self.columns.take(), other.columns) {
             (Some(mine), Some(theirs)) => Some(mine.intersection(&theirs).cloned().collect()),

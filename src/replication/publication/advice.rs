@@ -48,7 +48,7 @@ impl Publications {
     /// What publishes the columns that [`unpublished_columns`](Self::unpublished_columns) names, if anything can.
     pub fn all_columns_sql(&self, table: &Table) -> Option<Vec<String>> {
         let published = self.tables.get(&table.oid)?;
-        if published.columns.is_some() {
+        if published.listed {
             return self.whole_table_sql(published, table);
         }
         let publication = published.by.first().filter(|_| self.version.publishes_generated())?;

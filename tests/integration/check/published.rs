@@ -85,6 +85,12 @@ fn generated_columns() {
     let texts = ["public-item", "does not publish twice"];
     if release() >= 18 {
         mended(&db, &tap(&db, &STREAM), "warning", &texts);
+        // A column list is in the way first.
+        let name = db.slot_name();
+        db.psql(&format!("drop publication {name}; create publication {name} for table item (id);"));
+        let tap = tap(&db, &STREAM);
+        db.psql(super::sql(line(&check(&tap), "warning", &texts)));
+        mended(&db, &tap, "warning", &texts);
     } else {
         assert!(!line(&check(&tap(&db, &STREAM)), "warning", &texts).contains("run: "), "there is nothing to be done");
     }
