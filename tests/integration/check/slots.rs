@@ -8,7 +8,15 @@ use super::{ITEM, check, failure_mended, line, lines, mended, sql, tap};
 use crate::harness::{Cluster, Tap, TestDb, needs};
 use crate::log_based::{Source, with_both_plugins};
 
-with_both_plugins!(no_slot, a_slot_in_use, a_lost_slot, a_slot_that_keeps_much, a_plugin_that_is_not_there, gaps);
+with_both_plugins!(
+    no_slot,
+    a_slot_in_use,
+    a_lost_slot,
+    a_slot_that_keeps_much,
+    a_plugin_that_is_not_there,
+    a_backlog_is_not_read,
+    gaps,
+);
 
 fn no_slot(plugin: &str) {
     let db = TestDb::new("check_slot");
@@ -105,6 +113,18 @@ fn a_plugin_that_is_not_there(plugin: &str) {
     line(&check(&tap).expect_code(0), "ok", &["output plugin", plugin, "is installed"]);
     db.psql(&hide);
     line(&check(&tap), "failure", &["install the output plugin", plugin]);
+}
+
+/// To see whether a plugin works, one record is enough: the server could not even keep what the log holds.
+fn a_backlog_is_not_read(plugin: &str) {
+    let source = Source::new(plugin, ITEM, &["item"]);
+    source.db.psql(&format!(
+        "insert into item select n, repeat(md5(n::text), 30) from generate_series(2, 5000) n;
+         alter database {0} set work_mem = '64kB'; alter database {0} set temp_file_limit = '1MB';",
+        source.db.name()
+    ));
+    let output = check(&tap(&source.db, &[("item", "LOG_BASED")])).expect_code(0);
+    line(&output, "ok", &["output plugin", plugin, "is installed"]);
 }
 
 /// Changes that the slot has not any more, or that the server never had.
