@@ -12,12 +12,13 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 const DESCRIPTION: &str = env!("CARGO_PKG_DESCRIPTION");
 
 /// Capabilities by Singer's and Meltano's names.
-const CAPABILITIES: [&str; 9] = [
+const CAPABILITIES: [&str; 10] = [
     "catalog",
     "properties",
     "discover",
     "state",
     "about",
+    "test",
     "activate-version",
     "batch",
     "log-based",

@@ -28,6 +28,10 @@ pub struct Cli {
     #[arg(short, long)]
     pub discover: bool,
 
+    /// Connect, check what the selected streams need, and print the SCHEMA and one RECORD of each
+    #[arg(long, value_name = "OUTPUT", num_args = 0..=1, default_missing_value = "records")]
+    pub test: Option<TestOutput>,
+
     /// Print settings, capabilities and version and exit
     #[arg(long)]
     pub about: bool,
@@ -42,6 +46,15 @@ impl Cli {
     pub fn catalog_file(&self) -> Option<&PathBuf> {
         self.catalog.as_ref().or(self.properties.as_ref())
     }
+}
+
+/// What `--test` prints of each stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TestOutput {
+    /// Its SCHEMA.
+    Schema,
+    /// One RECORD too.
+    Records,
 }
 
 /// What `--about` prints.
@@ -93,8 +106,17 @@ mod tests {
     }
 
     #[test]
+    fn a_test_prints_records_unless_told_otherwise() {
+        assert_eq!(parse("-c a.json").unwrap().test, None);
+        assert_eq!(parse("--test -c a.json").unwrap().test, Some(TestOutput::Records));
+        assert_eq!(parse("-c a.json --test records -s s.json").unwrap().test, Some(TestOutput::Records));
+        assert_eq!(parse("-c a.json --test=schema").unwrap().test, Some(TestOutput::Schema));
+    }
+
+    #[test]
     fn wrong_usage_exits_with_2_and_help_with_0() {
-        for wrong in ["", "-d", "--nonsense", "-c a.json --format json", "--about --format xml"] {
+        for wrong in ["", "-d", "--nonsense", "-c a.json --format json", "--about --format xml", "-c a.json --test all"]
+        {
             assert_eq!(parse(wrong).unwrap_err(), 2, "{wrong}");
         }
         for right in ["--version", "--help"] {

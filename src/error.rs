@@ -84,23 +84,36 @@ impl Error {
     pub fn advice(&self) -> Option<&str> {
         self.hint.as_deref()
     }
+
+    /// The message and its causes, on one line.
+    pub fn summary(&self) -> String {
+        let mut text = self.message.clone();
+        let mut cause = self.source.as_ref().map(|s| s.as_ref() as &dyn std::error::Error);
+        while let Some(error) = cause {
+            text += ": ";
+            text += &one_line(&error.to_string());
+            // One of our own has told of its causes.
+            cause = if error.is::<Error>() { None } else { error.source() };
+        }
+        text
+    }
 }
 
 impl fmt::Display for Error {
     /// The message, its causes and the hint, on one line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)?;
-        let mut cause = self.source.as_ref().map(|s| s.as_ref() as &dyn std::error::Error);
-        while let Some(error) = cause {
-            write!(f, ": {}", one_line(&error.to_string()))?;
-            // One of our own has told of its causes.
-            cause = if error.is::<Error>() { None } else { error.source() };
+        f.write_str(&self.summary())?;
+        match &self.hint {
+            Some(hint) => write!(f, " ({hint})"),
+            None => Ok(()),
         }
-        if let Some(hint) = &self.hint {
-            write!(f, " ({hint})")?;
-        }
-        Ok(())
     }
+}
+
+/// What ends an advice that SQL can follow: `run: A; B;`, to be pasted as it is.
+pub fn to_run<S: AsRef<str>>(statements: &[S]) -> String {
+    let statements = statements.iter().map(|sql| format!(" {};", sql.as_ref()));
+    std::iter::once("run:".to_owned()).chain(statements).collect()
 }
 
 impl std::error::Error for Error {
@@ -139,8 +152,15 @@ mod tests {
         let cause = std::io::Error::other("refused\nby peer");
         let error = Error::run("cannot connect").source(cause).hint("start the server");
         assert_eq!(error.to_string(), "cannot connect: refused by peer (start the server)");
+        assert_eq!(error.summary(), "cannot connect: refused by peer");
         assert_eq!(error.kind().exit_code(), 1);
         assert_eq!(Error::usage("x").kind().exit_code(), 2);
+    }
+
+    #[test]
+    fn sql_to_run_can_be_pasted() {
+        assert_eq!(to_run(&["SELECT 1"]), "run: SELECT 1;");
+        assert_eq!(to_run(&["BEGIN".to_owned(), "COMMIT".to_owned()]), "run: BEGIN; COMMIT;");
     }
 
     #[test]

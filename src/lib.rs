@@ -16,6 +16,7 @@
 
 pub mod about;
 pub mod catalog;
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod discovery;

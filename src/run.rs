@@ -1,4 +1,4 @@
-//! What the command line asks for: settings shown, a catalog discovered, or streams synced.
+//! What the command line asks for: settings shown, a catalog discovered, or streams checked or synced.
 
 use std::io::{BufWriter, Write};
 use std::pin::pin;
@@ -9,6 +9,7 @@ use tokio::time::timeout;
 
 use crate::about;
 use crate::catalog::Catalog;
+use crate::check::check;
 use crate::cli::Cli;
 use crate::config::{Config, PemSource, SchemaDialect, SslMode};
 use crate::discovery::{Scope, discover, nothing_readable, write_catalog};
@@ -46,6 +47,10 @@ pub async fn run(cli: Cli) -> Result<Outcome> {
     }
     let catalog = cli.catalog_file().map(|path| Catalog::load(path)).transpose()?;
     let state = cli.state.as_deref().map(State::load).transpose()?.unwrap_or_default();
+    if let Some(output) = cli.test {
+        check(&env, catalog, state, output).await?;
+        return Ok(Outcome::Done);
+    }
     synchronize(&env, catalog, state).await
 }
 

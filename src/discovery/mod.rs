@@ -60,6 +60,14 @@ pub async fn discover(client: &Client, scope: Scope<'_>) -> Result<Vec<Table>> {
     Ok(tables)
 }
 
+/// Columns of a table that the role can't select.
+pub async fn hidden_columns(client: &Client, table: u32) -> Result<Vec<String>> {
+    let sql = "SELECT attname::text FROM pg_catalog.pg_attribute WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped \
+               AND NOT pg_catalog.has_column_privilege(attrelid, attnum, 'SELECT') ORDER BY attnum";
+    let rows = client.query(sql, &[&table]).await.map_err(|e| query_error("cannot list the columns", e))?;
+    rows.iter().map(|row| row.field(0)).collect()
+}
+
 async fn relations(client: &Client, scope: Scope<'_>) -> Result<Vec<Row>> {
     // Materialized views it does not know.
     const SHOWN: &str = "(c.relkind = 'm' OR (n.nspname, c.relname) IN \

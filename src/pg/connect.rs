@@ -99,6 +99,13 @@ impl fmt::Display for Target {
 #[derive(Clone)]
 pub struct Server(Arc<Inner>);
 
+impl fmt::Display for Server {
+    /// Where it is.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.target.fmt(f)
+    }
+}
+
 struct Inner {
     target: Target,
     /// User, password, database and application name, for tokio-postgres and for our own sessions.
@@ -127,6 +134,16 @@ impl Server {
         Ok(Server(Arc::new(Inner { target, config, sslmode: params.sslmode, tls: tls::connector(params)? })))
     }
 
+    /// The role to log in as.
+    pub fn user(&self) -> &str {
+        &self.0.target.user
+    }
+
+    /// Whether connections are to be encrypted. A Unix socket's never are.
+    pub fn sslmode(&self) -> SslMode {
+        if self.0.target.host.starts_with('/') { SslMode::Disable } else { self.0.sslmode }
+    }
+
     /// A connection for queries through tokio-postgres. Its other half runs as a task of the current runtime.
     pub async fn connect(&self) -> Result<Client> {
         patiently(|| self.start_client()).await
@@ -153,10 +170,13 @@ impl Server {
     }
 
     async fn start_client(&self) -> Result<Client> {
-        let login = |stream, server: Server| async move {
-            Ok(server.0.config.connect_raw(Guarded::new(stream), Established).await?)
+        let login = |stream: Stream, server: Server| async move {
+            let tls = stream.tls_version();
+            let (client, connection) = server.0.config.connect_raw(Guarded::new(stream), Established).await?;
+            Ok((client, connection, tls))
         };
-        let (client, connection) = self.establish(login).await.map_err(|failure| failure.at(&self.0.target, false))?;
+        let (client, connection, tls) =
+            self.establish(login).await.map_err(|failure| failure.at(&self.0.target, false))?;
         let server_version = connection.parameter("server_version").map(ServerVersion::parse).unwrap_or_default();
         check_version(&self.0.target, server_version)?;
         let (open, alive) = watch::channel(());
@@ -166,7 +186,7 @@ impl Server {
             }
             drop(open);
         });
-        let client = Client { client, connection, alive, server_version };
+        let client = Client { client, connection, alive, server_version, tls };
         let set_up = async {
             let settings = settings(server_version);
             client.batch_execute(&settings).await.map_err(|error| query_error("cannot set up the session", error))
@@ -354,9 +374,15 @@ pub struct Client {
     /// Closed when the connection ends.
     alive: watch::Receiver<()>,
     server_version: ServerVersion,
+    tls: Option<&'static str>,
 }
 
 impl Client {
+    /// The version of TLS that was agreed on, such as `TLS 1.3`; none on a connection that is not encrypted.
+    pub fn tls(&self) -> Option<&'static str> {
+        self.tls
+    }
+
     /// The server's version.
     pub fn server_version(&self) -> ServerVersion {
         self.server_version

@@ -10,7 +10,7 @@ use memchr::memchr;
 use tokio_postgres::error::DbError;
 
 use super::connect::Target;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, to_run};
 
 /// What to do about a connection that ended under way.
 pub(crate) const RESTARTED: &str = "the server is shutting down, or was told to end the connection: run again";
@@ -344,10 +344,9 @@ fn login_hint(error: &ServerError, target: &Target, replication: bool) -> Option
         "28000" => format!("check that `user` (`{user}`) exists and may log in"),
         "3D000" => "check `dbname`".to_owned(),
         "42501" if replication => {
-            format!(
-                "allow it: ALTER ROLE {} REPLICATION (on Amazon RDS: GRANT rds_replication)",
-                super::quote::ident(user)
-            )
+            let role = super::quote::ident(user);
+            let sql = to_run(&[format!("ALTER ROLE {role} REPLICATION")]);
+            format!("on Amazon RDS: GRANT rds_replication TO {role}; elsewhere {sql}")
         }
         "53300" if replication => "raise max_wal_senders on the server, or try again later".to_owned(),
         "53300" => "raise max_connections on the server, or try again later".to_owned(),

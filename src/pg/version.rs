@@ -27,6 +27,11 @@ impl ServerVersion {
         self.0 >= major * 10_000
     }
 
+    /// Whether a partitioned table has indexes that its partitions follow (11).
+    pub fn indexes_partitioned(self) -> bool {
+        self.is(11)
+    }
+
     /// Whether `pg_replication_slot_advance` exists (11), with which a bulk read acknowledges.
     pub fn has_slot_advance(self) -> bool {
         self.is(11)
@@ -35,6 +40,11 @@ impl ServerVersion {
     /// What the publication of a table without a replica identity publishes: it has to know TRUNCATE (11).
     pub fn insert_operations(self) -> &'static str {
         if self.is(11) { "insert, truncate" } else { "insert" }
+    }
+
+    /// What a publication has to publish for every change to come: TRUNCATE is known from 11 on.
+    pub fn all_operations(self) -> &'static str {
+        if self.is(11) { "insert, update, delete, truncate" } else { "insert, update, delete" }
     }
 
     /// The expression for `pg_attribute.attgenerated` (12): `s` stored, `v` virtual (18).
@@ -67,6 +77,11 @@ impl ServerVersion {
     /// Whether a publication takes whole schemas (15).
     pub fn publishes_schemas(self) -> bool {
         self.is(15)
+    }
+
+    /// Whether a publication takes stored generated columns (18).
+    pub fn publishes_generated(self) -> bool {
+        self.is(18)
     }
 
     /// Whether a walsender answers while it passes over the changes of one transaction that nobody wants: any (16), or one

@@ -44,6 +44,14 @@ impl<'s> BulkRead<'s> {
         Ok(BulkRead { rows, started: false })
     }
 
+    /// Has the server look at one record of the slot's log, so that it says what it refuses: the plugin, its options, the
+    /// role, or the slot.
+    pub async fn probe(session: &mut Session, slot: &str, plugin: &dyn OutputPlugin) -> Result<()> {
+        // It looks at the position after each record that it has decoded.
+        let read = BulkRead::start(session, slot, plugin, Lsn(1)).await?;
+        read.finish().await.map_err(|e| explain_refusal(e, plugin.name()))
+    }
+
     /// The next message and the position it stands for; `None` after the last.
     pub async fn next(&mut self) -> Result<Option<(Lsn, &[u8])>> {
         let header = if self.started { 0 } else { HEADER };

@@ -1,8 +1,11 @@
 //! Publications, which tell pgoutput what to send: what they cover, and the two that the tap makes for itself.
 
+mod advice;
+
 use std::collections::{HashMap, HashSet};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, to_run};
+use crate::pg::ServerVersion;
 use crate::pg::connect::Client;
 use crate::pg::error::query_error;
 use crate::pg::quote;
@@ -13,6 +16,7 @@ use crate::pg::table::{Generated, ReplicaIdentity, Table, TableKind};
 #[derive(Debug)]
 pub struct Publications {
     names: Vec<String>,
+    version: ServerVersion,
     /// Published relations by oid. A root that is published leaf by leaf stands here, once it was asked for, with what its
     /// leaves share.
     tables: HashMap<u32, Published>,
@@ -21,6 +25,8 @@ pub struct Publications {
 /// What is published of a table.
 #[derive(Clone, Debug, Default)]
 struct Published {
+    /// By which of the publications, in order.
+    by: Vec<String>,
     insert: bool,
     update: bool,
     delete: bool,
@@ -28,6 +34,8 @@ struct Published {
     via_root: bool,
     /// `None` for all columns.
     columns: Option<HashSet<String>>,
+    /// Whether a column list says so.
+    listed: bool,
     row_filter: bool,
     generated: bool,
 }
@@ -44,7 +52,9 @@ impl Publications {
                    coalesce(pg_catalog.to_jsonb(p) ->> 'pubgencols', 'n') IN ('s', 'true'), \
                    j ? 'attnames', \
                    (SELECT count(*) FROM pg_catalog.pg_attribute a \
-                     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) \
+                     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), \
+                   EXISTS (SELECT FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid = c.oid \
+                           AND pg_catalog.to_jsonb(r) ->> 'prattrs' IS NOT NULL) \
                    FROM pg_catalog.pg_publication p \
                    LEFT JOIN (pg_catalog.pg_publication_tables pt CROSS JOIN LATERAL pg_catalog.to_jsonb(pt) j \
                               JOIN pg_catalog.pg_namespace n ON n.nspname = pt.schemaname \
@@ -52,22 +62,25 @@ impl Publications {
                               CROSS JOIN LATERAL (SELECT t.oid) c) ON pt.pubname = p.pubname \
                    WHERE p.pubname::text = ANY ($1)";
         let rows = client.query(sql, &[&wanted]).await.map_err(|e| query_error("cannot read the publications", e))?;
-        let mut publications = Publications { names: Vec::new(), tables: HashMap::new() };
+        let mut publications =
+            Publications { names: Vec::new(), version: client.server_version(), tables: HashMap::new() };
         for row in &rows {
             let name: String = row.field(0)?;
             if !publications.names.contains(&name) {
-                publications.names.push(name);
+                publications.names.push(name.clone());
             }
             let Some(oid) = row.field::<Option<u32>>(1)? else { continue };
             let listed: Vec<String> = row.field(7)?;
             // attnames holds every column where the publication has no list of its own.
             let all_columns = !row.field::<bool>(10)? || listed.len() as i64 >= row.field::<i64>(11)?;
             let one = Published {
+                by: vec![name],
                 insert: row.field(3)?,
                 update: row.field(4)?,
                 delete: row.field(5)?,
                 via_root: row.field(6)?,
                 columns: (!all_columns).then(|| listed.into_iter().collect()),
+                listed: row.field(12)?,
                 row_filter: row.field(8)?,
                 generated: row.field(9)?,
             };
@@ -133,42 +146,24 @@ impl Publications {
         };
         table.columns.iter().filter(|c| !sends(&c.name, c.generated)).map(|c| c.name.clone()).collect()
     }
+}
 
-    /// What a user should know of how this table is published: operations and rows that never come.
-    pub fn warnings(&self, table: &Table) -> Vec<String> {
-        let Some(published) = self.tables.get(&table.oid) else { return Vec::new() };
-        let mut warnings = Vec::new();
-        let identified = table.replica_identity != ReplicaIdentity::None;
-        let missing: Vec<&str> =
-            [("insert", published.insert), ("update", published.update), ("delete", published.delete)]
-                .into_iter()
-                .filter(|(name, sent)| !sent && (identified || *name == "insert"))
-                .map(|(name, _)| name)
-                .collect();
-        if !missing.is_empty() {
-            warnings.push(format!(
-                "the publication does not publish {} of this table: such changes never come; have it: ALTER PUBLICATION … SET \
-                 (publish = 'insert, update, delete, truncate')",
-                missing.join(" and ")
-            ));
-        }
-        if published.row_filter {
-            warnings.push("the publication has a row filter for this table: rows outside of it are copied, but their changes never come; add \
-                 the table to it without WHERE"
-                    .to_owned());
-        }
-        warnings
-    }
+/// A table as a member of a publication; one that inherits is a stream of its own.
+fn member(table: &Table) -> String {
+    let only = if table.kind == TableKind::Table { "ONLY " } else { "" };
+    format!("{only}{}", quote::qualified(&table.schema, &table.name))
 }
 
 impl Published {
     /// Two publications of one table add up: what either sends is sent.
     fn join(&mut self, other: &Published) {
+        self.add_names(&other.by);
         self.insert |= other.insert;
         self.update |= other.update;
         self.delete |= other.delete;
         self.via_root |= other.via_root;
         self.generated |= other.generated;
+        self.listed &= other.listed;
         self.row_filter &= other.row_filter;
         self.columns = match (self.columns.take(), &other.columns) {
             (Some(mine), Some(theirs)) => Some(mine.union(theirs).cloned().collect()),
@@ -176,12 +171,20 @@ impl Published {
         };
     }
 
+    fn add_names(&mut self, names: &[String]) {
+        self.by.extend_from_slice(names);
+        self.by.sort();
+        self.by.dedup();
+    }
+
     /// What is sent of both of two leaves.
     fn meet(&mut self, other: Published) {
+        self.add_names(&other.by);
         self.insert &= other.insert;
         self.update &= other.update;
         self.delete &= other.delete;
         self.generated &= other.generated;
+        self.listed |= other.listed;
         self.row_filter |= other.row_filter;
         self.columns = match (self.columns.take(), other.columns) {
             (Some(mine), Some(theirs)) => Some(mine.intersection(&theirs).cloned().collect()),
@@ -214,11 +217,9 @@ pub async fn publish_sql(
             if table.kind == TableKind::Partitioned && !version.publishes_partitioned() {
                 let leaves = leaves(client, table.oid).await?;
                 let missing = leaves.iter().filter(|leaf| !existing.tables.contains_key(&leaf.oid));
-                targets.extend(missing.map(|leaf| quote::qualified(&leaf.schema, &leaf.name)));
+                targets.extend(missing.map(Leaf::qualified));
             } else {
-                // A table that inherits is a stream of its own.
-                let only = if table.kind == TableKind::Table { "ONLY " } else { "" };
-                targets.push(format!("{only}{}", quote::qualified(&table.schema, &table.name)));
+                targets.push(member(table));
             }
         }
         let exists = existing.names.contains(&publication);
@@ -252,7 +253,8 @@ pub async fn publish_sql(
 pub async fn publish(client: &Client, statements: &[String]) -> Result<()> {
     for sql in statements {
         client.batch_execute(sql).await.map_err(|e| {
-            query_error("cannot set up the publication", e).hint(format!("run it as the owner of the tables: {sql};"))
+            query_error("cannot set up the publication", e)
+                .hint(format!("as the owner of the tables {}", to_run(&[sql])))
         })?;
         tracing::info!("{sql}");
     }
@@ -264,9 +266,9 @@ pub fn unpublished(name: &str, tables: &[&Table], statements: &[String]) -> Erro
     let names: Vec<String> = tables.iter().map(|t| t.stream_id()).collect();
     Error::run(format!("the publication \"{name}\" does not publish the selected streams {}", names.join(", "))).hint(
         format!(
-            "run as the owner of the tables: {}; and remove the streams' bookmarks, if they have any, so that they are copied \
-             again: earlier changes were not published; or set create_replication_slot to true, which does both",
-            statements.join("; ")
+            "earlier changes were not published, so that the streams' bookmarks, if they have any, have to be removed for them \
+             to be copied again; set create_replication_slot to true, which does it all, or as the owner of the tables {}",
+            to_run(statements)
         ),
     )
 }
@@ -282,6 +284,13 @@ pub struct Leaf {
     /// Its schema, which may be another than its root's.
     pub schema: String,
     name: String,
+}
+
+impl Leaf {
+    /// Its name with its schema, quoted.
+    pub fn qualified(&self) -> String {
+        quote::qualified(&self.schema, &self.name)
+    }
 }
 
 /// The leaves of a partitioned table.

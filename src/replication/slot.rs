@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 use tokio_postgres::Row;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, to_run};
 use crate::pg::connect::{Client, Server};
 use crate::pg::error::{query_error, sqlstate};
 use crate::pg::row::Fields as _;
@@ -164,11 +164,28 @@ impl Slot {
             self.name, self.confirmed_flush
         ))
         .hint(format!(
-            "drop it: SELECT pg_drop_replication_slot({}); and start with an empty state, or set on_slot_lost to \
-             copy_again to have it made anew and its streams copied again; {prevention}",
-            quote::literal(&self.name).trim_start(),
+            "{prevention}; set on_slot_lost to copy_again to have it made anew and its streams copied again, or start with an \
+             empty state after you {}",
+            to_run(&[self.drop_sql()]),
         )))
     }
+
+    /// The SQL that drops it.
+    pub fn drop_sql(&self) -> String {
+        format!("SELECT pg_drop_replication_slot({})", quote::literal(&self.name).trim_start())
+    }
+}
+
+/// The SQL that makes a slot; `failover`: for standbys to have it too (17+).
+pub fn create_sql(name: &str, plugin: &str, failover: bool) -> String {
+    let failover = if failover { ", failover => true" } else { "" };
+    format!("SELECT pg_create_logical_replication_slot({}, '{plugin}'{failover})", quote::literal(name).trim_start())
+}
+
+/// What to do where the server may not load the plugin.
+pub fn allow_plugin(plugin: &str) -> String {
+    let sql = format!("ALTER SYSTEM SET output_plugin_libraries = pgoutput, test_decoding, {plugin}");
+    format!("to allow the plugin {}", to_run(&[sql.as_str(), "SELECT pg_reload_conf()"]))
 }
 
 /// A slot just made, whose snapshot other sessions can take as long as this lives.
@@ -248,9 +265,7 @@ pub fn is_no_slot_now(error: &Error) -> bool {
 pub fn explain_refusal(error: Error, plugin: &str) -> Error {
     let text = error.to_string();
     let hint = match sqlstate(&error) {
-        _ if text.contains("output_plugin_libraries") => Some(format!(
-            "allow the plugin in postgresql.conf and reload: output_plugin_libraries = 'pgoutput, test_decoding, {plugin}'"
-        )),
+        _ if text.contains("output_plugin_libraries") => Some(allow_plugin(plugin)),
         Some("42704") if text.contains("publication") => Some(
             "a slot can't see a publication that is younger than what it has still to read: drop the slot and make it anew; \
              if nothing was read from it yet, move it: SELECT pg_replication_slot_advance(slot, pg_current_wal_lsn())"

@@ -28,6 +28,9 @@ const LONG_PATIENCE: Duration = Duration::from_secs(1800);
 const PATIENCE_FACTOR: u32 = 10;
 /// How long to wait for a slot that another process still reads: the last run may just be ending.
 const SLOT_IN_USE: Duration = Duration::from_secs(10);
+/// What to do about it.
+pub(crate) const IN_USE: &str =
+    "another process reads it: wait for it to end, or give each tap a slot of its own with tap_id";
 /// How long the end of a stream may take.
 const GOODBYE: Duration = Duration::from_secs(2);
 /// Microseconds from 1970 to 2000, where PostgreSQL's clock starts.
@@ -106,9 +109,7 @@ impl WalStream {
                 // object_in_use: the server's message names the process
                 Err(error) if sqlstate(&error) == Some("55006") => {
                     if Instant::now() >= give_up {
-                        return Err(Error::run("cannot read the replication slot").source(error).hint(
-                            "another process reads it: wait for it to end, or give each tap a slot of its own with tap_id",
-                        ));
+                        return Err(Error::run("cannot read the replication slot").source(error).hint(IN_USE));
                     }
                     tokio::time::sleep(Duration::from_millis(250)).await;
                 }

@@ -21,7 +21,7 @@ use crate::types::Codec;
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// The SELECT of the plan's columns from its table; the caller adds what follows FROM.
-pub(super) fn select(plan: &StreamPlan) -> String {
+pub(crate) fn select(plan: &StreamPlan) -> String {
     let columns: Vec<String> = plan.columns.iter().map(|c| quote::ident(&c.name)).collect();
     let query = format!("SELECT {} FROM {}", columns.join(", "), plan.own_rows());
     // As far as it holds no value.
@@ -105,7 +105,7 @@ pub(super) async fn copy_rows(
 }
 
 /// What takes the lines of a copy.
-pub(super) trait Lines {
+pub(crate) trait Lines {
     /// Begins a line: everything before its first property.
     fn begin(&mut self, plan: &StreamPlan);
 
@@ -171,7 +171,7 @@ impl Lines for RunLines<'_> {
 }
 
 /// Writes a line for every row that `query` yields, whose columns are the plan's.
-pub(super) async fn write_rows(
+pub(crate) async fn write_rows(
     session: &mut Session,
     plan: &mut StreamPlan,
     query: &str,

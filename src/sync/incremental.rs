@@ -23,19 +23,8 @@ pub(super) async fn sync(
     plan: &mut StreamPlan,
     limit: Option<u64>,
 ) -> Result<()> {
-    let key = plan.replication_key.clone().ok_or_else(|| {
-        Error::usage(format!("stream \"{}\" is INCREMENTAL but has no replication key", plan.id))
-            .hint("set replication-key in the table's metadata in the catalog")
-    })?;
-    let Some(position) = plan.position(&key) else {
-        return Err(Error::usage(format!("stream \"{}\" has no selected column \"{key}\" to replicate by", plan.id))
-            .hint("select the replication key, or choose another"));
-    };
-    let codec = &plan.columns[position].codec;
-    if !can_be_bookmarked(codec) {
-        return Err(Error::usage(format!("stream \"{}\" can't be replicated by \"{key}\"", plan.id))
-            .hint("no bookmark can hold a value of its type exactly: choose another replication key"));
-    }
+    let (key, position) = replication_key(plan)?;
+    let key = key.to_owned();
     tracing::info!("{}: reading rows by {key}", plan.id);
     let bookmark = ctx.state.bookmark(&plan.id);
     let version = bookmark.version().unwrap_or_else(version_now);
@@ -65,6 +54,23 @@ pub(super) async fn sync(
     copy_rows(ctx, session, plan, &query, version, Some(&mut tracker)).await?;
     tracker.store(&mut ctx.state);
     Ok(())
+}
+
+/// The column that the stream is replicated by, and its place among the selected ones.
+pub(crate) fn replication_key(plan: &StreamPlan) -> Result<(&str, usize)> {
+    let key = plan.replication_key.as_deref().ok_or_else(|| {
+        Error::usage(format!("stream \"{}\" is INCREMENTAL but has no replication key", plan.id))
+            .hint("set replication-key in the table's metadata in the catalog")
+    })?;
+    let Some(position) = plan.position(key) else {
+        return Err(Error::usage(format!("stream \"{}\" has no selected column \"{key}\" to replicate by", plan.id))
+            .hint("select the replication key, or choose another"));
+    };
+    if !can_be_bookmarked(&plan.columns[position].codec) {
+        return Err(Error::usage(format!("stream \"{}\" can't be replicated by \"{key}\"", plan.id))
+            .hint("no bookmark can hold a value of its type exactly: choose another replication key"));
+    }
+    Ok((key, position))
 }
 
 /// Whether a bookmark can hold a key: a number, a text or a boolean that reads back as what it was. A `timetz` does not,

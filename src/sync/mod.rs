@@ -2,15 +2,15 @@
 
 mod batch;
 mod context;
-mod copy;
+pub(crate) mod copy;
 mod full_table;
-mod incremental;
+pub(crate) mod incremental;
 mod initial_copy;
-mod log_based;
+pub(crate) mod log_based;
 mod parallel_copy;
-mod plan;
+pub(crate) mod plan;
 mod present_columns;
-mod select;
+pub(crate) mod select;
 mod transaction_snapshot;
 
 use std::path::PathBuf;
@@ -27,8 +27,9 @@ use crate::types;
 
 pub use context::Context;
 use initial_copy::Copier;
+use log_based::Source;
+use log_based::bookmarks::is_streamed;
 use log_based::live::Start;
-use log_based::{Source, is_streamed};
 use plan::StreamPlan;
 
 /// What every part of a run needs: settings and servers.
@@ -53,7 +54,7 @@ impl Env {
 }
 
 /// Milliseconds since 1970: a version, as the reference makes them.
-fn version_now() -> i64 {
+pub(crate) fn version_now() -> i64 {
     chrono::Utc::now().timestamp_millis()
 }
 
@@ -69,15 +70,16 @@ pub async fn sync(ctx: &mut Context, env: &Env, catalog: Option<Catalog>) -> Res
     ctx.batches = env.config.batch_config.clone();
     let client = env.tables().connect().await?;
     let mut selected = select::select(&client, env, catalog).await?;
+    if !selected.refused.is_empty() {
+        return Err(selected.refused.swap_remove(0));
+    }
     let plans = std::mem::take(&mut selected.plans);
     tracing::info!("selected streams: {}", plans.iter().map(|plan| plan.id.as_str()).collect::<Vec<_>>().join(", "));
 
+    let unreadable = selected.unreadable_ids();
     for plan in &plans {
-        if plan.table.row_security {
-            tracing::warn!(
-                "{}: row-level security may hide rows of this table from the role; give it ALTER ROLE … BYPASSRLS",
-                plan.id
-            );
+        if let Some(warning) = select::hidden_rows(plan, env) {
+            tracing::warn!("{}: {warning}", plan.id);
         }
         if ctx.state.clear_on_change(&plan.id, plan.method, plan.replication_key.as_deref()) {
             tracing::info!("{}: the replication method or key changed; starting anew", plan.id);
@@ -86,7 +88,7 @@ pub async fn sync(ctx: &mut Context, env: &Env, catalog: Option<Catalog>) -> Res
     // What the role may not read now, it may read again.
     let is_log_based = |id: &str| {
         plans.iter().any(|p| p.id == id && p.method == ReplicationMethod::LogBased)
-            || selected.unreadable.iter().any(|unreadable| unreadable == id)
+            || unreadable.iter().any(|unreadable| unreadable == id)
     };
     ctx.state.drop_unselected_log_based(is_log_based);
 
@@ -96,7 +98,7 @@ pub async fn sync(ctx: &mut Context, env: &Env, catalog: Option<Catalog>) -> Res
         (Some(_), false) => &env.primary.connect().await?,
         _ => &client,
     };
-    let log_based = LogBased::prepare(ctx, env, primary, log_based, &selected.unreadable).await?;
+    let log_based = LogBased::prepare(ctx, env, primary, log_based, &unreadable).await?;
     run(ctx, env, primary, log_based, others).await?;
 
     selected.left_out()

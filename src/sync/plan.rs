@@ -177,6 +177,11 @@ impl StreamPlan {
         }
     }
 
+    /// Whether the catalog leaves this column out.
+    pub(crate) fn deselects(&self, column: &str) -> bool {
+        self.entry.as_ref().is_some_and(|entry| entry.selection().column(column) == Some(false))
+    }
+
     /// The place of a column among the selected ones.
     pub(crate) fn position(&self, name: &str) -> Option<usize> {
         self.columns.iter().position(|c| c.name == name)

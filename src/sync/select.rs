@@ -3,32 +3,51 @@
 use std::collections::HashSet;
 
 use super::Env;
-use super::log_based::obstacle;
+use super::log_based::slot::obstacle;
 use super::plan::StreamPlan;
 use crate::catalog::Catalog;
 use crate::discovery::{Scope, discover, nothing_readable};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, to_run};
 use crate::method::ReplicationMethod;
 use crate::pg::connect::Client;
 use crate::pg::error::query_error;
+use crate::pg::quote;
 use crate::pg::row::Fields as _;
 use crate::pg::table::{ReplicaIdentity, Table};
 use crate::replication::slot::Slot;
 
 /// The streams to read.
-pub(super) struct Selected {
+#[derive(Default)]
+pub(crate) struct Selected {
     /// Those that are there.
     pub plans: Vec<StreamPlan>,
     /// Those that the catalog selects and the server does not have.
     pub missing: Vec<String>,
     /// Those that the server has and the role may not read.
-    pub unreadable: Vec<String>,
+    pub unreadable: Vec<Unreadable>,
+    /// What the catalog asks for and can't be.
+    pub refused: Vec<Error>,
+}
+
+/// A stream that the role may not read.
+pub(crate) struct Unreadable {
+    /// `tap_stream_id`
+    pub id: String,
+    /// How the catalog or the default would have it read.
+    pub method: Option<ReplicationMethod>,
+    /// The SQL that lets the role read it.
+    pub grants: Vec<String>,
 }
 
 impl Selected {
+    /// The ids of streams that the role may not read.
+    pub(super) fn unreadable_ids(&self) -> Vec<String> {
+        self.unreadable.iter().map(|stream| stream.id.clone()).collect()
+    }
+
     /// The error for streams that were left out.
     pub(super) fn left_out(&self) -> Result<()> {
-        let (message, hint) = match (self.missing.join(", "), self.unreadable.join(", ")) {
+        let (message, hint) = match (self.missing.join(", "), self.unreadable_ids().join(", ")) {
             (missing, unreadable) if missing.is_empty() && unreadable.is_empty() => return Ok(()),
             (missing, unreadable) if unreadable.is_empty() => (
                 format!("these selected streams do not exist: {missing}"),
@@ -48,9 +67,9 @@ impl Selected {
 }
 
 /// Compiles the plans of the selected streams.
-pub(super) async fn select(client: &Client, env: &Env, catalog: Option<Catalog>) -> Result<Selected> {
+pub(crate) async fn select(client: &Client, env: &Env, catalog: Option<Catalog>) -> Result<Selected> {
     let mut defaults = Defaults { env, log_based: None };
-    let mut selected = Selected { plans: Vec::new(), missing: Vec::new(), unreadable: Vec::new() };
+    let mut selected = Selected::default();
     let Some(catalog) = catalog else {
         let schemas = &env.config.filter_schemas;
         let tables = discover(client, Scope::All((!schemas.is_empty()).then_some(schemas))).await?;
@@ -81,9 +100,12 @@ pub(super) async fn select(client: &Client, env: &Env, catalog: Option<Catalog>)
     let mut tables = discover(client, Scope::Tables(&wanted)).await?;
     for (entry, (schema, name)) in catalog.streams.into_iter().zip(wanted) {
         let Some(found) = tables.iter().position(|table| table.schema == schema && table.name == name) else {
-            let left_out =
-                if exists(client, &schema, &name).await? { &mut selected.unreadable } else { &mut selected.missing };
-            left_out.push(entry.tap_stream_id);
+            let method = entry.replication_method().or(env.config.default_replication_method);
+            let id = entry.tap_stream_id;
+            match missing_grants(client, &schema, &name).await? {
+                Some(grants) => selected.unreadable.push(Unreadable { id, method, grants }),
+                None => selected.missing.push(id),
+            }
             continue;
         };
         let table = tables.swap_remove(found);
@@ -94,19 +116,19 @@ pub(super) async fn select(client: &Client, env: &Env, catalog: Option<Catalog>)
         if method == ReplicationMethod::LogBased
             && let Some(why) = without_log(&table)
         {
-            return Err(Error::usage(format!(
+            let error = Error::usage(format!(
                 "stream \"{}\" can't be LOG_BASED: {why}, so that no log has its rows",
                 entry.tap_stream_id
-            ))
-            .hint("set its replication-method to FULL_TABLE or INCREMENTAL"));
+            ));
+            selected.refused.push(error.hint("set its replication-method to FULL_TABLE or INCREMENTAL"));
+            continue;
         }
         let replication_key = entry.replication_key().map(str::to_owned);
         let plan = StreamPlan::new(table, Some(entry), method, replication_key, &env.types);
         if let Some(key) = plan.key_properties.iter().find(|key| plan.table.column(key).is_none()) {
-            return Err(Error::usage(format!("stream \"{}\" has no column \"{key}\" to be its key", plan.id))
-                .hint("change view-key-properties in the table's metadata in the catalog"));
-        }
-        if plan.columns.is_empty() {
+            let error = Error::usage(format!("stream \"{}\" has no column \"{key}\" to be its key", plan.id));
+            selected.refused.push(error.hint("change view-key-properties in the table's metadata in the catalog"));
+        } else if plan.columns.is_empty() {
             tracing::warn!("{}: no column is selected; skipping the stream", plan.id);
         } else {
             selected.plans.push(plan);
@@ -115,12 +137,27 @@ pub(super) async fn select(client: &Client, env: &Env, catalog: Option<Catalog>)
     Ok(selected)
 }
 
-/// Whether there is such a table or view, readable or not.
-async fn exists(client: &Client, schema: &str, name: &str) -> Result<bool> {
-    let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-               WHERE n.nspname::text = $1 AND c.relname::text = $2 AND c.relkind IN ('r', 'p', 'v', 'm'))";
-    let row = client.query_one(sql, &[&schema, &name]).await.map_err(|e| query_error("cannot look up a table", e))?;
-    row.field(0)
+/// What the role lacks to read a table or view; `None` where there is none of that name.
+async fn missing_grants(client: &Client, schema: &str, name: &str) -> Result<Option<Vec<String>>> {
+    let sql = "SELECT current_user::text, pg_catalog.has_schema_privilege(n.oid, 'USAGE'), \
+               pg_catalog.has_any_column_privilege(c.oid, 'SELECT') \
+               FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+               WHERE n.nspname::text = $1 AND c.relname::text = $2 AND c.relkind IN ('r', 'p', 'v', 'm')";
+    let row = client.query_opt(sql, &[&schema, &name]).await.map_err(|e| query_error("cannot look up a table", e))?;
+    let Some(row) = row else { return Ok(None) };
+    let role = quote::ident(row.field(0)?);
+    let usage = format!("GRANT USAGE ON SCHEMA {} TO {role}", quote::ident(schema));
+    let select = format!("GRANT SELECT ON {} TO {role}", quote::qualified(schema, name));
+    let grants = [(row.field::<bool>(1)?, usage), (row.field::<bool>(2)?, select)];
+    Ok(Some(grants.into_iter().filter(|(granted, _)| !granted).map(|(_, sql)| sql).collect()))
+}
+
+/// What may hide rows of a table from the role.
+pub(crate) fn hidden_rows(plan: &StreamPlan, env: &Env) -> Option<String> {
+    plan.table.row_security.then(|| {
+        let sql = format!("ALTER ROLE {} BYPASSRLS", quote::ident(&env.config.user));
+        format!("row-level security may hide rows of this table from the role; to show them {}", to_run(&[sql]))
+    })
 }
 
 /// How a stream is read whose entry does not say it.

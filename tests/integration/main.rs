@@ -3,6 +3,7 @@
 //! `harness` runs the server and the tap and compares messages; every other module is a feature.
 
 mod batches;
+mod check;
 mod connect;
 mod crash;
 mod ddl;

@@ -6,6 +6,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use rustls::ProtocolVersion;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 #[cfg(unix)]
@@ -25,6 +26,16 @@ pub(crate) enum Stream {
 }
 
 impl Stream {
+    /// The version of TLS that was agreed on.
+    pub(crate) fn tls_version(&self) -> Option<&'static str> {
+        let Stream::Tls(stream) = self else { return None };
+        Some(match stream.get_ref().1.protocol_version() {
+            Some(ProtocolVersion::TLSv1_2) => "TLS 1.2",
+            Some(ProtocolVersion::TLSv1_3) => "TLS 1.3",
+            _ => "TLS",
+        })
+    }
+
     /// The hash of the server's certificate that SCRAM-SHA-256-PLUS binds to; see [`end_point_hash`].
     pub(crate) fn tls_server_end_point(&self) -> Option<Vec<u8>> {
         let Stream::Tls(stream) = self else { return None };

@@ -4,16 +4,15 @@ use std::collections::HashSet;
 
 use super::Source;
 use super::live::{Live, Transaction};
+use super::published::leave_out;
 use super::record::{RecordWriter, RowChange, Unfit};
 use super::route::{Route, Routes, Shape, differs, identity_differs, wanted_by};
 use super::toast::Toast;
 use crate::config::OnTruncate;
-use crate::discovery::{Scope, discover};
+use crate::discovery::{Scope, discover, hidden_columns};
 use crate::error::{Error, Result};
 use crate::pg::Lsn;
 use crate::pg::connect::Client;
-use crate::pg::error::query_error;
-use crate::pg::row::Fields as _;
 use crate::pg::table::TableKind;
 use crate::replication::publication::{self, Publications};
 use crate::replication::{Change, OldTuple, TableRef};
@@ -211,7 +210,8 @@ impl<'a> Applier<'a> {
         let snapshot = TransactionSnapshot::seeing(self.client, std::iter::once(transaction.xid)).await?;
         let wanted = [(live.plan.table.schema.clone(), live.plan.table.name.clone())];
         let found = discover(self.client, Scope::Tables(&wanted)).await?.into_iter().next();
-        live.described(snapshot, hidden_columns(self.client, live.plan.table.oid).await?);
+        let hidden = hidden_columns(self.client, live.plan.table.oid).await?;
+        live.described(snapshot, hidden.into_iter().map(String::into_bytes).collect());
         let table = match found {
             Some(table) if table.oid == live.plan.table.oid => table,
             found => {
@@ -221,16 +221,18 @@ impl<'a> Applier<'a> {
                 return Ok(());
             }
         };
-        let unpublished = match &self.publication {
-            Some(name) => Publications::read(self.client, name).await?.unpublished_columns(&table),
-            None => Vec::new(),
+        let publications = match &self.publication {
+            Some(name) => Some(Publications::read(self.client, name).await?),
+            None => None,
         };
         // The holes name columns of the plan as it was.
         self.toast.fill(self.env, self.client, &mut self.streams, ctx).await?;
         let live = &mut self.streams[stream];
         let before = (live.plan.schema.clone(), live.plan.key_properties.clone());
         live.plan.refresh(table, &self.env.types);
-        super::leave_out(&mut live.plan, unpublished, self.env);
+        if let Some(publications) = &publications {
+            leave_out(&mut live.plan, publications, self.env);
+        }
         if (&live.plan.schema, &live.plan.key_properties) != (&before.0, &before.1) {
             tracing::info!("{}: the table changed; sending its schema again", live.plan.id);
             live.announce(ctx, self.env.config.debug_lsn);
@@ -267,14 +269,6 @@ fn truncate(ctx: &mut Context, live: &mut Live, table: TableRef<'_>, on_truncate
             );
         }
     }
-}
-
-/// Columns that the role can't select.
-async fn hidden_columns(client: &Client, table: u32) -> Result<HashSet<Vec<u8>>> {
-    let sql = "SELECT attname::text FROM pg_catalog.pg_attribute WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped \
-               AND NOT pg_catalog.has_column_privilege(attrelid, attnum, 'SELECT')";
-    let rows = client.query(sql, &[&table]).await.map_err(|e| query_error("cannot list the columns", e))?;
-    rows.iter().map(|row| Ok(row.field::<String>(0)?.into_bytes())).collect()
 }
 
 fn of_another_key(plan: &StreamPlan, column: usize) -> Error {

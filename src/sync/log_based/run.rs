@@ -5,10 +5,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::apply::Applier;
+use super::bookmarks::wal_end;
 use super::live::{Live, Start};
 use super::phase::{End, Phase};
 use super::state_file::StateFile;
-use super::{Source, reader, wal_end};
+use super::{Source, reader};
 use crate::error::Result;
 use crate::logging::figures::{bytes, seconds};
 use crate::pg::Lsn;

@@ -30,6 +30,24 @@ fn passwords_in_every_form() {
     reads(&db, false, || tap(&db, "postgres").config("host", directory).without("password"));
 }
 
+/// `--test` says what was agreed on.
+#[test]
+fn a_test_tells_of_tls() {
+    let db = database(&server(), "connect_tested");
+    for (user, sslmode, said) in [
+        ("encrypted", "prefer", "level=INFO message=ok: the connection is encrypted: TLS 1.3"),
+        ("encrypted", "require", "level=INFO message=ok: the connection is encrypted: TLS 1.3"),
+        ("unencrypted", "prefer", "level=WARNING message=warning: the connection is not encrypted, because"),
+        ("unencrypted", "disable", "level=INFO message=ok: the connection is not encrypted"),
+    ] {
+        let output = tap(&db, user).config("sslmode", sslmode).config("default_replication_method", "FULL_TABLE");
+        let output = output.arg("--test").output().expect_code(0).parsed();
+        assert_eq!((output.logged(said), output.logged("PostgreSQL")), (1, 1), "{}", output.stderr);
+        assert!(!output.stderr.contains(PASSWORD), "{}", output.stderr);
+        assert_eq!(output.record_messages().count(), 2);
+    }
+}
+
 #[test]
 fn the_references_ssl_key() {
     let db = database(&server(), "connect_ssl");

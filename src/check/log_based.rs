@@ -1,0 +1,100 @@
+//! What LOG_BASED streams need beside a table that can be read.
+
+use super::report::Report;
+use super::{publication, server, slot, toast};
+use crate::config::{OnSlotLost, OutputPluginName};
+use crate::error::Result;
+use crate::pg::Lsn;
+use crate::pg::connect::Client;
+use crate::pg::table::{ReplicaIdentity, TableKind};
+use crate::state::State;
+use crate::sync::Env;
+use crate::sync::log_based::bookmarks::{gap, position, wal_end};
+use crate::sync::log_based::slot::check_server;
+use crate::sync::log_based::warn;
+use crate::sync::plan::StreamPlan;
+
+/// Checks the server, the slot, and what these streams need of both. Leaves columns out that are not published.
+pub(super) async fn check(
+    report: &mut Report,
+    env: &Env,
+    tables: &Client,
+    plans: &mut [StreamPlan],
+    state: &State,
+) -> Result<()> {
+    let primary;
+    let client = match &env.secondary {
+        Some(_) => {
+            primary = server::connect(report, &env.primary).await?;
+            &primary
+        }
+        None => tables,
+    };
+    if !report.is_failure(check_server(client).await) {
+        report.ok("wal_level is logical");
+    }
+    if let Some(choice) = slot::check(report, env, client, plans, state).await? {
+        if choice.plugin == OutputPluginName::Pgoutput {
+            publication::check(report, env, client, &choice, plans).await?;
+        }
+        let stands = choice.slot.as_ref().map(|slot| slot.confirmed_flush);
+        bookmarks(report, env, client, &choice.name, stands, plans, state).await?;
+    }
+    for plan in plans.iter() {
+        identity(report, client, plan).await?;
+        if let Some(warning) = warn::of_virtual_columns(plan) {
+            report.warning(format_args!("{}: {warning}", plan.id));
+        }
+        toast::check(report, env, client, plan).await?;
+    }
+    Ok(())
+}
+
+/// Whether the slot has what comes after the bookmarks; `stands`: where it is, if it is there already.
+async fn bookmarks(
+    report: &mut Report,
+    env: &Env,
+    client: &Client,
+    slot: &str,
+    stands: Option<Lsn>,
+    plans: &[StreamPlan],
+    state: &State,
+) -> Result<()> {
+    let end = wal_end(client).await?;
+    for plan in plans {
+        let id = &plan.id;
+        let (Some(confirmed_flush), Some(lsn)) = (stands, position(plan, state)) else {
+            report.ok(format_args!("{id}: a run begins with a copy of the table"));
+            continue;
+        };
+        match gap(plan, state, slot, confirmed_flush, end) {
+            None if lsn == 1 => report.ok(format_args!("{id}: a run goes on where the slot stands")),
+            None => report.ok(format_args!("{id}: the slot has everything since the bookmark at {}", Lsn(lsn))),
+            Some(error) if env.config.on_slot_lost == OnSlotLost::CopyAgain => {
+                report.warning_of(&error, "a run copies the stream again");
+            }
+            Some(error) => report.failure(&error),
+        }
+    }
+    Ok(())
+}
+
+/// What the log says of old rows.
+async fn identity(report: &mut Report, client: &Client, plan: &StreamPlan) -> Result<()> {
+    let id = &plan.id;
+    match warn::of_identity(plan) {
+        // Its partitions are to be named one by one.
+        Some(warning) if plan.table.kind == TableKind::Partitioned => {
+            let advice = toast::full_identity(client, plan).await?;
+            report.warning(format_args!("{id}: {warning}; {advice}"));
+        }
+        Some(warning) => report.warning(format_args!("{id}: {warning}")),
+        None => match &plan.table.replica_identity {
+            ReplicaIdentity::Columns(columns) => {
+                report.ok(format_args!("{id}: the replica identity is {}", columns.join(", ")));
+            }
+            _ => report.ok(format_args!("{id}: the replica identity is the whole row")),
+        },
+    }
+    Ok(())
+}

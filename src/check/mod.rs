@@ -1,0 +1,68 @@
+//! `--test`: everything that the selected streams need, checked and told in a line each. Nothing is changed on the server.
+//!
+//! A failure is what a run would fail of, or leave a stream out for; a warning is what it would go on with. The questions
+//! and the words are those of a sync; what mends a thing stands at the end of its line, SQL last.
+
+mod log_based;
+mod publication;
+mod records;
+mod report;
+mod server;
+mod slot;
+mod streams;
+mod toast;
+
+use crate::catalog::Catalog;
+use crate::cli::TestOutput;
+use crate::error::Result;
+use crate::method::ReplicationMethod;
+use crate::state::State;
+use crate::sync::Env;
+use crate::sync::plan::StreamPlan;
+use crate::sync::select::select;
+use report::Report;
+
+/// Checks the selected streams, then prints their messages.
+///
+/// # Errors
+/// Where a requirement is not met, and where stdout can't be written.
+pub async fn check(env: &Env, catalog: Option<Catalog>, mut state: State, output: TestOutput) -> Result<()> {
+    let mut report = Report::default();
+    let mut plans = Vec::new();
+    if let Err(error) = requirements(&mut report, env, catalog, &mut state, &mut plans).await {
+        report.failure(&error);
+    }
+    records::write(&mut report, env, state, &mut plans, output).await?;
+    report.finish()
+}
+
+/// Checks as far as can be asked: an error is what stands in the way of the rest. `plans`: the streams that can be read.
+async fn requirements(
+    report: &mut Report,
+    env: &Env,
+    catalog: Option<Catalog>,
+    state: &mut State,
+    plans: &mut Vec<StreamPlan>,
+) -> Result<()> {
+    let client = server::connect(report, env.tables()).await?;
+    let mut selected = select(&client, env, catalog).await?;
+    streams::left_out(report, &selected);
+    plans.append(&mut selected.plans);
+    for plan in plans.iter() {
+        streams::check(report, env, &client, plan).await?;
+        if state.clear_on_change(&plan.id, plan.method, plan.replication_key.as_deref()) {
+            report.ok(format!("{}: the replication method or key changed; a run starts the stream anew", plan.id));
+        }
+    }
+
+    let is_log_based = |method| method == ReplicationMethod::LogBased;
+    let others = plans.extract_if(.., |plan| !is_log_based(plan.method)).collect::<Vec<_>>();
+    let waiting = selected.unreadable.iter().any(|stream| stream.method.is_some_and(is_log_based));
+    let checked = match plans.is_empty() && !waiting {
+        true => Ok(()),
+        false => log_based::check(report, env, &client, plans, state).await,
+    };
+    plans.extend(others);
+    plans.sort_by(|a, b| a.id.cmp(&b.id));
+    checked
+}

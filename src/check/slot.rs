@@ -1,0 +1,238 @@
+//! The replication slot: whether the server has room for it, the role may read it, and how it stands.
+
+use tokio_postgres::error::SqlState;
+
+use super::report::Report;
+use crate::config::{OutputPluginName, WalReader};
+use crate::error::{Error, Result, to_run};
+use crate::pg::connect::Client;
+use crate::pg::error::{query_error, sqlstate};
+use crate::pg::row::Fields as _;
+use crate::replication::OutputPlugin;
+use crate::replication::bulk::BulkRead;
+use crate::replication::pgoutput::Pgoutput;
+use crate::replication::slot::{Slot, allow_plugin, explain_refusal};
+use crate::replication::stream::IN_USE;
+use crate::state::State;
+use crate::sync::Env;
+use crate::sync::log_based::bookmarks::wal_end;
+use crate::sync::log_based::slot::{SlotChoice, try_walsender};
+use crate::sync::log_based::{wal2json, warn};
+use crate::sync::plan::StreamPlan;
+
+/// The slot that a run would read or make; none if that can't be, or not yet.
+pub(super) async fn check(
+    report: &mut Report,
+    env: &Env,
+    client: &Client,
+    plans: &[StreamPlan],
+    state: &State,
+) -> Result<Option<SlotChoice>> {
+    let may_replicate = match try_walsender(env).await {
+        Ok(()) => {
+            report.ok("the role may replicate");
+            true
+        }
+        // There is no room to try it, which the number of senders tells.
+        Err(error) if sqlstate(&error) == Some("53300") => true,
+        tried => !report.is_failure(tried),
+    };
+    let choice = match Slot::find(client, &env.config.slot_candidates()).await {
+        Ok(found) => SlotChoice::of(env, client, found, plans, state).await,
+        Err(error) => Err(error),
+    };
+    capacity(report, env, client, choice.as_ref().is_ok_and(|choice| choice.slot.is_none() && !choice.lost)).await?;
+    keep_size(report, client).await?;
+    let choice = match choice {
+        Ok(choice) => choice,
+        Err(error) => {
+            report.failure(&error);
+            return Ok(None);
+        }
+    };
+    let (name, plugin) = (&choice.name, choice.plugin.as_str());
+    match &choice.slot {
+        Some(Slot { unfinished: true, active_pid, .. }) => {
+            let pid = active_pid.unwrap_or_default();
+            report.warning(format_args!("process {pid} is making the replication slot \"{name}\"; a run waits for it"));
+            return Ok(None);
+        }
+        Some(slot) => stands(report, client, slot).await?,
+        None if choice.lost => report.warning(format_args!(
+            "replication slot \"{name}\" is lost; a run makes it anew and copies its streams again"
+        )),
+        None => report.ok(format_args!("replication slot \"{name}\" is not there yet; a run makes it ({plugin})")),
+    }
+    if is_allowed(client, plugin).await? {
+        if may_replicate {
+            plugin_works(report, env, client, &choice, plans).await?;
+        }
+    } else {
+        let error = Error::run(format!("output_plugin_libraries does not name {plugin}"));
+        report.failure(&error.hint(allow_plugin(plugin)));
+    }
+    Ok(Some(choice))
+}
+
+/// Slots and senders that are left; `needs_slot`: the run makes one.
+async fn capacity(report: &mut Report, env: &Env, client: &Client, needs_slot: bool) -> Result<()> {
+    let sql = "SELECT pg_catalog.current_setting('max_replication_slots')::int8, \
+               (SELECT count(*) FROM pg_catalog.pg_replication_slots), \
+               pg_catalog.current_setting('max_wal_senders')::int8, (SELECT count(*) FROM pg_catalog.pg_stat_replication)";
+    let row = client.query_one(sql, &[]).await.map_err(|e| query_error("cannot count the replication slots", e))?;
+    let streams = env.config.wal_reader == WalReader::Stream
+        || !env.config.break_at_end_lsn
+        || !client.server_version().has_slot_advance();
+    for (setting, most, used, needed, otherwise) in [
+        (
+            "max_replication_slots",
+            row.field::<i64>(0)?,
+            row.field::<i64>(1)?,
+            needs_slot,
+            "a copy has none of its own, so that its table is streamed from where the tap's slot stands",
+        ),
+        (
+            "max_wal_senders",
+            row.field(2)?,
+            row.field(3)?,
+            streams,
+            "the log can only be read in bulk, and a copy has no slot of its own",
+        ),
+    ] {
+        if used < most {
+            report.ok(format_args!("{setting}: {} of {most} are left", most - used));
+            continue;
+        }
+        let advice =
+            format!("restart the server after you {}", to_run(&[format!("ALTER SYSTEM SET {setting} = {}", most + 4)]));
+        if needed {
+            report.failure(&Error::run(format!("{setting}: none of {most} is left")).hint(advice));
+        } else {
+            report.warning(format_args!("{setting}: none of {most} is left: {otherwise}; {advice}"));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a slot that nobody reads fills the disk.
+async fn keep_size(report: &mut Report, client: &Client) -> Result<()> {
+    match setting(client, "max_slot_wal_keep_size").await?.as_deref() {
+        // Before 13 nothing bounds it.
+        None => {}
+        Some("-1") => report.warning(format_args!(
+            "max_slot_wal_keep_size is unlimited: a slot that nobody reads keeps its WAL until the disk is full; to bound that, at \
+             the price of losing the slot, {}",
+            to_run(&["ALTER SYSTEM SET max_slot_wal_keep_size = '50GB'", "SELECT pg_reload_conf()"])
+        )),
+        Some(size) => report.ok(format_args!("max_slot_wal_keep_size is {size}")),
+    }
+    Ok(())
+}
+
+/// How far behind the slot is, and what it keeps.
+async fn stands(report: &mut Report, client: &Client, slot: &Slot) -> Result<()> {
+    let (name, end) = (&slot.name, wal_end(client).await?);
+    let behind = end.0.saturating_sub(slot.confirmed_flush.0) >> 20;
+    let kept = slot.restart_lsn.map_or(0, |restart_lsn| end.0.saturating_sub(restart_lsn.0)) >> 20;
+    let found =
+        format!("replication slot \"{name}\" ({}) is {behind} MB behind and keeps {kept} MB of WAL", slot.plugin);
+    match (warn::of_retention(slot), slot.wal_status.as_deref()) {
+        (Some(warning), _) => report.warning(warning),
+        (None, Some("extended")) => {
+            report.warning(format_args!("{found}, more than max_wal_size; run the tap more often"));
+        }
+        (None, Some(status)) => report.ok(format_args!("{found}, {status}")),
+        (None, None) => report.ok(found),
+    }
+    let Some(pid) = slot.active_pid else { return Ok(()) };
+    let sql = "SELECT coalesce(usename::text, '?'), coalesce(application_name, '?') \
+               FROM pg_catalog.pg_stat_activity WHERE pid = $1";
+    let row = client.query_opt(sql, &[&pid]).await.map_err(|e| query_error("cannot read pg_stat_activity", e))?;
+    let by = match &row {
+        Some(row) => format!(" ({}, {})", row.field::<&str>(0)?, row.field::<&str>(1)?),
+        None => String::new(),
+    };
+    let error = Error::run(format!("replication slot \"{name}\" is active for PID {pid}{by}"));
+    let end = to_run(&[format!("SELECT pg_terminate_backend({pid})")]);
+    report.failure(&error.hint(format!("{IN_USE}; to end it {end}")));
+    Ok(())
+}
+
+/// Whether the server may load a plugin, as far as it has a say in that.
+async fn is_allowed(client: &Client, plugin: &str) -> Result<bool> {
+    let libraries = setting(client, "output_plugin_libraries").await?;
+    Ok(libraries.is_none_or(|libraries| names(&libraries).any(|name| name == plugin)))
+}
+
+/// Has the server read a record of the slot, or load the plugin of one that is to be made.
+async fn plugin_works(
+    report: &mut Report,
+    env: &Env,
+    client: &Client,
+    choice: &SlotChoice,
+    plans: &[StreamPlan],
+) -> Result<()> {
+    let name = choice.plugin.as_str();
+    let tried = match &choice.slot {
+        Some(slot) if slot.active_pid.is_some() => return Ok(()),
+        Some(slot) => probe(env, client, slot, choice.plugin, plans).await,
+        None => match client.batch_execute(&format!("LOAD '{name}'")).await {
+            Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
+                report.ok(format_args!("whether the output plugin {name} is installed is only told to a superuser"));
+                return Ok(());
+            }
+            loaded => loaded.map_err(|e| explain_refusal(query_error("cannot load the output plugin", e), name)),
+        },
+    };
+    if !report.is_failure(tried) {
+        report.ok(format_args!("the output plugin {name} is installed"));
+    }
+    Ok(())
+}
+
+/// Has the server read a record of the slot.
+async fn probe(env: &Env, client: &Client, slot: &Slot, plugin: OutputPluginName, plans: &[StreamPlan]) -> Result<()> {
+    let plugin: Box<dyn OutputPlugin> = match plugin {
+        OutputPluginName::Pgoutput => Box::new(Pgoutput::new(vec![env.config.publication(&slot.name).to_owned()])),
+        OutputPluginName::Wal2json => Box::new(wal2json(client, plans).await?.0),
+    };
+    let mut session = env.primary.session().await?;
+    BulkRead::probe(&mut session, &slot.name, plugin.as_ref()).await
+}
+
+/// A setting of the server; none if it does not know it.
+async fn setting(client: &Client, name: &str) -> Result<Option<String>> {
+    let row = client.query_one("SELECT pg_catalog.current_setting($1, true)", &[&name]).await;
+    row.map_err(|e| query_error(format!("cannot read {name}"), e))?.field(0)
+}
+
+/// The names in a setting that is a list, some of them perhaps in double quotes.
+fn names(list: &str) -> impl Iterator<Item = String> {
+    let mut quoted = false;
+    let parts = list.split(move |c| {
+        quoted ^= c == '"';
+        c == ',' && !quoted
+    });
+    parts.map(|part| {
+        let part = part.trim();
+        match part.strip_prefix('"').and_then(|part| part.strip_suffix('"')) {
+            Some(inner) => inner.replace("\"\"", "\""),
+            None => part.to_owned(),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::names;
+
+    #[test]
+    fn a_list_of_names_is_read_as_the_server_reads_it() {
+        let read = |list| names(list).collect::<Vec<_>>();
+        assert_eq!(read("pgoutput, test_decoding,wal2json"), ["pgoutput", "test_decoding", "wal2json"]);
+        // What ALTER SYSTEM makes of 'a, b'.
+        assert_eq!(read(r#""pgoutput, wal2json""#), ["pgoutput, wal2json"]);
+        assert_eq!(read(r#""a""b", c"#), ["a\"b", "c"]);
+        assert_eq!(read(""), [""]);
+    }
+}

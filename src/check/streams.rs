@@ -1,0 +1,103 @@
+//! What every stream needs: a table that the role may read, and a replication key where there has to be one.
+
+use super::report::Report;
+use crate::discovery::hidden_columns;
+use crate::error::{Error, Result, to_run};
+use crate::method::ReplicationMethod;
+use crate::pg::connect::Client;
+use crate::pg::error::query_error;
+use crate::pg::quote;
+use crate::pg::row::Fields as _;
+use crate::pg::table::TableKind;
+use crate::sync::Env;
+use crate::sync::incremental::replication_key;
+use crate::sync::plan::StreamPlan;
+use crate::sync::select::{Selected, hidden_rows};
+
+/// A table of so many bytes is worth an index on its replication key.
+const LARGE: i64 = 16 * 1024 * 1024;
+
+/// Streams that a run would leave out or refuse.
+pub(super) fn left_out(report: &mut Report, selected: &Selected) {
+    for stream in &selected.unreadable {
+        let error = Error::run(format!("{}: the role may not read it", stream.id));
+        report.failure(&error.hint(to_run(&stream.grants)));
+    }
+    for id in &selected.missing {
+        let error = Error::run(format!("{id}: there is no such table or view"));
+        report.failure(&error.hint("deselect it or run --discover again"));
+    }
+    for error in &selected.refused {
+        report.failure(error);
+    }
+}
+
+/// A stream that is there.
+pub(super) async fn check(report: &mut Report, env: &Env, client: &Client, plan: &StreamPlan) -> Result<()> {
+    let id = &plan.id;
+    let mut hidden = hidden_columns(client, plan.table.oid).await?;
+    hidden.retain(|column| !plan.deselects(column));
+    if hidden.is_empty() {
+        report.ok(format_args!("{id}: the role may read it ({})", plan.method));
+    } else {
+        let columns: Vec<String> = hidden.iter().map(|column| quote::ident(column)).collect();
+        let table = quote::qualified(&plan.table.schema, &plan.table.name);
+        let role = quote::ident(&env.config.user);
+        let sql = format!("GRANT SELECT ({}) ON {table} TO {role}", columns.join(", "));
+        let hidden = hidden.join(", ");
+        report.warning(format_args!("{id}: the role may not read {hidden}; left out; deselect or {}", to_run(&[sql])));
+    }
+    if let Some(warning) = hidden_rows(plan, env) {
+        report.warning(format_args!("{id}: {warning}"));
+    }
+    match plan.method {
+        ReplicationMethod::Incremental => incremental(report, client, plan).await,
+        ReplicationMethod::FullTable | ReplicationMethod::LogBased => Ok(()),
+    }
+}
+
+/// The replication key, and how its rows are found.
+async fn incremental(report: &mut Report, client: &Client, plan: &StreamPlan) -> Result<()> {
+    let id = &plan.id;
+    let key = match replication_key(plan) {
+        Ok((key, _)) => key,
+        Err(error) => {
+            report.failure(&error);
+            return Ok(());
+        }
+    };
+    let (bytes, tables) = unindexed(client, plan, key).await?;
+    if bytes < LARGE {
+        report.ok(format_args!("{id}: the replication key is {key}"));
+        return Ok(());
+    }
+    let column = quote::ident(key);
+    let sql = if plan.table.kind == TableKind::Partitioned && client.server_version().indexes_partitioned() {
+        vec![format!("CREATE INDEX ON {} ({column})", quote::qualified(&plan.table.schema, &plan.table.name))]
+    } else {
+        tables.iter().map(|table| format!("CREATE INDEX CONCURRENTLY ON {table} ({column})")).collect()
+    };
+    report.warning(format_args!(
+        "{id}: no index begins with the replication key {key}, so that each run reads {} MB and sorts what is new; {}",
+        bytes >> 20,
+        to_run(&sql)
+    ));
+    Ok(())
+}
+
+/// Those of the stream's tables that have no index to find the rows of a key with: their size, and their names.
+async fn unindexed(client: &Client, plan: &StreamPlan, key: &str) -> Result<(i64, Vec<String>)> {
+    let sql = "WITH RECURSIVE tree(oid) AS (SELECT $1::oid UNION \
+               SELECT i.inhrelid FROM tree JOIN pg_catalog.pg_inherits i ON i.inhparent = tree.oid) \
+               SELECT coalesce(sum(pg_catalog.pg_relation_size(c.oid)), 0)::int8, \
+               coalesce(array_agg(pg_catalog.format('%I.%I', n.nspname, c.relname)), '{}') \
+               FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid \
+               JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'm') AND NOT EXISTS (\
+               SELECT FROM pg_catalog.pg_index x JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid \
+               JOIN pg_catalog.pg_am m ON m.oid = i.relam \
+               JOIN pg_catalog.pg_attribute a ON a.attrelid = x.indrelid AND a.attnum = x.indkey[0] \
+               WHERE x.indrelid = c.oid AND x.indisvalid AND x.indpred IS NULL AND m.amname = 'btree' AND a.attname::text = $2)";
+    let row = client.query_one(sql, &[&plan.table.oid, &key]).await;
+    let row = row.map_err(|e| query_error("cannot look up the indexes of a table", e))?;
+    Ok((row.field(0)?, row.field(1)?))
+}
