@@ -89,22 +89,3 @@ fn bounded() -> std::sync::Arc<Cluster> {
     let bound = if crate::harness::release() >= 13 { "max_slot_wal_keep_size = '1GB'" } else { "" };
     Cluster::start(bound)
 }
-
-/// A role that goes with the test.
-struct Role<'a>(&'a TestDb, String);
-
-impl<'a> Role<'a> {
-    fn new(db: &'a TestDb, options: &str) -> Role<'a> {
-        let name = format!("tester_of_{}", db.name());
-        db.psql(&format!("create role {name} login {options}"));
-        Role(db, name)
-    }
-}
-
-impl Drop for Role<'_> {
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            self.0.psql(&format!("drop owned by {0}; drop role {0}", self.1));
-        }
-    }
-}

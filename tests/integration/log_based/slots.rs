@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::{Source, lsn, numbers, select, with_both_plugins};
-use crate::harness::{Cluster, Output, Tap, TestDb, release};
+use crate::harness::{Cluster, Output, Role, Tap, TestDb, release};
 
 with_both_plugins!(
     no_slot_is_free,
@@ -17,25 +17,6 @@ with_both_plugins!(
 const TABLES: &str = "create table item (id integer primary key); create table other (id integer primary key);
     create table whole (id integer primary key);
     insert into item values (1); insert into other values (1); insert into whole values (1);";
-
-/// A role that goes with the test: roles are the cluster's.
-struct Role<'a>(&'a TestDb, String);
-
-impl<'a> Role<'a> {
-    fn new(db: &'a TestDb, options: &str) -> Role<'a> {
-        let name = format!("role_of_{}", db.name());
-        db.psql(&format!("create role {name} login {options}; grant select on all tables in schema public to {name};"));
-        Role(db, name)
-    }
-}
-
-impl Drop for Role<'_> {
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            self.0.psql(&format!("drop owned by {0}; drop role {0}", self.1));
-        }
-    }
-}
 
 /// The one line of the log that tells of a failure.
 #[track_caller]
@@ -67,28 +48,28 @@ fn no_slot_is_free(plugin: &str) {
 /// Not after hours of copying other streams; and nothing is made on the server before.
 fn a_role_that_may_not_replicate_is_found_before_a_copy(plugin: &str) {
     let source = Source::new(plugin, TABLES, &["item"]);
-    let role = Role::new(&source.db, "");
+    let role = Role::reader(&source.db, "");
     let catalog = source.catalog.clone().select("public-whole", "FULL_TABLE");
     // An interrupted FULL_TABLE stream goes first.
     let state = json!({"bookmarks": {}, "currently_syncing": "public-whole"});
     let before = source.confirmed_flush();
-    let tap = || Tap::new(&source.db).catalog(&catalog).state(&state).config("user", role.1.as_str());
+    let tap = || Tap::new(&source.db).catalog(&catalog).state(&state).config("user", role.name.as_str());
     let failed = tap().run_failing(1);
     assert_says(error(&failed), &["ALTER ROLE", "REPLICATION", "rds_replication"]);
     assert_eq!(failed.messages.len(), 0, "{:?}", failed.messages);
     assert_eq!(source.confirmed_flush(), before);
-    source.db.psql(&format!("alter role {} replication", role.1));
+    source.db.psql(&format!("alter role {} replication", role.name));
     assert_eq!(tap().run().record_messages().count(), 2);
 }
 
 /// The other streams are read. The one that is not keeps its bookmark, and the slot all that comes after it.
 fn unreadable(plugin: &str, hide: &str, show: &str) {
     let source = Source::new(plugin, TABLES, &["item", "other"]);
-    let role = Role::new(&source.db, "replication");
-    let tap = |state: &Value| source.tap().state(state).config("user", role.1.as_str());
+    let role = Role::reader(&source.db, "replication");
+    let tap = |state: &Value| source.tap().state(state).config("user", role.name.as_str());
     let copied = tap(&json!({})).run().last_state().clone();
     source.db.psql("insert into item values (2); insert into other values (2);");
-    source.db.psql(&hide.replace("{role}", &role.1));
+    source.db.psql(&hide.replace("{role}", &role.name));
     let mut state = copied.clone();
     for id in [3, 4] {
         let failed = tap(&state).run_failing(1);
@@ -100,7 +81,7 @@ fn unreadable(plugin: &str, hide: &str, show: &str) {
         assert!(source.confirmed_flush() <= lsn(&copied, "item"), "what the stream needs was given up");
         source.db.psql(&format!("insert into item values ({id})"));
     }
-    source.db.psql(&show.replace("{role}", &role.1));
+    source.db.psql(&show.replace("{role}", &role.name));
     let output = tap(&state).run();
     assert_eq!(numbers(&output, "item", "id"), [2, 3, 4]);
 }
@@ -116,19 +97,19 @@ fn a_schema_that_the_role_may_not_use(plugin: &str) {
 fn row_level_security_is_told(plugin: &str) {
     let source = Source::new(plugin, TABLES, &["item", "other"]);
     source.db.psql("alter table item enable row level security; create policy p on item for select using (id > 5);");
-    let role = Role::new(&source.db, "replication");
+    let role = Role::reader(&source.db, "replication");
     let told = |output: &Output| -> Vec<String> {
         let warnings = output.stderr.lines().filter(|line| line.contains("row-level security"));
         warnings.map(str::to_owned).collect()
     };
-    let output = source.tap().config("user", role.1.as_str()).run();
+    let output = source.tap().config("user", role.name.as_str()).run();
     let warnings = told(&output);
     let [warning] = warnings.as_slice() else { panic!("{warnings:?}") };
     assert_says(warning, &["level=WARNING", "public-item", "BYPASSRLS"]);
     assert_eq!(numbers(&output, "item", "id"), [0; 0], "a test of rows that are hidden");
     // Of a role that sees everything, there is nothing to say.
-    source.db.psql(&format!("alter role {} bypassrls", role.1));
-    let output = source.tap().config("user", role.1.as_str()).run();
+    source.db.psql(&format!("alter role {} bypassrls", role.name));
+    let output = source.tap().config("user", role.name.as_str()).run();
     assert_eq!((told(&output).len(), numbers(&output, "item", "id")), (0, vec![1]));
 }
 
