@@ -133,7 +133,7 @@ async fn keep_size(report: &mut Report, client: &Client) -> Result<()> {
 async fn stands(report: &mut Report, client: &Client, slot: &Slot) -> Result<()> {
     let (name, end) = (&slot.name, wal_end(client).await?);
     let behind = end.0.saturating_sub(slot.confirmed_flush.0) >> 20;
-    let kept = slot.restart_lsn.map_or(0, |restart_lsn| end.0.saturating_sub(restart_lsn.0)) >> 20;
+    let kept = slot.kept >> 20;
     let found =
         format!("replication slot \"{name}\" ({}) is {behind} MB behind and keeps {kept} MB of WAL", slot.plugin);
     match (warn::of_retention(slot), slot.wal_status.as_deref()) {

@@ -40,6 +40,10 @@ pub struct Slot {
     pub invalid: Option<String>,
     /// `pg_replication_slots.wal_status` (13+): reserved, extended, unreserved or lost.
     pub wal_status: Option<String>,
+    /// How many bytes of WAL the server keeps for it.
+    pub kept: u64,
+    /// How many bytes may still be written before it is in danger (13+); none where nothing bounds what it keeps.
+    pub safe_wal_size: Option<i64>,
     /// Whether standbys are to have it too (17+).
     pub failover: bool,
     /// Whether it is a primary's, which this standby keeps in step for the day it takes over (17+).
@@ -69,7 +73,9 @@ impl Slot {
                    s.confirmed_flush_lsn::text, s.restart_lsn::text, s.active_pid, \
                    j ->> 'wal_status', j ->> 'invalidation_reason', j ->> 'conflicting', \
                    coalesce((j ->> 'failover')::bool, false), \
-                   coalesce((j ->> 'synced')::bool, false) AND pg_catalog.pg_is_in_recovery() \
+                   coalesce((j ->> 'synced')::bool, false) AND pg_catalog.pg_is_in_recovery(), \
+                   ((CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn() \
+                   ELSE pg_catalog.pg_current_wal_flush_lsn() END) - s.restart_lsn)::int8, (j ->> 'safe_wal_size')::int8 \
                    FROM pg_catalog.pg_replication_slots s, pg_catalog.to_jsonb(s) j WHERE s.slot_name::text = ANY ($1)";
         let rows =
             client.query(sql, &[&names]).await.map_err(|e| query_error("cannot read pg_replication_slots", e))?;
@@ -112,6 +118,8 @@ impl Slot {
             unfinished,
             invalid,
             wal_status,
+            kept: row.field::<Option<i64>>(12)?.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0),
+            safe_wal_size: row.field(13)?,
             failover: row.field(10)?,
             synced: row.field(11)?,
         }))

@@ -75,16 +75,14 @@ pub(in crate::sync) async fn run(
 
 /// Says how far the run came of a log that ended there when it began, and what the slot keeps for the next one.
 async fn tell_end(client: &Client, source: &Source, reached: Lsn, (end, began): (Lsn, Instant)) -> Result<()> {
-    let now = wal_end(client).await?;
     let lag = match reached >= end {
         true => format!("where the log ended {} ago", seconds(began.elapsed())),
         false => format!("{} before the end that the log had when the run began", bytes(end.0 - reached.0)),
     };
     let slot = Slot::find(client, std::slice::from_ref(&source.slot)).await?;
-    let kept = slot.and_then(|slot| Some((now.0.saturating_sub(slot.restart_lsn?.0), slot.wal_status)));
-    let kept = kept.map(|(kept, status)| {
-        let status = status.map(|status| format!(" ({status})")).unwrap_or_default();
-        format!("; the slot {} keeps {} of WAL{status}", source.slot, bytes(kept))
+    let kept = slot.map(|slot| {
+        let status = slot.wal_status.map(|status| format!(" ({status})")).unwrap_or_default();
+        format!("; the slot {} keeps {} of WAL{status}", slot.name, bytes(slot.kept))
     });
     tracing::info!("read the log up to {reached}, {lag}{}", kept.unwrap_or_default());
     Ok(())

@@ -92,6 +92,8 @@ fn a_slot_that_keeps_much(plugin: &str) {
     let tap = tap(&source.db, &[("item", "LOG_BASED")]);
     let output = check(&tap).expect_code(0);
     line(&output, "warning", &[&source.slot, "more than max_wal_size"]);
+    source.db.psql("alter system set max_slot_wal_keep_size = '128MB'; select pg_reload_conf();");
+    line(&check(&tap).expect_code(0), "warning", &[&source.slot, "and is lost when it is"]);
     source.db.psql("alter system set max_slot_wal_keep_size = '1MB'; select pg_reload_conf();");
     let status = "select wal_status from pg_replication_slots";
     assert_eq!(source.db.query_one(status), "unreserved");
