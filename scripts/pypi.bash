@@ -1,4 +1,4 @@
-# Taps and targets from PyPI, each in a virtual environment of its own below target/pypi. Sourced after setup.bash.
+# Taps, targets and tools from PyPI, each in a virtual environment of its own below target/pypi. Sourced after setup.bash.
 #
 # TAP_TEST_PYTHON names a Python to try before all others, TAP_TEST_REFERENCE anything that pip installs as the reference:
 # a release, or its sources (2.2.0 is not on PyPI, but in PipelineWise's repository, singer-connectors/tap-postgres).
@@ -21,6 +21,10 @@ pypi_package() {
     # What it is pinned to has no wheels for later Pythons.
     pipelinewise) printf '%s\n' "target-postgres 3.11 3.10 3.9 3.8" pipelinewise-target-postgres==2.1.2 ;;
     meltano) printf '%s\n' "target-postgres" meltanolabs-target-postgres==0.8.1 ;;
+    build) printf '%s\n' "pyproject-build" build==1.3.0 ;;
+    # Its jsonschema is of 2017.
+    singer-tools) printf '%s\n' "singer-check-tap 3.9 3.8 3.7" singer-tools==0.4.1 ;;
+    meltano-cli) printf '%s\n' "meltano 3.12 3.13 3.11 3.10" meltano==4.4.1 ;;
     esac
 }
 
