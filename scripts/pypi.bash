@@ -1,4 +1,4 @@
-# Taps and targets from PyPI, each in a virtual environment of its own below target/pypi. Sourced after setup.bash.
+# Taps, targets and tools from PyPI, each in a virtual environment of its own below target/pypi. Sourced after setup.bash.
 #
 # TAP_TEST_PYTHON names a Python to try before all others, TAP_TEST_REFERENCE anything that pip installs as the reference:
 # a release, or its sources (2.2.0 is not on PyPI, but in PipelineWise's repository, singer-connectors/tap-postgres).
@@ -23,6 +23,10 @@ pypi_package() {
     meltano) printf '%s\n' "target-postgres" meltanolabs-target-postgres==0.8.1 ;;
     # Its own dependency's program.
     rich) printf '%s\n' "pygmentize" rich==15.0.0 ;;
+    build) printf '%s\n' "pyproject-build" build==1.3.0 ;;
+    # Its jsonschema is of 2017.
+    singer-tools) printf '%s\n' "singer-check-tap 3.9 3.8 3.7" singer-tools==0.4.1 ;;
+    meltano-cli) printf '%s\n' "meltano 3.12 3.13 3.11 3.10" meltano==4.4.1 ;;
     esac
 }
 

@@ -4,7 +4,6 @@ use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::choices::{BatchCompression, BatchFormat};
@@ -20,20 +19,20 @@ pub struct BatchConfig {
     pub encoding: Encoding,
     /// Where the files are written.
     pub storage: Storage,
-    /// How many rows a file has at most (10000).
+    /// How many rows a file of a batch has at most (10000).
     #[schemars(with = "Option<u64>", range(min = 1))]
     pub batch_size: NonZeroU64,
 }
 
 /// How the files of batches are written.
-#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, JsonSchema)]
 #[schemars(inline)]
 pub struct Encoding {
-    /// The format of the files.
-    #[serde(default)]
+    /// The format of the files of batches (jsonl).
+    #[schemars(with = "Option<BatchFormat>")]
     pub format: BatchFormat,
-    /// How they are compressed.
-    #[serde(default)]
+    /// How the files of batches are compressed (gzip).
+    #[schemars(with = "Option<BatchCompression>")]
     pub compression: BatchCompression,
 }
 
@@ -41,10 +40,10 @@ pub struct Encoding {
 #[derive(Clone, Debug, JsonSchema)]
 #[schemars(inline)]
 pub struct Storage {
-    /// A directory, `file:///…`; it is made where it is missing.
+    /// The directory of the files of batches, `file:///…`; it is made where it is missing.
     #[schemars(with = "String")]
     pub root: PathBuf,
-    /// What the files' names begin with.
+    /// What the names of the files of batches begin with.
     #[schemars(with = "Option<String>")]
     pub prefix: String,
 }

@@ -16,6 +16,7 @@ mod harness_tests;
 mod hostile;
 mod incremental;
 mod log_based;
+mod meltano;
 mod memory;
 mod outages;
 mod parallel;

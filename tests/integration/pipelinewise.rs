@@ -1,6 +1,8 @@
 //! The way PipelineWise calls a tap: `--config`, `--properties` and `--state` with the files that it writes, the state
 //! file rewritten while the run goes on, and a log that it reads for states and for errors.
 
+mod piped;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -115,14 +117,14 @@ fn properties(catalog: &Value, selected: &[(&str, &str, Option<&str>)]) -> Value
 }
 
 /// What PipelineWise looks for in the log of a run, to tell what went wrong.
-fn alarms(output: &Output) -> Vec<&str> {
+fn alarms(log: &str) -> Vec<&str> {
     let words = ["CRITICAL", "EXCEPTION", "ERROR", ".exception", ".Exception", ".error", ".Error"];
-    output.stderr.lines().filter(|line| words.iter().any(|word| line.contains(word))).collect()
+    log.lines().filter(|line| words.iter().any(|word| line.contains(word))).collect()
 }
 
 #[track_caller]
 fn assert_quiet(output: &Output) {
-    assert_eq!(alarms(output), Vec::<&str>::new());
+    assert_eq!(alarms(&output.stderr), Vec::<&str>::new());
 }
 
 fn ids(output: &Output, stream: &str) -> Vec<i64> {
@@ -151,6 +153,23 @@ fn a_first_run_and_the_next() {
     assert_eq!(ids(&second, "public-events"), [2, 3]);
     assert_eq!(second.records("public-rates").len(), 2);
     assert_eq!(ids(&pipeline.run(), "public-orders"), [0; 0]);
+}
+
+/// The sample for PipelineWise's project has no setting that the tap would ignore.
+#[test]
+fn the_sample_names_settings() {
+    let sample = include_str!("../../docs/pipelinewise/tap_shop.yml");
+    let (_, settings) = sample.split_once("\ndb_conn:\n").expect("the settings");
+    let indented = settings.lines().take_while(|line| line.starts_with("  "));
+    let names: Vec<&str> =
+        indented.filter_map(|line| Some(line.trim_start_matches([' ', '#']).split_once(": ")?.0)).collect();
+    assert!(names.len() > 10, "hardly any setting: {names:?}");
+    let about = Tap::bare().arg("--about").arg("--format").arg("json").output().expect_code(0);
+    let about: Value = serde_json::from_str(&about.stdout).expect("JSON");
+    // One of PipelineWise's own is among them.
+    let known = |name: &str| about["settings"]["properties"].get(name).is_some() || name == "fastsync_parallelism";
+    let unknown: Vec<&&str> = names.iter().filter(|name| !known(name)).collect();
+    assert!(unknown.is_empty(), "the tap has no settings {unknown:?}");
 }
 
 #[test]
@@ -273,6 +292,6 @@ fn a_failed_run_is_told_in_one_line() {
     let pipeline = Pipeline::new("ppw_failed");
     pipeline.db.psql(&format!("select pg_drop_replication_slot('pipelinewise_{}_shop_tap')", pipeline.db.name()));
     let output = pipeline.tap().output().expect_code(1);
-    assert_eq!(alarms(&output).len(), 1, "{}", output.stderr);
-    assert!(alarms(&output)[0].contains("does not exist"), "{}", output.stderr);
+    assert_eq!(alarms(&output.stderr).len(), 1, "{}", output.stderr);
+    assert!(alarms(&output.stderr)[0].contains("does not exist"), "{}", output.stderr);
 }
