@@ -25,7 +25,9 @@ fn error_of(extra: Value) -> String {
 #[test]
 fn defaults_are_the_reference_s() {
     let config = with(json!({})).unwrap();
-    assert_eq!((config.host.as_str(), config.port, config.dbname.as_str()), ("db", 5432, "Shop-1"));
+    assert_eq!((config.hosts(), config.dbname.as_str()), (vec![("db".to_owned(), 5432)], "Shop-1"));
+    assert_eq!(config.target_session_attrs, TargetSessionAttrs::Any);
+    assert_eq!(config.channel_binding, ChannelBinding::Prefer);
     assert_eq!(config.password, None);
     assert!(config.filter_schemas.is_empty());
     assert_eq!(config.sslmode(), SslMode::Prefer);
@@ -53,7 +55,7 @@ fn strings_stand_for_numbers_and_booleans() {
         "copy_parallelism": "4"
     }))
     .unwrap();
-    assert_eq!(config.port, 6432);
+    assert_eq!(config.hosts()[0].1, 6432);
     assert_eq!(config.secondary(), Some(("replica", 5433)));
     assert!(!config.break_at_end_lsn && config.debug_lsn);
     assert_eq!(config.limit(), Some(10));
@@ -97,7 +99,7 @@ fn later_files_win_key_by_key() {
         ("b.json".to_owned(), json!({"host": "b", "dbname": "y", "tap_id": "t"}).to_string()),
     ];
     let config = Config::parse(&files).unwrap();
-    assert_eq!((config.host.as_str(), config.port, config.dbname.as_str()), ("b", 1, "y"));
+    assert_eq!((config.hosts(), config.dbname.as_str()), (vec![("b".to_owned(), 1)], "y"));
 
     let files = [files[0].clone(), ("c.json".to_owned(), json!({"port": "abc"}).to_string())];
     assert_eq!(
@@ -199,7 +201,10 @@ fn wrong_values_are_named() {
         (json!({"port": "abc"}), r#"key "port": "abc" is not a port number (1–65535)"#),
         (json!({"port": 0}), r#"key "port": 0 is not a port number (1–65535)"#),
         (json!({"port": 70000}), r#"key "port": 70000 is not a port number (1–65535)"#),
-        (json!({"host": {}}), r#"key "host": expected a text, found an object"#),
+        (json!({"host": {}}), r#"key "host": expected a comma-separated text or a list of texts, found an object"#),
+        (json!({"host": ","}), r#"key "host": it names no host"#),
+        (json!({"port": "1,"}), r#"key "port": "1," is not a port number (1–65535)"#),
+        (json!({"port": "1,2"}), r#"key "port": 2 ports for 1 hosts (one port, or one for each host)"#),
         (json!({"copy_parallelism": 0}), r#"key "copy_parallelism": 0 is not a number of connections (1 to 64)"#),
         (json!({"copy_parallelism": "65"}), r#"key "copy_parallelism": "65" is not a number of connections (1 to 64)"#),
         (json!({"limit": -1}), r#"key "limit": -1 is not a whole number of 0 or more"#),
@@ -228,9 +233,76 @@ fn wrong_values_are_named() {
 }
 
 #[test]
+fn several_hosts_have_one_port_or_one_each() {
+    let hosts = |extra| with(extra).unwrap().hosts();
+    let pairs = |pairs: [(&str, u16); 2]| pairs.map(|(host, port)| (host.to_owned(), port)).to_vec();
+    assert_eq!(hosts(json!({"host": "h1, h2"})), pairs([("h1", 5432), ("h2", 5432)]));
+    assert_eq!(hosts(json!({"host": "h1,h2", "port": "1,2"})), pairs([("h1", 1), ("h2", 2)]));
+}
+
+#[test]
+fn a_dsn_is_the_keys_that_it_holds() {
+    let uri = "postgresql://u:p@h1,h2:1/d?sslmode=verify-full&sslrootcert=/ca&target_session_attrs=primary";
+    let config = parse(&json!({"dsn": uri}).to_string()).unwrap();
+    assert_eq!(config.hosts(), [("h1".to_owned(), 5432), ("h2".to_owned(), 1)]);
+    assert_eq!((config.user.as_str(), config.dbname.as_str()), ("u", "d"));
+    assert_eq!(config.password.as_ref().unwrap().expose(), "p");
+    assert_eq!((config.sslmode(), config.target_session_attrs), (SslMode::VerifyFull, TargetSessionAttrs::Primary));
+    assert_eq!(config.sslrootcert, Some(PemSource::Path("/ca".into())));
+
+    // A single key beats it, in every way that it can be said; one that is not set does not.
+    let config =
+        parse(&json!({"dsn": uri, "user": "x", "host": "", "database": "y", "ssl": "true"}).to_string()).unwrap();
+    assert_eq!((config.user.as_str(), config.dbname.as_str()), ("x", "y"));
+    assert_eq!((config.hosts().len(), config.sslmode()), (2, SslMode::Require));
+    let config = parse(&json!({"dsn": uri, "ssl": "false", "ssl_enable": false}).to_string()).unwrap();
+    assert_eq!(config.sslmode(), SslMode::VerifyFull);
+}
+
+#[test]
+fn sqlalchemy_url_beats_the_single_keys() {
+    let url = "postgresql+psycopg2://u:p@h:1/d";
+    let config = with(json!({"sqlalchemy_url": url, "password": "x", "sslmode": "require"})).unwrap();
+    assert_eq!((config.hosts(), config.user.as_str()), (vec![("h".to_owned(), 1)], "u"));
+    assert_eq!((config.password.unwrap().expose(), config.dbname.as_str()), ("p", "d"));
+    assert_eq!(with(json!({"sqlalchemy_url": url, "sslmode": "require"})).unwrap().sslmode(), SslMode::Require);
+    // Beside a dsn it is no other name of it.
+    assert_eq!(with(json!({"sqlalchemy_url": url, "dsn": "user=v"})).unwrap().user, "tap");
+}
+
+#[test]
+fn what_is_wrong_with_a_dsn_is_told_without_it() {
+    let message = |config: Value| parse(&config.to_string()).unwrap_err().to_string();
+    let uri = "postgresql://u:hunter2@h";
+    assert_eq!(message(json!({"dsn": uri})), r#"config.json: required key "dbname" is missing"#);
+    assert_eq!(
+        message(json!({"dsn": "host=x port=hunter2", "user": "u", "dbname": "d"})),
+        r#"config.json: key "dsn": the value of its port can't be used"#
+    );
+    assert_eq!(
+        message(json!({"sqlalchemy_url": format!("{uri}/d?sslmode=hunter2")})),
+        r#"config.json: key "sqlalchemy_url": the value of its sslmode can't be used"#
+    );
+    assert_eq!(
+        message(json!({"dsn": format!("{uri}/d?service=hunter2")})),
+        r#"config.json: key "dsn": its parameter "service" is not supported"#
+    );
+    assert_eq!(
+        message(json!({"dsn": "host=a,b port=1,2,3 user=u dbname=d"})),
+        r#"config.json: key "dsn": 3 ports for 2 hosts (one port, or one for each host)"#
+    );
+    assert_eq!(message(json!({"dsn": ["hunter2"]})), r#"config.json: key "dsn": expected a text"#);
+    let config = parse(&json!({"dsn": format!("{uri}/d")}).to_string()).unwrap();
+    assert!(!format!("{config:?}").contains("hunter2"));
+}
+
+#[test]
 fn every_choice_is_read_back() {
     for word in ["disable", "prefer", "require", "verify-ca", "verify-full"] {
         assert_eq!(with(json!({"sslmode": word})).unwrap().sslmode().as_str(), word);
+    }
+    for word in ["any", "read-write", "read-only", "primary", "standby", "prefer-standby"] {
+        assert_eq!(with(json!({"target_session_attrs": word})).unwrap().target_session_attrs.as_str(), word);
     }
     let config = with(json!({
         "output_plugin": "wal2json", "wal_reader": "bulk", "unchanged_toast": "omit", "on_slot_lost": "copy_again",

@@ -247,6 +247,15 @@ impl Failure {
         }
     }
 
+    /// Whether the server is not there or not ready, so that another of several may serve.
+    pub(crate) fn is_absence(&self) -> bool {
+        match self {
+            Failure::Resolve(_) | Failure::Io(_) | Failure::Timeout => true,
+            Failure::Server(error) => matches!(error.code.as_str(), "57P01" | "57P02" | "57P03"),
+            _ => false,
+        }
+    }
+
     /// Whether pg_hba.conf has no place for such a connection.
     pub(crate) fn is_not_allowed(&self) -> bool {
         matches!(self, Failure::Server(error) if error.code == "28000")

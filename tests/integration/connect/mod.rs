@@ -1,6 +1,8 @@
 //! Logging in: every method and sslmode, through every kind of connection, and what a failure says.
 
+mod dsn;
 mod failures;
+mod hosts;
 mod relay;
 mod server;
 
