@@ -7,6 +7,7 @@ mod choices;
 mod dsn;
 mod read;
 mod secret;
+mod ssh;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +23,7 @@ pub use choices::{
     TargetSessionAttrs, UnchangedToast, WalReader,
 };
 pub use secret::{PemSource, Secret};
+pub use ssh::SshTunnel;
 
 use crate::error::{Error, Result};
 use crate::json_file;
@@ -88,6 +90,34 @@ pub struct Config {
     /// Whether the login is bound to the TLS connection, as libpq's channel_binding.
     #[serde(default, deserialize_with = "setting")]
     pub channel_binding: ChannelBinding,
+
+    /// SSH server (bastion) that every connection goes through. The keys `ssh_tunnel.…` may also stand in an object
+    /// `ssh_tunnel`, without that prefix.
+    #[serde(rename = "ssh_tunnel.host", default, deserialize_with = "setting")]
+    ssh_tunnel_host: Option<String>,
+    /// Port of the SSH server.
+    #[serde(rename = "ssh_tunnel.port", default = "ssh_port", deserialize_with = "setting")]
+    #[schemars(range(min = 1))]
+    ssh_tunnel_port: u16,
+    /// User of the SSH server.
+    #[serde(rename = "ssh_tunnel.username", default, deserialize_with = "setting")]
+    ssh_tunnel_username: Option<String>,
+    /// Private key of that user, Ed25519 or ECDSA: path or text.
+    #[serde(rename = "ssh_tunnel.private_key", default, deserialize_with = "setting")]
+    #[schemars(extend("secret" = true, "writeOnly" = true))]
+    ssh_tunnel_private_key: Option<PemSource>,
+    /// Passphrase of an encrypted private key; `private_key_password` is accepted too.
+    #[serde(rename = "ssh_tunnel.private_key_passphrase", default, deserialize_with = "setting")]
+    ssh_tunnel_private_key_passphrase: Option<Secret>,
+    /// Public key of the SSH server, as in its /etc/ssh/ssh_host_ed25519_key.pub.
+    #[serde(rename = "ssh_tunnel.host_key", default, deserialize_with = "setting")]
+    ssh_tunnel_host_key: Option<String>,
+    /// File to look for the SSH server's key in, where `ssh_tunnel.host_key` is not set; ~/.ssh/known_hosts without it.
+    #[serde(rename = "ssh_tunnel.known_hosts", default, deserialize_with = "setting")]
+    ssh_tunnel_known_hosts: Option<String>,
+    /// False is no tunnel, whatever the other keys say.
+    #[serde(rename = "ssh_tunnel.enable", default, deserialize_with = "setting")]
+    ssh_tunnel_enable: Option<bool>,
 
     /// Read tables from another server than the write-ahead log: `secondary_host` and `secondary_port`.
     #[serde(default, deserialize_with = "setting")]
@@ -188,6 +218,10 @@ fn yes() -> bool {
     true
 }
 
+fn ssh_port() -> u16 {
+    22
+}
+
 fn logical_poll_total_seconds() -> u64 {
     10_800
 }
@@ -222,6 +256,9 @@ impl Config {
         }
         let entries = entries.settled().with_dsn()?;
         entries.check_required(&["host", "port", "user", "dbname"])?;
+        if entries.has_tunnel() {
+            entries.check_required(&["ssh_tunnel.host", "ssh_tunnel.username", "ssh_tunnel.private_key"])?;
+        }
         let unknown = entries.unknown_keys(&Config::keys());
         if !unknown.is_empty() {
             tracing::debug!("config keys without a meaning here: {}", unknown.join(", "));

@@ -14,13 +14,17 @@ use crate::json_file::{self, shown};
 use crate::method::ReplicationMethod;
 
 /// Other names of our keys: the MeltanoLabs tap's.
-const OTHER_NAMES: [(&str, &str); 5] = [
+const OTHER_NAMES: [(&str, &str); 6] = [
     (SQLALCHEMY_URL, "dsn"),
     ("database", "dbname"),
     ("ssl_certificate_authority", "sslrootcert"),
     ("ssl_client_certificate", "sslcert"),
     ("ssl_client_private_key", "sslkey"),
+    ("ssh_tunnel.private_key_password", "ssh_tunnel.private_key_passphrase"),
 ];
+
+/// An object whose keys are ours with this and a dot before them.
+const SSH_TUNNEL: &str = "ssh_tunnel";
 
 /// Beats the single keys there, where it is the other way round with `dsn`.
 const SQLALCHEMY_URL: &str = "sqlalchemy_url";
@@ -58,6 +62,7 @@ impl Entries {
         let Value::Object(object) = json_file::parse(file, text)? else {
             return Err(Error::usage(format!("{file}: expected an object of settings, {{\"host\": …}}")));
         };
+        let object = flattened(file, object)?;
         self.files.push(file.to_owned());
         for (written, value) in &object {
             let key = our_name(written, &object);
@@ -103,6 +108,15 @@ impl Entries {
             self.entries.push(Entry { key, written, file, value: Value::String(value), of_dsn: true });
         }
         Ok(self)
+    }
+
+    /// Whether connections go through an SSH server.
+    pub(super) fn has_tunnel(&self) -> bool {
+        let value = |key: &str| self.entries.iter().find(|e| e.key == key).map(|e| &e.value);
+        match value("ssh_tunnel.enable").map(|value| bool::read(value.clone())) {
+            Some(Ok(enable)) => enable,
+            _ => value("ssh_tunnel.host").is_some(),
+        }
     }
 
     /// Fails with the names of all required keys that are missing.
@@ -152,6 +166,24 @@ fn our_name<'a>(written: &'a str, object: &Map<String, Value>) -> &'a str {
         Some((_, ours)) if object.get(*ours).is_none_or(is_unset) => ours,
         _ => written,
     }
+}
+
+/// The object with the keys of `ssh_tunnel` among its own.
+fn flattened(file: &str, object: Map<String, Value>) -> Result<Map<String, Value>> {
+    let mut flat = Map::new();
+    for (key, value) in object {
+        match value {
+            Value::Object(inner) if key == SSH_TUNNEL => {
+                flat.extend(inner.into_iter().map(|(key, value)| (format!("{SSH_TUNNEL}.{key}"), value)));
+            }
+            other if key == SSH_TUNNEL && !is_unset(&other) => {
+                let found = shown(&other);
+                return Err(Error::usage(format!("{file}: key \"{SSH_TUNNEL}\": expected an object, found {found}")));
+            }
+            other => _ = flat.insert(key, other),
+        }
+    }
+    Ok(flat)
 }
 
 fn is_unset(value: &Value) -> bool {

@@ -297,6 +297,49 @@ fn what_is_wrong_with_a_dsn_is_told_without_it() {
 }
 
 #[test]
+fn a_tunnel_is_an_object_or_keys_with_a_prefix() {
+    let object = json!({"enable": "true", "host": "b", "port": "2222", "username": "u", "private_key": "/k",
+        "private_key_password": "hunter2", "known_hosts": "/known", "host_key": "ssh-ed25519 AAAA"});
+    let prefixed = object.as_object().unwrap().iter().map(|(key, value)| (format!("ssh_tunnel.{key}"), value.clone()));
+    for config in [json!({"ssh_tunnel": object}), Value::Object(prefixed.collect())] {
+        let config = with(config).unwrap();
+        let tunnel = config.ssh_tunnel().unwrap();
+        assert_eq!((tunnel.host, tunnel.port, tunnel.username), ("b", 2222, "u"));
+        assert_eq!(tunnel.private_key, &PemSource::Path("/k".into()));
+        assert_eq!(tunnel.private_key_passphrase.unwrap().expose(), "hunter2");
+        assert_eq!((tunnel.known_hosts, tunnel.host_key), (Some(Path::new("/known")), Some("ssh-ed25519 AAAA")));
+        assert!(!format!("{config:?}").contains("hunter2"));
+    }
+    let least = json!({"host": "b", "username": "u", "private_key": "/k"});
+    assert_eq!(with(json!({"ssh_tunnel": least})).unwrap().ssh_tunnel().unwrap().port, 22);
+    // Later files win key by key, in this object too.
+    let first = with(json!({"ssh_tunnel": least})).map(|_| json!({"ssh_tunnel": least}).to_string()).unwrap();
+    let second = json!({"ssh_tunnel": {"host": "c"}, "host": "h", "port": 1, "user": "u", "dbname": "d"}).to_string();
+    let config = Config::parse(&[("a".to_owned(), first), ("b".to_owned(), second)]).unwrap();
+    assert_eq!(config.ssh_tunnel().map(|tunnel| (tunnel.host, tunnel.username)), Some(("c", "u")));
+}
+
+#[test]
+fn a_tunnel_is_whole_or_off() {
+    for off in [
+        json!({"ssh_tunnel": null}),
+        json!({"ssh_tunnel": {"enable": false, "host": "b", "port": 22}}),
+        json!({"ssh_tunnel": {"enable": "false", "host": "b", "username": "u", "private_key": "k"}}),
+        json!({"ssh_tunnel": {"port": 22, "username": "u"}}),
+    ] {
+        assert!(with(off).unwrap().ssh_tunnel().is_none());
+    }
+    let missing = r#"config.json: required keys "ssh_tunnel.username", "ssh_tunnel.private_key" are missing"#;
+    assert_eq!(error_of(json!({"ssh_tunnel": {"host": "b"}})), missing);
+    let missing = r#"config.json: required key "ssh_tunnel.host" is missing"#;
+    assert_eq!(error_of(json!({"ssh_tunnel": {"enable": true, "username": "u", "private_key": "k"}})), missing);
+    let wrong = r#"config.json: key "ssh_tunnel": expected an object, found "b""#;
+    assert_eq!(error_of(json!({"ssh_tunnel": "b"})), wrong);
+    let wrong = r#"config.json: key "ssh_tunnel.port": 0 is not a port number (1–65535)"#;
+    assert_eq!(error_of(json!({"ssh_tunnel": {"port": 0}})), wrong);
+}
+
+#[test]
 fn every_choice_is_read_back() {
     for word in ["disable", "prefer", "require", "verify-ca", "verify-full"] {
         assert_eq!(with(json!({"sslmode": word})).unwrap().sslmode().as_str(), word);
@@ -336,10 +379,10 @@ fn secrets_are_never_shown() {
 fn unknown_keys_are_told_apart() {
     let mut entries = Entries::default();
     entries
-        .merge("a.json", r#"{"dbname": "x", "database": "y", "ssl_mode": "prefer", "ssh_tunnel": 1, "ssl_key": 2}"#)
+        .merge("a.json", r#"{"dbname": "x", "database": "y", "ssl_mode": "prefer", "stream_maps": 1, "ssl_key": 2}"#)
         .unwrap();
-    assert_eq!(entries.unknown_keys(&Config::keys()), ["database", "ssh_tunnel", "ssl_key"]);
-    assert!(with(json!({"ssh_tunnel": {"a": 1.50}})).is_ok());
+    assert_eq!(entries.unknown_keys(&Config::keys()), ["database", "stream_maps", "ssl_key"]);
+    assert!(with(json!({"stream_maps": {"a": 1.50}, "ssh_tunnel": {"a": 1.50}})).is_ok());
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Connections: where the server is, how to log in, and what every session sets first.
 //!
 //! ```text
-//! Params ─▶ Server ─┬▶ Endpoint ─▶ socket ─▶ TLS ─▶ login ─┬▶ Client
-//!                   └▶ Endpoint                            └▶ Session
+//! Params ─▶ Server ─┬▶ Endpoint ─▶ socket or tunnel ─▶ TLS ─▶ login ─┬▶ Client
+//!                   └▶ Endpoint                                     └▶ Session
 //! ```
 //!
 //! Every connection of a run goes to the server that the first one chose: a slot is on one server.
@@ -10,6 +10,7 @@
 mod choice;
 mod client;
 mod endpoint;
+mod socket;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +22,9 @@ pub use choice::TargetSessionAttrs;
 pub use client::Client;
 use endpoint::Endpoint;
 pub(crate) use endpoint::Target;
+pub(crate) use socket::open_tcp;
 
+use super::ssh::Tunnel;
 use super::tls;
 pub use super::tls::{Pem, SslMode};
 use super::wire::{CancelToken, Session};
@@ -62,6 +65,8 @@ pub struct Params {
     pub sslkey: Option<Pem>,
     /// Whether the login is bound to the TLS connection.
     pub channel_binding: ChannelBinding,
+    /// The way to the hosts; if none, directly.
+    pub tunnel: Option<Tunnel>,
 }
 
 /// A server that connections can be made to. Cheap to clone.
@@ -163,6 +168,7 @@ mod tests {
             sslcert: None,
             sslkey: None,
             channel_binding: ChannelBinding::Prefer,
+            tunnel: None,
         };
         let server = Server::new(&params).unwrap();
         check(server.connect());

@@ -204,6 +204,8 @@ pub(crate) enum Failure {
     Authentication(String),
     /// Something a PostgreSQL server does not say.
     Protocol(String),
+    /// The way to the server does not get so far.
+    Tunnel(Box<Error>),
 }
 
 impl From<io::Error> for Failure {
@@ -282,6 +284,7 @@ impl Failure {
                 let error = server(cannot, error);
                 if let Some(hint) = hint { error.hint(hint) } else { error }
             }
+            Failure::Tunnel(error) => Error::new(error.kind(), cannot).source(*error),
             Failure::PasswordMissing => {
                 Error::run(format!("{cannot}: the server asks for a password and none is given"))
                     .hint("set `password` in the config, the environment variable PGPASSWORD, or a line in ~/.pgpass")

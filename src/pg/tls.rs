@@ -42,7 +42,8 @@ pub enum Pem {
 }
 
 impl Pem {
-    fn read(&self, key: &str) -> Result<Vec<u8>> {
+    /// Its text; `key` is the setting that it is of.
+    pub(super) fn read(&self, key: &str) -> Result<Vec<u8>> {
         match self {
             Pem::Text(text) => Ok(text.clone().into_bytes()),
             Pem::Path(path) => std::fs::read(path)

@@ -3,38 +3,26 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::BytesMut;
 use postgres_protocol::message::frontend;
 use rustls::pki_types::ServerName;
-use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_postgres::Config;
 use tokio_postgres::config::SslNegotiation;
 use tokio_rustls::TlsConnector;
 
+use super::socket::{self, CONNECT_TIMEOUT};
 use super::{Client, Params, SslMode};
 use crate::error::{Error, Result};
 use crate::pg::error::{Failure, query_error};
+use crate::pg::ssh::Tunnel;
 use crate::pg::wire::guard::Guarded;
-use crate::pg::wire::stream::{Established, Stream};
+use crate::pg::wire::stream::{Established, Socket, Stream};
 use crate::pg::wire::{CancelToken, Session, startup};
 use crate::pg::{ServerVersion, password};
 
-/// For the socket, once more for TLS and login, and once more for the session's settings.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
-/// A peer that is silent for so long is asked whether it is still there,
-const KEEPALIVE_TIME: Duration = Duration::from_secs(60);
-/// again and again,
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-/// and is gone after so many questions,
-const KEEPALIVE_RETRIES: u32 = 6;
-/// or when what it was sent is not acknowledged for so long (the system's own patience is a quarter of an hour).
-#[cfg(target_os = "linux")]
-const UNACKNOWLEDGED: Duration = Duration::from_secs(120);
 const APPLICATION_NAME: &str = "tap-postgres-rs";
 
 /// What error messages say about where a connection was going.
@@ -47,17 +35,17 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// Whether it is a Unix socket, whose directory the host is.
-    fn is_socket(&self) -> bool {
-        self.host.starts_with('/')
+    /// The Unix socket, if the host is its directory.
+    pub(crate) fn socket(&self) -> Option<String> {
+        self.host.starts_with('/').then(|| format!("{}/.s.PGSQL.{}", self.host.trim_end_matches('/'), self.port))
     }
 }
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Target { host, port, dbname, .. } = self;
-        if self.is_socket() {
-            write!(f, "{host}/.s.PGSQL.{port}, database {dbname}")
+        if let Some(path) = self.socket() {
+            write!(f, "{path}, database {dbname}")
         } else if host.contains(':') {
             write!(f, "[{host}]:{port}/{dbname}")
         } else {
@@ -73,6 +61,7 @@ pub(super) struct Endpoint {
     config: Config,
     sslmode: SslMode,
     tls: Option<TlsConnector>,
+    tunnel: Option<Tunnel>,
 }
 
 impl Endpoint {
@@ -90,8 +79,8 @@ impl Endpoint {
             config.password(password);
         }
         // A socket has no TLS.
-        let tls = tls.filter(|_| !target.is_socket());
-        Endpoint { target, config, sslmode: params.sslmode, tls }
+        let tls = tls.filter(|_| target.socket().is_none());
+        Endpoint { target, config, sslmode: params.sslmode, tls, tunnel: params.tunnel.clone() }
     }
 
     pub(super) fn target(&self) -> &Target {
@@ -183,9 +172,9 @@ impl Endpoint {
         let socket = self.open_socket().await.map_err(|failure| (failure, false))?;
         let mut encrypted = false;
         let set_up = async {
-            let stream = match (socket, tls) {
-                (Stream::Tcp(socket), Some(tls)) => self.encrypt(socket, tls, &mut encrypted).await?,
-                (socket, _) => socket,
+            let stream = match tls {
+                Some(tls) => self.encrypt(socket, tls, &mut encrypted).await?,
+                None => Stream::Plain(socket),
             };
             login(stream, Arc::clone(self)).await
         };
@@ -193,39 +182,28 @@ impl Endpoint {
         outcome.map_err(|failure| (failure, encrypted))
     }
 
-    async fn open_socket(&self) -> Result<Stream, Failure> {
-        let Target { host, port, .. } = &self.target;
-        #[cfg(unix)]
-        if self.target.is_socket() {
-            let path = std::path::Path::new(host).join(format!(".s.PGSQL.{port}"));
-            let socket = timeout(CONNECT_TIMEOUT, tokio::net::UnixStream::connect(path)).await;
-            return Ok(Stream::Unix(socket.map_err(|_| Failure::Timeout)??));
+    async fn open_socket(&self) -> Result<Socket, Failure> {
+        match (&self.tunnel, self.target.socket()) {
+            (Some(tunnel), _) => {
+                // SSH keeps much between its steps.
+                let open = Box::pin(tunnel.open(&self.target));
+                let tunneled = timeout(CONNECT_TIMEOUT, open).await.unwrap_or(Err(Failure::Timeout))?;
+                Ok(Socket::Tunnel(Box::new(tunneled)))
+            }
+            #[cfg(unix)]
+            (None, Some(path)) => Ok(Socket::Unix(socket::open_unix(&path).await?)),
+            _ => Ok(Socket::Tcp(socket::open_tcp(&self.target.host, self.target.port).await?)),
         }
-        let addresses = tokio::net::lookup_host((host.as_str(), *port)).await.map_err(Failure::Resolve)?;
-        let mut failure = Failure::Resolve(io::Error::other("it has no address"));
-        for address in addresses {
-            failure = match timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
-                Ok(Ok(socket)) => return Ok(Stream::Tcp(set_options(socket)?)),
-                Ok(Err(error)) => Failure::Io(error),
-                Err(_) => Failure::Timeout,
-            };
-        }
-        Err(failure)
     }
 
-    async fn encrypt(
-        &self,
-        mut socket: TcpStream,
-        tls: &TlsConnector,
-        encrypted: &mut bool,
-    ) -> Result<Stream, Failure> {
+    async fn encrypt(&self, mut socket: Socket, tls: &TlsConnector, encrypted: &mut bool) -> Result<Stream, Failure> {
         let mut request = BytesMut::new();
         frontend::ssl_request(&mut request);
         socket.write_all(&request).await?;
         // Exactly one byte: anything that follows it unencrypted must not be taken for the server's word.
         match socket.read_u8().await? {
             b'S' => *encrypted = true,
-            b'N' if self.sslmode == SslMode::Prefer => return Ok(Stream::Tcp(socket)),
+            b'N' if self.sslmode == SslMode::Prefer => return Ok(Stream::Plain(socket)),
             b'N' => return Err(Failure::NoTls),
             other => {
                 let text = format!("the answer to the request for TLS starts with {:?}", char::from(other));
@@ -237,16 +215,6 @@ impl Endpoint {
         let stream = tls.connect(host, socket).await.map_err(Failure::Tls)?;
         Ok(Stream::Tls(Box::new(stream)))
     }
-}
-
-fn set_options(socket: TcpStream) -> io::Result<TcpStream> {
-    socket.set_nodelay(true)?;
-    let keepalive =
-        TcpKeepalive::new().with_time(KEEPALIVE_TIME).with_interval(KEEPALIVE_INTERVAL).with_retries(KEEPALIVE_RETRIES);
-    SockRef::from(&socket).set_tcp_keepalive(&keepalive)?;
-    #[cfg(target_os = "linux")]
-    SockRef::from(&socket).set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
-    Ok(socket)
 }
 
 /// The error for a server that is too old to be read.
@@ -309,19 +277,5 @@ mod tests {
         let said = "cannot read from db:5432/shop: it is PostgreSQL 9.6.24 (this tap reads PostgreSQL 10 and later)";
         assert_eq!(error.to_string(), said);
         assert!(check_version(&target, ServerVersion::parse("10.0")).is_ok());
-    }
-
-    #[tokio::test]
-    async fn a_peer_that_is_gone_is_noticed() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let socket = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let socket = set_options(socket).unwrap();
-        let socket = SockRef::from(&socket);
-        assert!(socket.keepalive().unwrap());
-        assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE_TIME);
-        assert_eq!(socket.tcp_keepalive_interval().unwrap(), KEEPALIVE_INTERVAL);
-        assert_eq!(socket.tcp_keepalive_retries().unwrap(), KEEPALIVE_RETRIES);
-        #[cfg(target_os = "linux")]
-        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(UNACKNOWLEDGED));
     }
 }

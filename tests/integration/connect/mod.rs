@@ -5,6 +5,8 @@ mod failures;
 mod hosts;
 mod relay;
 mod server;
+mod sshd;
+mod tunnel;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
