@@ -21,6 +21,8 @@ pypi_package() {
     # What it is pinned to has no wheels for later Pythons.
     pipelinewise) printf '%s\n' "target-postgres 3.11 3.10 3.9 3.8" pipelinewise-target-postgres==2.1.2 ;;
     meltano) printf '%s\n' "target-postgres" meltanolabs-target-postgres==0.8.1 ;;
+    # Its own dependency's program.
+    rich) printf '%s\n' "pygmentize" rich==15.0.0 ;;
     esac
 }
 

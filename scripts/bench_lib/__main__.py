@@ -82,12 +82,12 @@ def main():
         bench.run_in_turn(cases, chosen.rounds, chosen.peer_rounds)
         done += built
     results = report.results(chosen, bench, done, time.monotonic() - started)
-    report.show(results)
+    print(f"\n{report.text(results)}")
     if chosen.output:
         report.write(results, chosen.output)
         for section in results["sections"]:
             chart.write(section, chosen.output)
-        print(f"\nWritten to {os.path.relpath(chosen.output)}: results.json, and a chart for each table.")
+        print(f"\nWritten to {os.path.relpath(chosen.output)}: results.json, results.md, and a chart for each table.")
     else:
         print("\nNothing is written: only a whole run goes into docs/bench.")
     return 0

@@ -1,4 +1,4 @@
-"""The figures: printed as tables, written as JSON."""
+"""The figures, as tables and as JSON."""
 
 import json
 import os
@@ -78,17 +78,18 @@ def versions(chosen, bench):
     return found
 
 
-def show(known):
+def text(known):
+    """The tables, as Markdown."""
     machine_, versions_ = known["machine"], known["versions"]
-    print(f"\n{machine_['cpu']}, {machine_['cores']} cores, {machine_['memory_gib']} GiB; PostgreSQL {versions_['postgres']}; "
-          f"commit {known['commit']}; {known['seconds']} s")
-    for note in known["notes"]:
-        print(note)
+    lines = [f"{machine_['cpu']}, {machine_['cores']} cores, {machine_['memory_gib']} GiB; PostgreSQL "
+             f"{versions_['postgres']}; commit {known['commit']}; {known['seconds']} s.", *known["notes"]]
     for section in known["sections"]:
-        print(f"\n## {section['title']}\n")
-        table(section)
-        for goal in section["goals"]:
-            print(f"- {verdict(goal)} {goal['goal']}{'' if goal['value'] is None else ': %.3g' % goal['value']}")
+        lines += ["", f"## {section['title']}", "", *table(section), ""]
+        failed = [case for case in section["cases"] if case["failure"]]
+        lines += [f"- {case['name']} failed: {case['failure']}" for case in failed]
+        lines += [f"- {verdict(goal)} {goal['goal']}{'' if goal['value'] is None else ': %.3g' % goal['value']}"
+                  for goal in section["goals"]]
+    return "\n".join(lines)
 
 
 def verdict(goal):
@@ -96,7 +97,7 @@ def verdict(goal):
 
 
 def table(section):
-    """As Markdown that is aligned."""
+    """As lines of Markdown that is aligned."""
     columns = [column for column in COLUMNS if any(column[0] in case["median"] for case in section["cases"])]
     lines = [["", *(heading for _, heading, _ in columns), "wall, compared"]]
     for case in section["cases"]:
@@ -106,16 +107,14 @@ def table(section):
         lines.append([case["name"], *values, compared])
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     lines.insert(1, ["-" * width for width in widths])
+    aligned = []
     for number, line in enumerate(lines):
         cells = [cell.rjust(width) if 0 < column < len(widths) - 1 else cell.ljust(width)
                  for column, (cell, width) in enumerate(zip(line, widths))]
         if number == 1:
             cells[1:-1] = [cell[:-1] + ":" for cell in cells[1:-1]]
-        print(f"| {' | '.join(cells)} |")
-    print()
-    for case in section["cases"]:
-        if case["failure"]:
-            print(f"- {case['name']} failed: {case['failure']}")
+        aligned.append(f"| {' | '.join(cells)} |")
+    return aligned
 
 
 def write(known, directory):
@@ -123,3 +122,5 @@ def write(known, directory):
     with open(os.path.join(directory, "results.json"), "w", encoding="utf-8") as file:
         json.dump(known, file, indent=1, ensure_ascii=False)
         file.write("\n")
+    with open(os.path.join(directory, "results.md"), "w", encoding="utf-8") as file:
+        file.write(f"# Figures\n\nBy `scripts/bench`; results.json has every run.\n\n{text(known)}\n")

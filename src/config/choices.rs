@@ -130,6 +130,37 @@ choices! {
 }
 
 choices! {
+    /// What TRUNCATE of a LOG_BASED table does.
+    pub enum OnTruncate {
+        /// The target keeps the rows; a warning in the log.
+        #[default]
+        Warn = "warn",
+        /// The stream goes on under a new version, for which a target removes the rows of others.
+        ActivateVersion = "activate_version",
+    }
+}
+
+choices! {
+    /// The format of the files of batches.
+    pub enum BatchFormat {
+        /// A JSON object a line.
+        #[default]
+        Jsonl = "jsonl",
+    }
+}
+
+choices! {
+    /// How the files of batches are compressed.
+    pub enum BatchCompression {
+        /// By gzip.
+        #[default]
+        Gzip = "gzip",
+        /// Not at all.
+        None = "none",
+    }
+}
+
+choices! {
     /// How schemas of numbers are written.
     pub enum SchemaDialect {
         /// Valid in every JSON Schema draft.

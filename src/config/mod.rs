@@ -3,6 +3,7 @@
 //! To add a key: one field here, with the doc comment that becomes its description in `--about`. What a value may look
 //! like is said by the field's type (see [`read`]).
 
+mod batch;
 mod choices;
 mod dsn;
 mod read;
@@ -18,9 +19,10 @@ use schemars::{JsonSchema, Schema};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+pub use batch::BatchConfig;
 pub use choices::{
-    ChannelBinding, CopyParallelism, OnSlotLost, OutputPluginName, SchemaDialect, SlotName, SslMode,
-    TargetSessionAttrs, UnchangedToast, WalReader,
+    BatchCompression, BatchFormat, ChannelBinding, CopyParallelism, OnSlotLost, OnTruncate, OutputPluginName,
+    SchemaDialect, SlotName, SslMode, TargetSessionAttrs, UnchangedToast, WalReader,
 };
 pub use secret::{PemSource, Secret};
 pub use ssh::SshTunnel;
@@ -136,6 +138,10 @@ pub struct Config {
     #[serde(default, deserialize_with = "setting")]
     #[schemars(with = "u8", range(min = 1, max = 64))]
     pub copy_parallelism: CopyParallelism,
+    /// Rows of FULL_TABLE, INCREMENTAL and the copy that LOG_BASED starts with go into files, of which BATCH messages tell, for
+    /// targets of the Meltano SDK: `{"storage": {"root": "file:///tmp/batches"}}`.
+    #[serde(default, deserialize_with = "setting")]
+    pub batch_config: Option<BatchConfig>,
     /// INCREMENTAL: at most so many rows of a stream in one run.
     #[serde(default, deserialize_with = "setting")]
     limit: Option<u64>,
@@ -185,6 +191,9 @@ pub struct Config {
     /// What to do where the slot is lost or can no longer serve a bookmark.
     #[serde(default, deserialize_with = "setting")]
     pub on_slot_lost: OnSlotLost,
+    /// What TRUNCATE of a LOG_BASED table does.
+    #[serde(default, deserialize_with = "setting")]
+    pub on_truncate: OnTruncate,
 
     /// False leaves out the types that the reference calls unsupported.
     #[serde(default = "yes", deserialize_with = "setting")]

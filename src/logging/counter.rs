@@ -1,6 +1,9 @@
-//! Singer metrics: how many records of a stream were read.
+//! How many records of a stream were read: Singer metrics meanwhile, a summary at the end, a bar on a terminal.
 
 use std::time::{Duration, Instant};
+
+use super::bars::Bar;
+use super::figures::{bytes, counted, seconds};
 
 /// How often a stream's count is logged.
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -17,38 +20,73 @@ pub fn metric(stream: &str, records: u64) {
 #[derive(Debug)]
 pub struct RecordCounter {
     stream: String,
+    /// Since the count was last logged.
     records: u64,
     unchecked: u64,
     logged: Instant,
+    started: Instant,
+    total: u64,
+    bytes: u64,
+    bar: Bar,
 }
 
 impl RecordCounter {
     /// A counter at zero.
     pub fn new(stream: impl Into<String>) -> Self {
-        RecordCounter { stream: stream.into(), records: 0, unchecked: 0, logged: Instant::now() }
-    }
-
-    /// Counts records.
-    #[inline]
-    pub fn add(&mut self, records: u64) {
-        self.records += records;
-        self.unchecked += records;
-        if self.unchecked >= CHECK_EVERY {
-            self.unchecked = 0;
-            self.log_if_due(Instant::now());
+        let now = Instant::now();
+        let stream = stream.into();
+        RecordCounter {
+            stream,
+            records: 0,
+            unchecked: 0,
+            logged: now,
+            started: now,
+            total: 0,
+            bytes: 0,
+            bar: Bar::none(),
         }
     }
 
-    fn log_if_due(&mut self, now: Instant) {
+    /// A counter of a query that yields about so many rows, if anybody knows; shown on a terminal.
+    pub fn of_rows(stream: impl Into<String>, expected: Option<i64>) -> Self {
+        let counter = RecordCounter::new(stream);
+        let expected = expected.and_then(|rows| u64::try_from(rows).ok());
+        RecordCounter { bar: Bar::of_rows(&counter.stream, expected), ..counter }
+    }
+
+    /// Counts records, and the bytes of their messages.
+    #[inline]
+    pub fn add(&mut self, records: u64, bytes: usize) {
+        self.records += records;
+        self.unchecked += records;
+        self.bytes += bytes as u64;
+        if self.unchecked >= CHECK_EVERY {
+            self.check(Instant::now());
+        }
+    }
+
+    fn check(&mut self, now: Instant) {
+        self.unchecked = 0;
+        self.bar.set(self.total + self.records);
         if now.duration_since(self.logged) >= INTERVAL {
-            metric(&self.stream, std::mem::take(&mut self.records));
+            self.log();
             self.logged = now;
         }
     }
 
-    /// Logs what is left; a stream without records logs 0.
-    pub fn finish(self) {
+    fn log(&mut self) {
         metric(&self.stream, self.records);
+        self.total += std::mem::take(&mut self.records);
+    }
+
+    /// Logs what is left, a stream without records 0, and what came in all.
+    pub fn finish(mut self) {
+        self.log();
+        self.bar.end();
+        if self.total > 0 {
+            let (records, bytes) = (counted(self.total, "record"), bytes(self.bytes));
+            tracing::info!("{}: {records}, {bytes}, in {}", self.stream, seconds(self.started.elapsed()));
+        }
     }
 }
 
@@ -59,13 +97,13 @@ mod tests {
     #[test]
     fn a_count_is_logged_once_a_minute() {
         let mut counter = RecordCounter::new("public-a");
-        counter.add(CHECK_EVERY + 1);
-        assert_eq!((counter.records, counter.unchecked), (CHECK_EVERY + 1, 0));
+        counter.add(CHECK_EVERY + 1, 10);
+        assert_eq!((counter.records, counter.unchecked, counter.total), (CHECK_EVERY + 1, 0, 0));
 
         let later = counter.logged + INTERVAL;
-        counter.log_if_due(later - Duration::from_millis(1));
+        counter.check(later - Duration::from_millis(1));
         assert_eq!(counter.records, CHECK_EVERY + 1);
-        counter.log_if_due(later);
-        assert_eq!((counter.records, counter.logged), (0, later));
+        counter.check(later);
+        assert_eq!((counter.records, counter.logged, counter.total), (0, later, CHECK_EVERY + 1));
     }
 }

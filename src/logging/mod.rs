@@ -4,10 +4,11 @@
 //! object with "bookmarks" for state; Meltano parses structured lines. So a line is formatted here, in one place, and
 //! written with one call, newline included.
 
+mod bars;
 mod counter;
+pub(crate) mod figures;
 mod format;
 
-use std::io::Write;
 use std::panic::PanicHookInfo;
 
 use tracing::level_filters::LevelFilter;
@@ -16,6 +17,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
+pub use bars::Bar;
 pub use counter::{RecordCounter, metric};
 use format::{Fields, Form};
 
@@ -33,6 +35,9 @@ pub fn init() {
         .and_then(|path| std::fs::read_to_string(path).ok())
         .is_some_and(|config| is_structured(&config));
     let form = if structured { Form::Structured } else { Form::Plain };
+    if form == Form::Plain {
+        bars::start();
+    }
     let layer = LogLayer { level: level.unwrap_or(LevelFilter::INFO), form };
     // Somebody who embeds the library may have a subscriber already; theirs stays.
     let _ = tracing_subscriber::registry().with(layer).try_init();
@@ -91,9 +96,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for LogLayer {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let mut fields = Fields::default();
         event.record(&mut fields);
-        let line = self.form.line(event.metadata(), fields);
-        // Nobody can be told that stderr is gone, and a run need not end for it.
-        let _ = std::io::stderr().lock().write_all(line.as_bytes());
+        bars::write(&self.form.line(event.metadata(), fields));
     }
 }
 

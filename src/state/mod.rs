@@ -169,8 +169,17 @@ impl State {
 
     /// Moves a LOG_BASED bookmark, leaving everything else in it; nothing happens to a stream without a bookmark.
     pub fn set_lsn(&mut self, id: &str, lsn: u64) {
+        self.replace(id, LSN_KEY, json!(lsn));
+    }
+
+    /// Gives a LOG_BASED bookmark another version; nothing happens to a stream without a bookmark.
+    pub fn set_version(&mut self, id: &str, version: i64) {
+        self.replace(id, "version", json!(version));
+    }
+
+    fn replace(&mut self, id: &str, key: &str, value: Value) {
         if let Some(bookmark) = self.bookmarks.get_mut(id).and_then(Value::as_object_mut) {
-            bookmark.insert(LSN_KEY.to_owned(), json!(lsn));
+            bookmark.insert(key.to_owned(), value);
         }
     }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::config::BatchConfig;
 use crate::error::Result;
 use crate::pg::Lsn;
 use crate::pg::wire::CancelToken;
@@ -42,6 +43,8 @@ pub struct Context {
     pub progress: Progress,
     /// What is to be cancelled on the server if the run is cut short.
     pub cancel: Option<CancelToken>,
+    /// Where the rows of tables go instead.
+    pub batches: Option<BatchConfig>,
 }
 
 /// How far the stream phase is: bookmarks move only when a STATE is written, or the run is cut short.
@@ -114,6 +117,7 @@ impl Context {
             torn: false,
             progress: Progress::default(),
             cancel: None,
+            batches: None,
         }
     }
 
@@ -134,6 +138,12 @@ impl Context {
 
     /// Appends an ACTIVATE_VERSION message.
     pub fn activate_version(&mut self, stream: &str, version: i64) {
+        self.activate_version_inside(stream, version);
+        self.mark();
+    }
+
+    /// The same while a transaction is open.
+    pub fn activate_version_inside(&mut self, stream: &str, version: i64) {
         let out = &mut self.out.buf;
         out.raw(br#"{"type":"ACTIVATE_VERSION","stream":"#);
         out.string(stream.as_bytes());
@@ -141,10 +151,25 @@ impl Context {
         out.raw(itoa::Buffer::new().format(version).as_bytes());
         out.raw(b"}\n");
         self.changed = true;
+    }
+
+    /// Appends a BATCH message: a file with rows of a stream.
+    pub fn batch(&mut self, stream: &str, config: &BatchConfig, url: &str) {
+        self.before_record();
+        let out = &mut self.out.buf;
+        out.raw(br#"{"type":"BATCH","stream":"#);
+        out.string(stream.as_bytes());
+        out.raw(br#","encoding":{"format":"#);
+        out.string(config.encoding.format.as_str().as_bytes());
+        out.raw(br#","compression":"#);
+        out.string(config.encoding.compression.as_str().as_bytes());
+        out.raw(br#"},"manifest":["#);
+        out.string(url.as_bytes());
+        out.raw(b"]}\n");
         self.mark();
     }
 
-    /// To be called before a RECORD is appended: the first one has a STATE before it, which claims nothing.
+    /// To be called before a RECORD or BATCH is appended: the first one has a STATE before it, which claims nothing.
     pub fn before_record(&mut self) {
         if !self.opened {
             self.opened = true;

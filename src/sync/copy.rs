@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Env;
+use super::batch::BatchLines;
 use super::context::Context;
 use super::incremental::KeyTracker;
 use super::parallel_copy;
@@ -89,16 +90,24 @@ pub(super) async fn copy_rows(
     version: i64,
     tracker: Option<&mut KeyTracker>,
 ) -> Result<()> {
-    let mut lines = RunLines { ctx, counter: RecordCounter::new(&plan.id), tracker };
-    write_rows(session, plan, query, &RecordEnd::new(version), &mut lines).await?;
+    // How many rows are past a key, only the server could count.
+    let expected = tracker.is_none().then_some(plan.table.row_estimate);
+    let counter = RecordCounter::of_rows(&plan.id, expected);
+    if let Some(config) = ctx.batches.clone() {
+        let mut lines = BatchLines::new(ctx, config, plan, version, counter, tracker);
+        write_rows(session, plan, query, &mut lines).await?;
+        return lines.finish().await;
+    }
+    let mut lines = RunLines { ctx, end: RecordEnd::new(version), counter, tracker, start: 0 };
+    write_rows(session, plan, query, &mut lines).await?;
     lines.counter.finish();
     Ok(())
 }
 
 /// What takes the lines of a copy.
 pub(super) trait Lines {
-    /// A line is about to begin.
-    fn begin(&mut self);
+    /// Begins a line: everything before its first property.
+    fn begin(&mut self, plan: &StreamPlan);
 
     /// Where it is written.
     fn buf(&mut self) -> &mut JsonBuf;
@@ -106,7 +115,7 @@ pub(super) trait Lines {
     /// Looks at a value of the line that is not NULL.
     fn see(&mut self, _column: usize, _codec: &Codec, _text: &[u8]) {}
 
-    /// The line is complete.
+    /// Ends the line after its last property.
     async fn end(&mut self) -> Result<()>;
 
     /// Passes on the lines that there are.
@@ -116,14 +125,19 @@ pub(super) trait Lines {
 /// Those of the run itself.
 struct RunLines<'a> {
     ctx: &'a mut Context,
+    end: RecordEnd,
     counter: RecordCounter,
     tracker: Option<&'a mut KeyTracker>,
+    /// Where the line begins.
+    start: usize,
 }
 
 impl Lines for RunLines<'_> {
     #[inline]
-    fn begin(&mut self) {
+    fn begin(&mut self, plan: &StreamPlan) {
         self.ctx.before_record();
+        self.start = self.ctx.out.buf.len();
+        plan.start_record(&mut self.ctx.out.buf);
     }
 
     #[inline]
@@ -140,8 +154,9 @@ impl Lines for RunLines<'_> {
 
     #[inline]
     async fn end(&mut self) -> Result<()> {
+        self.end.write(&mut self.ctx.out.buf);
         self.ctx.mark();
-        self.counter.add(1);
+        self.counter.add(1, self.ctx.out.buf.len() - self.start);
         if self.tracker.as_mut().is_some_and(|tracker| tracker.row(&mut self.ctx.state)) {
             self.ctx.write_state().await?;
         } else if self.ctx.out.is_full() {
@@ -155,12 +170,11 @@ impl Lines for RunLines<'_> {
     }
 }
 
-/// Writes a RECORD for every row that `query` yields, whose columns are the plan's.
+/// Writes a line for every row that `query` yields, whose columns are the plan's.
 pub(super) async fn write_rows(
     session: &mut Session,
     plan: &mut StreamPlan,
     query: &str,
-    end: &RecordEnd,
     lines: &mut impl Lines,
 ) -> Result<()> {
     let mut scratch = Vec::new();
@@ -179,8 +193,7 @@ pub(super) async fn write_rows(
             }
         };
         let Some(row) = row else { return Ok(()) };
-        lines.begin();
-        plan.start_record(lines.buf());
+        lines.begin(plan);
         for (index, (column, field)) in plan.columns.iter_mut().zip(fields(row)).enumerate() {
             let out = lines.buf();
             if index > 0 {
@@ -196,7 +209,6 @@ pub(super) async fn write_rows(
                 lines.see(index, &column.codec, text);
             }
         }
-        end.write(lines.buf());
         lines.end().await?;
     }
 }

@@ -109,7 +109,7 @@ impl KeyTracker {
     }
 
     /// Moves the bookmark to the last value.
-    fn store(&mut self, state: &mut State) {
+    pub(super) fn store(&mut self, state: &mut State) {
         if let Ok(value) = serde_json::from_slice::<Value>(self.last.as_bytes()) {
             state.set_incremental(&self.stream, &self.key, Some(value), self.version);
         }

@@ -1,5 +1,6 @@
 //! A sync: what is to be read, in which order, and the methods that read it.
 
+mod batch;
 mod context;
 mod copy;
 mod full_table;
@@ -65,6 +66,7 @@ fn next_version(bookmark: Bookmark<'_>) -> i64 {
 ///
 /// After an error or when dropped at any await, [`Context::cut_short`] makes the state right.
 pub async fn sync(ctx: &mut Context, env: &Env, catalog: Option<Catalog>) -> Result<()> {
+    ctx.batches = env.config.batch_config.clone();
     let client = env.tables().connect().await?;
     let mut selected = select::select(&client, env, catalog).await?;
     let plans = std::mem::take(&mut selected.plans);

@@ -53,6 +53,10 @@ pub(super) async fn copy(
     if source.parallelism == 1 {
         return Ok(false);
     }
+    if ctx.batches.is_some() {
+        tracing::info!("{}: copied by one connection: its rows go into batches", plan.id);
+        return Ok(false);
+    }
     if let Some(reason) = why_not(source.session, plan) {
         tracing::info!("{}: copied by one connection: {reason}", plan.id);
         return Ok(false);
@@ -172,14 +176,14 @@ impl Crew {
 
     /// Passes the lines on until all ranges are read; false if no worker could begin.
     async fn copy(mut self, ctx: &mut Context, plan: &StreamPlan) -> Result<bool> {
-        let mut counter = RecordCounter::new(&plan.id);
+        let mut counter = RecordCounter::of_rows(&plan.id, Some(plan.table.row_estimate));
         while let Some(report) = self.reports.recv().await {
             match report {
                 Report::Lines { mut json, records } => {
                     ctx.before_record();
+                    counter.add(records, json.len());
                     ctx.out.buf.append(&mut json);
                     ctx.mark();
-                    counter.add(records);
                     self.work.give_back(json);
                     ctx.hand_over().await?;
                 }

@@ -2,6 +2,7 @@
 //!
 //! `harness` runs the server and the tap and compares messages; every other module is a feature.
 
+mod batches;
 mod connect;
 mod crash;
 mod ddl;
@@ -18,6 +19,7 @@ mod memory;
 mod outages;
 mod parallel;
 mod pipelinewise;
+mod progress;
 mod reference;
 mod selection;
 mod values;

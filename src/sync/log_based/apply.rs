@@ -7,6 +7,7 @@ use super::live::{Live, Transaction};
 use super::record::{RecordWriter, RowChange, Unfit};
 use super::route::{Route, Routes, Shape, differs, identity_differs, wanted_by};
 use super::toast::Toast;
+use crate::config::OnTruncate;
 use crate::discovery::{Scope, discover};
 use crate::error::{Error, Result};
 use crate::pg::Lsn;
@@ -16,10 +17,10 @@ use crate::pg::row::Fields as _;
 use crate::pg::table::TableKind;
 use crate::replication::publication::{self, Publications};
 use crate::replication::{Change, OldTuple, TableRef};
-use crate::sync::Env;
 use crate::sync::context::Context;
 use crate::sync::plan::StreamPlan;
 use crate::sync::transaction_snapshot::TransactionSnapshot;
+use crate::sync::{Env, version_now};
 
 /// Turns changes into records.
 pub(super) struct Applier<'a> {
@@ -89,12 +90,9 @@ impl<'a> Applier<'a> {
                 for table in tables {
                     let route = self.look_up(table, transaction).await?;
                     for target in self.routes.targets(route) {
-                        let live = &self.streams[target.stream];
+                        let live = &mut self.streams[target.stream];
                         if live.wants(transaction) {
-                            tracing::warn!(
-                                "{}: the table was truncated; Singer has no message for it, so the target keeps its rows",
-                                live.plan.id
-                            );
+                            truncate(ctx, live, table, self.env.config.on_truncate);
                         }
                     }
                 }
@@ -154,7 +152,6 @@ impl<'a> Applier<'a> {
                 let writer = RecordWriter { live, transaction, lsn, debug_lsn, fetches, may_have_changed, written: 0 };
                 match writer.write(ctx, &mut self.toast, stream, shapes, &change) {
                     Ok(written) => {
-                        self.streams[stream].counter.add(written);
                         records += written;
                         break;
                     }
@@ -240,6 +237,35 @@ impl<'a> Applier<'a> {
         }
         self.routes.reshape(&self.streams, stream);
         Ok(())
+    }
+}
+
+/// A table was truncated that this stream has the rows of: all of them, or those of a partition.
+fn truncate(ctx: &mut Context, live: &mut Live, table: TableRef<'_>, on_truncate: OnTruncate) {
+    let whole = match table {
+        TableRef::Oid(oid) => live.plan.table.oid == oid,
+        TableRef::Name(schema, name) => live.plan.table.schema == schema && live.plan.table.name == name,
+    };
+    match on_truncate {
+        OnTruncate::ActivateVersion if whole => {
+            live.begin_version(version_now().max(live.version.saturating_add(1)));
+            let id = &live.plan.id;
+            ctx.state.set_version(id, live.version);
+            ctx.activate_version_inside(id, live.version);
+            tracing::info!("{id}: the table was truncated; going on under a new version");
+        }
+        OnTruncate::ActivateVersion => {
+            tracing::warn!(
+                "{}: a partition was truncated; no version is of its rows alone, so the target keeps them",
+                live.plan.id
+            );
+        }
+        OnTruncate::Warn => {
+            tracing::warn!(
+                "{}: the table was truncated; Singer has no message for it, so the target keeps its rows",
+                live.plan.id
+            );
+        }
     }
 }
 

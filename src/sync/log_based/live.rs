@@ -1,6 +1,7 @@
 //! The streams of the phase, and the transaction that is being received.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use crate::logging::RecordCounter;
 use crate::pg::Lsn;
@@ -68,6 +69,12 @@ impl Live {
         }
     }
 
+    /// Its records carry this version from here on.
+    pub(super) fn begin_version(&mut self, version: i64) {
+        self.version = version;
+        self.end = RecordEnd::new(version);
+    }
+
     /// Whether the changes of a transaction are still to be sent.
     pub(super) fn wants(&self, transaction: &Transaction) -> bool {
         transaction.commit_lsn >= self.from && self.copied.as_ref().is_none_or(|copied| !copied.holds(transaction.xid))
@@ -99,6 +106,12 @@ impl Live {
 impl Transaction {
     pub(super) fn new(commit_lsn: Lsn, commit_time: i64, xid: u32) -> Self {
         Transaction { commit_lsn, xid, commit_time }
+    }
+
+    /// How long ago it committed, by this machine's clock.
+    pub(super) fn age(&self) -> Duration {
+        let micros = chrono::Utc::now().timestamp_micros().saturating_sub(self.commit_time);
+        Duration::from_micros(u64::try_from(micros).unwrap_or(0))
     }
 
     /// Commit time as a JSON string.

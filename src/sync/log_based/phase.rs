@@ -10,6 +10,8 @@ use super::live::Transaction;
 use super::silence::{FIRST_ASK, IDLE, Silence};
 use super::state_file::StateFile;
 use crate::error::{Error, Result};
+use crate::logging::Bar;
+use crate::logging::figures::seconds;
 use crate::pg::Lsn;
 use crate::pg::error::{RESTARTED, query_error};
 use crate::replication::bulk::BulkRead;
@@ -46,11 +48,17 @@ pub(super) struct Phase<'a> {
     give_up: Option<Instant>,
     /// The time as of the last commit or pause.
     clock: Instant,
+    bar: Bar,
+    /// From where on the log is read.
+    start: Lsn,
 }
 
 impl<'a> Phase<'a> {
-    pub(super) fn new(applier: Applier<'a>, state_file: Option<StateFile>, end: End, max_run: Duration) -> Self {
+    pub(super) fn new(applier: Applier<'a>, state_file: Option<StateFile>, start: Lsn, end: End) -> Self {
         let now = Instant::now();
+        let config = &applier.env.config;
+        let give_up = now.checked_add(config.max_run());
+        let to_read = config.break_at_end_lsn.then(|| end.lsn.0.saturating_sub(start.0));
         Phase {
             applier,
             feedback: None,
@@ -59,8 +67,10 @@ impl<'a> Phase<'a> {
             transaction: None,
             changes: 0,
             last_state: now,
-            give_up: now.checked_add(max_run),
+            give_up,
             clock: now,
+            bar: Bar::of_log(to_read),
+            start,
         }
     }
 
@@ -136,6 +146,7 @@ impl<'a> Phase<'a> {
     /// Writes the last STATE of the phase.
     pub(super) async fn finish(mut self, ctx: &mut Context) -> Result<()> {
         self.state(ctx).await?;
+        self.bar.end();
         for live in self.applier.streams {
             live.counter.finish();
         }
@@ -217,10 +228,12 @@ impl<'a> Phase<'a> {
             Change::Commit { end_lsn } => {
                 if let Some(transaction) = self.transaction.take() {
                     self.applier.check_partitions(&transaction).await?;
+                    self.bar.tell(|| format!(", {} behind", seconds(transaction.age())));
                 }
                 ctx.progress.commit(end_lsn);
                 ctx.mark();
                 self.clock = Instant::now();
+                self.bar.set(end_lsn.0.saturating_sub(self.start.0));
                 if self.changes >= STATE_CHANGES || self.clock - self.last_state >= STATE_INTERVAL {
                     self.state(ctx).await?;
                 }

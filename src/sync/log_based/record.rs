@@ -55,8 +55,9 @@ impl RecordWriter<'_> {
             (None, Some(old)) => self.delete(&mut ctx.out.buf, old_shape, &old),
             (None, None) => Ok(()),
         };
-        if written.is_err() {
-            ctx.out.buf.truncate(start);
+        match written {
+            Ok(()) => self.live.counter.add(self.written, ctx.out.buf.len() - start),
+            Err(_) => ctx.out.buf.truncate(start),
         }
         written.map(|()| self.written)
     }

@@ -10,10 +10,12 @@ use super::phase::{End, Phase};
 use super::state_file::StateFile;
 use super::{Source, reader, wal_end};
 use crate::error::Result;
+use crate::logging::figures::{bytes, seconds};
 use crate::pg::Lsn;
 use crate::pg::connect::Client;
 use crate::pg::error::query_error;
 use crate::pg::row::Fields as _;
+use crate::replication::slot::Slot;
 use crate::state::{Copy, State};
 use crate::sync::Env;
 use crate::sync::context::Context;
@@ -29,6 +31,7 @@ pub(in crate::sync) async fn run(
     acknowledge: Option<Lsn>,
 ) -> Result<()> {
     let end = end_position(client).await?;
+    let (end_lsn, end_read) = (end.lsn, Instant::now());
     let streams: Vec<Live> = plans
         .into_iter()
         .map(|(plan, start)| {
@@ -46,15 +49,14 @@ pub(in crate::sync) async fn run(
     let acknowledged = acknowledge.unwrap_or_default().max(source.confirmed_flush);
     let state_file = env.state_file.clone().map(|path| StateFile::new(path, source.streams.clone(), acknowledged));
     let method = reader::choose(env, client, source, &streams, &end).await?;
+    let from = start.max(source.confirmed_flush);
     tracing::info!(
-        "reading the changes of {} streams from {} to {} ({method}; slot {}, {})",
+        "reading the changes of {} streams from {from} to {end_lsn} ({method}; slot {}, {})",
         streams.len(),
-        start.max(source.confirmed_flush),
-        end.lsn,
         source.slot,
         source.plugin.name(),
     );
-    let mut phase = Phase::new(Applier::new(env, client, source, streams), state_file, end, env.config.max_run());
+    let mut phase = Phase::new(Applier::new(env, client, source, streams), state_file, from, end);
     let read = match method {
         reader::Method::Bulk => phase.read_bulk(ctx, source, acknowledge).await?,
         reader::Method::Stream => false,
@@ -62,7 +64,29 @@ pub(in crate::sync) async fn run(
     if !read {
         phase.read_stream(ctx, source, start, acknowledge).await?;
     }
-    phase.finish(ctx).await
+    phase.finish(ctx).await?;
+    let reached = ctx.progress.reached().max(from);
+    if let Err(error) = tell_end(client, source, reached, (end_lsn, end_read)).await {
+        tracing::debug!("no word of where the run ended: {error}");
+    }
+    Ok(())
+}
+
+/// Says how far the run came of a log that ended there when it began, and what the slot keeps for the next one.
+async fn tell_end(client: &Client, source: &Source, reached: Lsn, (end, began): (Lsn, Instant)) -> Result<()> {
+    let now = wal_end(client).await?;
+    let lag = match reached >= end {
+        true => format!("where the log ended {} ago", seconds(began.elapsed())),
+        false => format!("{} before the end that the log had when the run began", bytes(end.0 - reached.0)),
+    };
+    let slot = Slot::find(client, std::slice::from_ref(&source.slot)).await?;
+    let kept = slot.and_then(|slot| Some((now.0.saturating_sub(slot.restart_lsn?.0), slot.wal_status)));
+    let kept = kept.map(|(kept, status)| {
+        let status = status.map(|status| format!(" ({status})")).unwrap_or_default();
+        format!("; the slot {} keeps {} of WAL{status}", source.slot, bytes(kept))
+    });
+    tracing::info!("read the log up to {reached}, {lag}{}", kept.unwrap_or_default());
+    Ok(())
 }
 
 /// A bookmark in another tap's form gets its version and its own keys.

@@ -80,7 +80,7 @@ impl Worker {
     async fn read(&mut self, session: &mut Session) -> Result<()> {
         let mut lines = WorkerLines { work: &self.work, reports: &self.reports, buf: JsonBuf::new(), records: 0 };
         while let Some(query) = self.work.take_range() {
-            write_rows(session, &mut self.plan, &query, &self.work.end, &mut lines).await?;
+            write_rows(session, &mut self.plan, &query, &mut lines).await?;
             lines.hand_over().await?;
             self.work.done.fetch_add(1, Ordering::Relaxed);
         }
@@ -98,8 +98,9 @@ struct WorkerLines<'a> {
 
 impl Lines for WorkerLines<'_> {
     #[inline]
-    fn begin(&mut self) {
+    fn begin(&mut self, plan: &StreamPlan) {
         self.records += 1;
+        plan.start_record(&mut self.buf);
     }
 
     #[inline]
@@ -109,6 +110,7 @@ impl Lines for WorkerLines<'_> {
 
     #[inline]
     async fn end(&mut self) -> Result<()> {
+        self.work.end.write(&mut self.buf);
         if self.buf.len() >= CHUNK { self.hand_over().await } else { Ok(()) }
     }
 

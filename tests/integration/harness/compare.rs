@@ -70,6 +70,9 @@ pub(crate) fn placeholders(message: &Message) -> Value {
         Message::ActivateVersion { stream, .. } => {
             json!({"type": "ACTIVATE_VERSION", "stream": stream, "version": "<version>"})
         }
+        Message::Batch(batch) => {
+            json!({"type": "BATCH", "stream": batch.stream, "encoding": batch.encoding, "manifest": "<files>"})
+        }
     }
 }
 

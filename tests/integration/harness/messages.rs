@@ -2,7 +2,10 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::fs::File;
+use std::io::Read as _;
 
+use flate2::read::MultiGzDecoder;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::{Map, Value};
@@ -16,6 +19,7 @@ pub(crate) enum Message {
     Record(Record),
     State(Value),
     ActivateVersion { stream: String, version: u64 },
+    Batch(Batch),
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -39,6 +43,36 @@ pub(crate) struct Record {
     pub(crate) record: Map<String, Value>,
     pub(crate) version: Option<u64>,
     pub(crate) time_extracted: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Batch {
+    #[serde(rename = "type")]
+    kind: String,
+    pub(crate) stream: String,
+    pub(crate) encoding: Value,
+    pub(crate) manifest: Vec<String>,
+}
+
+impl Batch {
+    /// The records in its files.
+    #[track_caller]
+    pub(crate) fn records(&self) -> Vec<Map<String, Value>> {
+        assert_eq!(self.encoding["format"], "jsonl");
+        let mut text = String::new();
+        for url in &self.manifest {
+            let mut file = File::open(url.strip_prefix("file://").expect("a file's URL")).expect("open the batch");
+            match self.encoding["compression"].as_str() {
+                Some("gzip") => MultiGzDecoder::new(file).read_to_string(&mut text),
+                Some("none") => file.read_to_string(&mut text),
+                other => panic!("{other:?} is no compression"),
+            }
+            .expect("read the batch");
+        }
+        assert!(text.ends_with('\n'), "whole lines");
+        text.lines().map(|line| serde_json::from_str(line).expect("an object")).collect()
+    }
 }
 
 #[derive(Deserialize)]
@@ -78,6 +112,7 @@ impl Message {
                 let ActivateVersionLine { stream, version, .. } = of(line)?;
                 Ok(Message::ActivateVersion { stream, version })
             }
+            "BATCH" => Ok(Message::Batch(of(line)?)),
             kind => Err(format!("unknown message type {kind} in {line}")),
         }
     }
@@ -94,6 +129,7 @@ impl Message {
         match self {
             Message::Schema(Schema { stream, .. })
             | Message::Record(Record { stream, .. })
+            | Message::Batch(Batch { stream, .. })
             | Message::ActivateVersion { stream, .. } => Some(stream),
             Message::State(_) => None,
         }
@@ -191,7 +227,7 @@ fn protocol(messages: &[Message]) -> Result<(), String> {
                     return Err(at(format!("the bookmark of {stream} is no object")));
                 }
             }
-            Message::ActivateVersion { .. } => {}
+            Message::ActivateVersion { .. } | Message::Batch(_) => {}
         }
     }
     Ok(())

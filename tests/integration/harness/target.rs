@@ -38,6 +38,12 @@ impl Target {
                 Message::ActivateVersion { stream, version } => {
                     self.table(stream).rows.retain(|_, (of, _)| *of == Some(*version));
                 }
+                Message::Batch(batch) => {
+                    for record in batch.records() {
+                        let version = record["_sdc_table_version"].as_u64();
+                        self.table(&batch.stream).record(&record, version);
+                    }
+                }
                 Message::State(_) => {}
             }
         }

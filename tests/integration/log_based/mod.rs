@@ -42,6 +42,7 @@ mod slots;
 mod snapshots;
 mod toast;
 mod toast_changes;
+mod truncates;
 mod two_taps;
 
 /// Makes each of these functions two tests, one a plugin: `toast::fetched::pgoutput`.

@@ -7,8 +7,8 @@ use chrono::{TimeDelta, Utc};
 use serde_json::{Value, json};
 
 use super::{Source, column, numbers, only, with_both_plugins};
+use crate::harness::Output;
 use crate::harness::compare::instant;
-use crate::harness::{Output, needs};
 
 with_both_plugins!(
     a_delete_holds_the_identity,
@@ -18,7 +18,6 @@ with_both_plugins!(
     identity_index_without_the_key,
     identity_index_on_the_key,
     identity_nothing_on_a_table_with_a_key,
-    a_truncate_is_told,
     debug_lsn_adds_positions,
     deselected_columns_stay_out,
     a_row_under_changes_in_one_transaction,
@@ -131,21 +130,6 @@ fn identity_nothing_on_a_table_with_a_key(plugin: &str) {
     let warnings = output.stderr.lines().filter(|l| l.contains("WARNING") && l.contains("item"));
     // The tap's own at the start, and what wal2json says of the delete.
     assert_eq!(warnings.count(), if plugin == "wal2json" { 2 } else { 1 }, "{}", output.stderr);
-}
-
-fn a_truncate_is_told(plugin: &str) {
-    if !needs(11, "TRUNCATE in the log") {
-        return;
-    }
-    let sql =
-        format!("{ITEM} create table other (id integer primary key); create table more (id integer primary key);");
-    let source = Source::new(plugin, &sql, &["item", "other"]);
-    let output = source.run_after("truncate item, more; insert into item values (7, 'x');", &source.copied());
-    assert_eq!(numbers(&output, "item", "id"), [7]);
-    let lines: Vec<&str> = output.stderr.lines().filter(|line| line.to_lowercase().contains("truncate")).collect();
-    assert_eq!(lines.len(), 1, "{}", output.stderr);
-    assert!(lines[0].contains("WARNING") && lines[0].contains("item"), "{}", lines[0]);
-    assert!(!lines[0].contains("more"), "a table that is not selected: {}", lines[0]);
 }
 
 fn debug_lsn_adds_positions(plugin: &str) {
