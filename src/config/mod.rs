@@ -104,7 +104,7 @@ pub struct Config {
     /// User of the SSH server.
     #[serde(rename = "ssh_tunnel.username", default, deserialize_with = "setting")]
     ssh_tunnel_username: Option<String>,
-    /// Private key of that user, Ed25519 or ECDSA: path or text.
+    /// Private key of that user: path or text.
     #[serde(rename = "ssh_tunnel.private_key", default, deserialize_with = "setting")]
     #[schemars(extend("secret" = true, "writeOnly" = true))]
     ssh_tunnel_private_key: Option<PemSource>,

@@ -6,6 +6,7 @@
 
 mod gate;
 mod host_key;
+mod user_key;
 
 use std::io;
 use std::path::PathBuf;
@@ -13,12 +14,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use russh::client::{self, Handle};
-use russh::keys::{Error as KeyError, PrivateKey, PrivateKeyWithHashAlg, PublicKeyOrCertificate, decode_secret_key};
+use russh::keys::PublicKeyOrCertificate;
 use russh::{ChannelId, ChannelOpenFailure};
 
 pub(crate) use self::gate::Tunneled;
 use self::gate::{Backlog, Gate, MOST_UNREAD};
 use self::host_key::KnownKeys;
+use self::user_key::UserKey;
 use super::connect::{Target, open_tcp};
 use super::error::Failure;
 use super::tls::Pem;
@@ -53,7 +55,7 @@ struct Inner {
     host: String,
     port: u16,
     username: String,
-    private_key: Arc<PrivateKey>,
+    private_key: UserKey,
     known: KnownKeys,
 }
 
@@ -61,7 +63,7 @@ impl Tunnel {
     /// Reads the keys. Does not connect.
     pub fn new(params: TunnelParams) -> Result<Tunnel> {
         let known = KnownKeys::find(&params)?;
-        let private_key = Arc::new(private_key(&params)?);
+        let private_key = UserKey::read(&params)?;
         let TunnelParams { host, port, username, .. } = params;
         Ok(Tunnel(Arc::new(Inner { host, port, username, private_key, known })))
     }
@@ -106,8 +108,7 @@ impl Tunnel {
         let client = Client { tunnel: self.clone(), backlog: Arc::clone(backlog) };
         let gate = Gate::new(socket, Arc::clone(backlog));
         let mut ssh = client::connect_stream(Arc::new(config), gate, client).await?;
-        let key = PrivateKeyWithHashAlg::new(Arc::clone(private_key), None);
-        if !ssh.authenticate_publickey(username, key).await?.success() {
+        if !private_key.log_in(&mut ssh, username).await? {
             return Err(Error::run(format!("it refuses the key of the user `{username}`"))
                 .hint("`ssh_tunnel.username`, and ~/.ssh/authorized_keys on that server, which must list the key"));
         }
@@ -134,6 +135,12 @@ impl client::Handler for Client {
     }
 }
 
+impl From<russh::SendError> for Error {
+    fn from(_: russh::SendError) -> Error {
+        russh::Error::SendError.into()
+    }
+}
+
 impl From<russh::Error> for Error {
     fn from(error: russh::Error) -> Error {
         use russh::Error::{ConnectionTimeout, Disconnect, HUP, IO, SendError};
@@ -153,27 +160,4 @@ fn no_socket(failure: Failure) -> Error {
         }
         _ => Error::run("no answer in time").hint("check `ssh_tunnel.host` and `ssh_tunnel.port`"),
     }
-}
-
-fn private_key(params: &TunnelParams) -> Result<PrivateKey> {
-    let pem = String::from_utf8_lossy(&params.private_key.read("ssh_tunnel.private_key")?).into_owned();
-    let passphrase = params.passphrase.as_deref();
-    let unusable = || Error::usage("`ssh_tunnel.private_key` can't be used");
-    match decode_secret_key(&pem, passphrase) {
-        Ok(key) if key.algorithm().is_rsa() => Err(rsa()),
-        Ok(key) => Ok(key),
-        Err(KeyError::UnsupportedKeyType { .. }) => Err(rsa()),
-        Err(error @ KeyError::KeyIsEncrypted) => {
-            Err(unusable().source(error).hint("set `ssh_tunnel.private_key_passphrase`"))
-        }
-        Err(error) if passphrase.is_some() => {
-            Err(unusable().source(error).hint("is `ssh_tunnel.private_key_passphrase` right?"))
-        }
-        Err(error) => Err(unusable().source(error)),
-    }
-}
-
-fn rsa() -> Error {
-    Error::usage("`ssh_tunnel.private_key` is an RSA key, which is not supported")
-        .hint("make one with `ssh-keygen -t ed25519` and add it to ~/.ssh/authorized_keys on the SSH server")
 }

@@ -40,20 +40,24 @@ impl Sshd {
         let name = Command::new("id").arg("-nu").arg(owner.uid().to_string()).output().expect("run id");
         let user = String::from_utf8(name.stdout).expect("a user's name").trim().to_owned();
         for (key, kind, passphrase) in [
-            ("host", "ed25519", ""),
-            ("ecdsa_host", "ecdsa", ""),
-            ("user", "ed25519", ""),
-            ("ecdsa", "ecdsa", ""),
-            ("encrypted", "ed25519", PASSPHRASE),
-            ("rsa", "rsa", ""),
-            ("stranger", "ed25519", ""),
+            ("host", &["ed25519"][..], ""),
+            ("ecdsa_host", &["ecdsa"], ""),
+            ("user", &["ed25519"], ""),
+            ("stranger", &["ed25519"], ""),
+            ("ecdsa", &["ecdsa"], ""),
+            ("encrypted", &["ed25519"], PASSPHRASE),
+            ("rsa", &["rsa"], ""),
+            ("rsa_encrypted", &["rsa"], PASSPHRASE),
+            ("rsa_pem", &["rsa", "-m", "PEM"], ""),
+            ("rsa_pkcs8", &["rsa", "-m", "PKCS8"], ""),
         ] {
             let mut keygen = Command::new("ssh-keygen");
-            keygen.args(["-q", "-t", kind, "-N", passphrase, "-C", key, "-f"]).arg(dir.path().join(key));
+            keygen.args(["-q", "-N", passphrase, "-C", key, "-f"]).arg(dir.path().join(key)).arg("-t").args(kind);
             assert!(keygen.status().expect("run ssh-keygen").success());
         }
         let public = |key: &str| fs::read_to_string(dir.path().join(format!("{key}.pub"))).expect("read a public key");
-        let authorized: String = ["user", "ecdsa", "encrypted", "rsa"].map(public).concat();
+        let authorized: String =
+            ["user", "ecdsa", "encrypted", "rsa", "rsa_encrypted", "rsa_pem", "rsa_pkcs8"].map(public).concat();
         fs::write(dir.path().join("authorized_keys"), authorized).expect("write authorized_keys");
         let at = |name: &str| dir.path().join(name).display().to_string();
         let config = format!(

@@ -7,6 +7,8 @@ use serde_json::json;
 use super::failures::fails;
 use super::server::{self, PASSWORD, database, pem, reads, server, tap};
 use super::sshd::{PASSPHRASE, Sshd};
+use crate::harness::peak::watch;
+use crate::harness::tap::gather;
 use crate::harness::{Catalog, Cluster, Tap, TestDb};
 
 /// How often the tap has asked the server to let it in.
@@ -81,13 +83,16 @@ fn keys_of_every_kind() {
     let sshd = Sshd::start(&cluster, "");
     let db = database(&cluster, "ssh_keys");
     let with = |key: &str| sshd.lead(tap(&db, "scram")).config("ssh_tunnel.private_key", key).arg("--discover");
-    for key in ["user", "ecdsa"] {
+    for key in ["user", "ecdsa", "rsa", "rsa_pem", "rsa_pkcs8"] {
         with(&sshd.file(key)).output().expect_code(0);
         with(&sshd.text(key)).output().expect_code(0);
         with(&sshd.text(key).replace('\n', "\\n")).output().expect_code(0);
     }
+    for key in ["encrypted", "rsa_encrypted"] {
+        let with = with(&sshd.file(key)).config("ssh_tunnel.private_key_passphrase", PASSPHRASE);
+        with.output().expect_code(0);
+    }
     let encrypted = || with(&sshd.file("encrypted"));
-    encrypted().config("ssh_tunnel.private_key_passphrase", PASSPHRASE).output().expect_code(0);
     let wrong = encrypted().config("ssh_tunnel.private_key_passphrase", "not-the-password");
     fails(&wrong, 2, &["ssh_tunnel.private_key", "is `ssh_tunnel.private_key_passphrase` right?"]);
     fails(&encrypted(), 2, &["ssh_tunnel.private_key", "encrypted", "set `ssh_tunnel.private_key_passphrase`"]);
@@ -206,23 +211,34 @@ fn a_stream_that_waits_holds_up_no_other() {
     assert!(records.iter().all(|record| record["large"].as_str().is_some_and(|value| value.len() == 5000)));
 }
 
-/// The walsender hears of the tap meanwhile, as it does without a tunnel.
+/// The walsender hears of the tap meanwhile, as it does without a tunnel, and nobody holds what it could send.
 #[test]
 fn a_target_that_stops_for_longer_than_the_server_waits() {
-    let cluster = Cluster::start("wal_sender_timeout = '2s'\nlisten_addresses = ''");
+    let cluster = Cluster::start("wal_sender_timeout = '2s'");
     let sshd = Sshd::start(&cluster, "");
     let (db, catalog) = large(&cluster, "ssh_stops");
     db.psql("alter table streamed add filler text");
     let tap = || sshd.lead(Tap::new(&db)).config("wal_reader", "stream").catalog(&catalog);
     let state = tap().run().last_state().clone();
-    db.psql(&format!("insert into streamed {FILL}"));
-    let stalled = tap().state(&state).stall();
+    db.psql("insert into streamed select i, repeat('x', 500) from generate_series(2, 200000) i");
+    let tap = tap().state(&state);
+    let mut child = tap.command().spawn().expect("run the tap");
+    let peak = watch(&child);
     let blocked = "select count(*) from pg_stat_activity where datname = current_database() \
                    and wait_event in ('ClientWrite', 'WalSenderWriteData')";
     while db.query_one(blocked) == "0" {
         std::thread::sleep(Duration::from_millis(20));
     }
+    // Whether it is still there after three times that is what this is about.
     std::thread::sleep(Duration::from_secs(6));
-    let output = stalled.finish().expect_code(0);
-    assert_eq!(output.records("public-streamed").len(), 59_999);
+    let stdout = gather(child.stdout.take().expect("a piped stdout"));
+    let stderr = gather(child.stderr.take().expect("a piped stderr"));
+    let peak = peak.join().expect("the thread that watches the tap");
+    let status = child.wait().expect("wait for the tap");
+    let stderr = stderr.join().expect("the thread that reads stderr");
+    assert!(status.success(), "{status}; stderr:\n{stderr}");
+    let records = stdout.join().expect("the thread that reads stdout").matches("\"type\":\"RECORD\"").count();
+    // One of them copied.
+    assert_eq!(records, 200_000);
+    assert!(peak < 64 << 20, "held {} MB of 100", peak >> 20);
 }
