@@ -78,7 +78,18 @@ need_postgres() {
     find_postgres "$@" || die "no server${1:+ with $1} under /usr/lib/postgresql after installing ${packages[*]}"
 }
 
-# The clients that the tests run; the servers of scripts/versions.bash come without.
+# The clients that the tests run; the servers of scripts/versions.bash come without. And an SSH server to tunnel through.
 need_clients() {
     [ -x "$pg_bin/psql" ] || command -v psql >/dev/null || { step "Installing psql"; apt_install postgresql-client; }
+    [ -x /usr/sbin/sshd ] || { step "Installing sshd"; install_sshd; }
 }
+
+# Only the program is wanted: this keeps Debian from starting the service.
+install_sshd() (
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e "$policy" ]; then
+        printf '#!/bin/sh\nexit 101\n' | as_root install -m 755 /dev/stdin "$policy"
+        trap 'as_root rm -f "$policy"' EXIT
+    fi
+    apt_install openssh-server
+)

@@ -47,6 +47,7 @@ fn as_json() -> Value {
 /// One setting, for a table.
 struct Setting {
     name: String,
+    /// Unless the dsn has it.
     required: bool,
     default: String,
     description: String,
@@ -56,9 +57,10 @@ struct Setting {
 
 fn settings() -> Vec<Setting> {
     let schema = Config::schema();
-    let required = |name: &str| {
-        schema.get("required").and_then(Value::as_array).is_some_and(|names| names.iter().any(|n| n == name))
-    };
+    // The first of the alternatives is the single keys, the other one a dsn that has them.
+    let alternatives = schema.get("anyOf").unwrap_or(&Value::Null);
+    let required =
+        |name: &str| alternatives[0]["required"].as_array().is_some_and(|names| names.iter().any(|n| n == name));
     let properties = schema.get("properties").and_then(Value::as_object);
     properties
         .into_iter()
@@ -99,7 +101,7 @@ fn plain() -> String {
         format!("{NAME} {VERSION}\n{DESCRIPTION}\n\nCapabilities: {}\n\nSettings:\n", CAPABILITIES.join(", "));
     for setting in settings() {
         let note = match (setting.required, setting.default.as_str()) {
-            (true, _) => " (required)".to_owned(),
+            (true, _) => " (required, unless it is in dsn)".to_owned(),
             (false, "") => String::new(),
             (false, default) => format!(" (default: {default})"),
         };
@@ -119,7 +121,7 @@ fn markdown() -> String {
     }
     text.push_str("\n## Settings\n\n| Setting | Required | Default | Description |\n|---|---|---|---|\n");
     for setting in settings() {
-        let required = if setting.required { "yes" } else { "" };
+        let required = if setting.required { "or in `dsn`" } else { "" };
         let default = if setting.default.is_empty() { String::new() } else { format!("`{}`", setting.default) };
         let words: Vec<_> = setting.choices.iter().map(|(word, meaning)| format!("`{word}`: {meaning}")).collect();
         let description = [setting.description].into_iter().chain(words).collect::<Vec<_>>().join("<br>");
@@ -141,8 +143,11 @@ mod tests {
             assert!(about["capabilities"].as_array().unwrap().iter().any(|c| c == capability), "{capability}");
         }
         let settings = &about["settings"];
-        assert_eq!(settings["required"], json!(["host", "port", "user", "dbname"]));
-        assert_eq!(settings["properties"]["password"]["writeOnly"], true);
+        let alternatives = json!([{"required": ["host", "port", "user", "dbname"]}, {"required": ["dsn"]}]);
+        assert_eq!((&settings["anyOf"], settings.get("required")), (&alternatives, None));
+        for secret in ["password", "dsn"] {
+            assert_eq!(settings["properties"][secret]["writeOnly"], true);
+        }
         assert_eq!(settings["properties"]["logical_poll_total_seconds"]["default"], 10800);
         assert_eq!(settings["properties"]["output_plugin"]["default"], "pgoutput");
         assert_eq!(settings["properties"]["port"]["type"], json!(["integer", "string"]));
@@ -150,6 +155,8 @@ mod tests {
         assert_eq!(settings["properties"]["host"]["type"], "string");
         jsonschema::meta::validate(settings).unwrap();
         jsonschema::validate(settings, &serde_json::from_str(include_str!("../config.sample.json")).unwrap()).unwrap();
+        jsonschema::validate(settings, &json!({"dsn": "host=db user=tap dbname=shop"})).unwrap();
+        assert!(!jsonschema::is_valid(settings, &json!({"host": "db", "port": 5432, "user": "tap"})));
     }
 
     #[test]
@@ -163,7 +170,7 @@ mod tests {
     #[test]
     fn text_and_markdown_list_the_settings() {
         let plain = text(AboutFormat::Text);
-        assert!(plain.contains("  port (required)\n      Port of the server.\n"), "{plain}");
+        assert!(plain.contains("  port (required, unless it is in dsn)\n      Port of the server"), "{plain}");
         assert!(plain.contains("  break_at_end_lsn (default: true)\n"), "{plain}");
         assert!(plain.contains("      - wal2json: The reference's.\n"), "{plain}");
         let markdown = text(AboutFormat::Markdown);

@@ -30,6 +30,7 @@ pub mod method;
 pub mod pg;
 pub mod replication;
 pub mod run;
+pub mod servers;
 pub mod singer;
 pub mod state;
 pub mod sync;

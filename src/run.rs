@@ -11,10 +11,10 @@ use crate::about;
 use crate::catalog::Catalog;
 use crate::check::check;
 use crate::cli::Cli;
-use crate::config::{Config, PemSource, SchemaDialect, SslMode};
+use crate::config::{Config, SchemaDialect};
 use crate::discovery::{Scope, discover, nothing_readable, write_catalog};
 use crate::error::{Context as _, Error, ErrorKind, Result};
-use crate::pg::connect::{Params, Pem, Server, SslMode as PgSslMode};
+use crate::servers;
 use crate::singer::MessageWriter;
 use crate::state::State;
 use crate::sync::{Context, Env, sync};
@@ -70,35 +70,8 @@ fn environment(config: Config, cli: &Cli) -> Result<Env> {
             SchemaDialect::Reference => Dialect::Reference,
         },
     };
-    let primary = Server::new(&params(&config, &config.host, config.port))?;
-    let secondary = config.secondary().map(|(host, port)| Server::new(&params(&config, host, port))).transpose()?;
+    let (primary, secondary) = servers::of(&config)?;
     Ok(Env { types, primary, secondary, state_file: cli.state.clone(), config })
-}
-
-fn params(config: &Config, host: &str, port: u16) -> Params {
-    let pem = |source: &Option<PemSource>| {
-        source.as_ref().map(|source| match source {
-            PemSource::Path(path) => Pem::Path(path.clone()),
-            PemSource::Text(text) => Pem::Text(text.expose().to_owned()),
-        })
-    };
-    Params {
-        host: host.to_owned(),
-        port,
-        user: config.user.clone(),
-        password: config.password.as_ref().map(|password| password.expose().to_owned()),
-        dbname: config.dbname.clone(),
-        sslmode: match config.sslmode() {
-            SslMode::Disable => PgSslMode::Disable,
-            SslMode::Prefer => PgSslMode::Prefer,
-            SslMode::Require => PgSslMode::Require,
-            SslMode::VerifyCa => PgSslMode::VerifyCa,
-            SslMode::VerifyFull => PgSslMode::VerifyFull,
-        },
-        sslrootcert: pem(&config.sslrootcert),
-        sslcert: pem(&config.sslcert),
-        sslkey: pem(&config.sslkey),
-    }
 }
 
 async fn discovery(env: &Env) -> Result<Outcome> {

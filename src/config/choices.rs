@@ -52,6 +52,38 @@ choices! {
 }
 
 choices! {
+    /// Whether the login is bound to the TLS connection, as libpq's channel_binding.
+    pub enum ChannelBinding {
+        /// It is not.
+        Disable = "disable",
+        /// It is where the server can.
+        #[default]
+        Prefer = "prefer",
+        /// It is, or the login fails.
+        Require = "require",
+    }
+}
+
+choices! {
+    /// Which of several servers to read from, as libpq's target_session_attrs.
+    pub enum TargetSessionAttrs {
+        /// The first that lets us in.
+        #[default]
+        Any = "any",
+        /// One that can be written to.
+        ReadWrite = "read-write",
+        /// One that can't be written to.
+        ReadOnly = "read-only",
+        /// One that is no standby.
+        Primary = "primary",
+        /// One that is a standby.
+        Standby = "standby",
+        /// A standby, or any where there is none.
+        PreferStandby = "prefer-standby",
+    }
+}
+
+choices! {
     /// An output plugin by name.
     pub enum OutputPluginName {
         /// PostgreSQL's own.

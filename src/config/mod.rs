@@ -5,8 +5,10 @@
 
 mod batch;
 mod choices;
+mod dsn;
 mod read;
 mod secret;
+mod ssh;
 #[cfg(test)]
 mod tests;
 
@@ -19,10 +21,11 @@ use serde_json::{Value, json};
 
 pub use batch::BatchConfig;
 pub use choices::{
-    BatchCompression, BatchFormat, CopyParallelism, OnSlotLost, OnTruncate, OutputPluginName, SchemaDialect, SlotName,
-    SslMode, UnchangedToast, WalReader,
+    BatchCompression, BatchFormat, ChannelBinding, CopyParallelism, OnSlotLost, OnTruncate, OutputPluginName,
+    SchemaDialect, SlotName, SslMode, TargetSessionAttrs, UnchangedToast, WalReader,
 };
 pub use secret::{PemSource, Secret};
+pub use ssh::SshTunnel;
 
 use crate::error::{Error, Result};
 use crate::json_file;
@@ -31,15 +34,22 @@ use read::{Entries, setting};
 
 /// The settings of a run.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[schemars(transform = or_string)]
+#[schemars(transform = or_string, transform = or_dsn)]
 pub struct Config {
-    /// Host name or address of the server, or the directory of its socket.
+    /// The whole connection as libpq writes it: `postgresql://tap@db/shop` or `host=db user=tap dbname=shop`. A single key
+    /// that is set beats what it says. `sqlalchemy_url` is accepted too and, as in the MeltanoLabs tap, beats the single
+    /// keys.
+    #[serde(default, deserialize_with = "setting")]
+    pub dsn: Option<Secret>,
+    /// Host name or address of the server, or the directory of its socket. Several, separated by commas, are tried in this
+    /// order; all connections of a run go to the first that fits.
     #[serde(deserialize_with = "setting")]
-    pub host: String,
-    /// Port of the server.
+    #[schemars(with = "String")]
+    host: Vec<String>,
+    /// Port of the server; for several hosts one, or one for each, separated by commas.
     #[serde(deserialize_with = "setting")]
-    #[schemars(range(min = 1))]
-    pub port: u16,
+    #[schemars(with = "u16", range(min = 1))]
+    port: Vec<u16>,
     /// User to connect as.
     #[serde(deserialize_with = "setting")]
     pub user: String,
@@ -49,6 +59,9 @@ pub struct Config {
     /// Database to read; `database` is accepted too.
     #[serde(deserialize_with = "setting")]
     pub dbname: String,
+    /// Which of several hosts to read from, as libpq's target_session_attrs.
+    #[serde(default, deserialize_with = "setting")]
+    pub target_session_attrs: TargetSessionAttrs,
     /// Schemas to discover: a comma-separated string or a list; all schemas without it.
     #[serde(default, deserialize_with = "setting")]
     pub filter_schemas: Vec<String>,
@@ -76,6 +89,37 @@ pub struct Config {
     #[serde(default, deserialize_with = "setting")]
     #[schemars(extend("secret" = true, "writeOnly" = true))]
     pub sslkey: Option<PemSource>,
+    /// Whether the login is bound to the TLS connection, as libpq's channel_binding.
+    #[serde(default, deserialize_with = "setting")]
+    pub channel_binding: ChannelBinding,
+
+    /// SSH server (bastion) that every connection goes through. The keys `ssh_tunnel.…` may also stand in an object
+    /// `ssh_tunnel`, without that prefix.
+    #[serde(rename = "ssh_tunnel.host", default, deserialize_with = "setting")]
+    ssh_tunnel_host: Option<String>,
+    /// Port of the SSH server.
+    #[serde(rename = "ssh_tunnel.port", default = "ssh_port", deserialize_with = "setting")]
+    #[schemars(range(min = 1))]
+    ssh_tunnel_port: u16,
+    /// User of the SSH server.
+    #[serde(rename = "ssh_tunnel.username", default, deserialize_with = "setting")]
+    ssh_tunnel_username: Option<String>,
+    /// Private key of that user: path or text.
+    #[serde(rename = "ssh_tunnel.private_key", default, deserialize_with = "setting")]
+    #[schemars(extend("secret" = true, "writeOnly" = true))]
+    ssh_tunnel_private_key: Option<PemSource>,
+    /// Passphrase of an encrypted private key; `private_key_password` is accepted too.
+    #[serde(rename = "ssh_tunnel.private_key_passphrase", default, deserialize_with = "setting")]
+    ssh_tunnel_private_key_passphrase: Option<Secret>,
+    /// Public key of the SSH server, as in its /etc/ssh/ssh_host_ed25519_key.pub.
+    #[serde(rename = "ssh_tunnel.host_key", default, deserialize_with = "setting")]
+    ssh_tunnel_host_key: Option<String>,
+    /// File to look for the SSH server's key in, where `ssh_tunnel.host_key` is not set; ~/.ssh/known_hosts without it.
+    #[serde(rename = "ssh_tunnel.known_hosts", default, deserialize_with = "setting")]
+    ssh_tunnel_known_hosts: Option<String>,
+    /// False is no tunnel, whatever the other keys say.
+    #[serde(rename = "ssh_tunnel.enable", default, deserialize_with = "setting")]
+    ssh_tunnel_enable: Option<bool>,
 
     /// Read tables from another server than the write-ahead log: `secondary_host` and `secondary_port`.
     #[serde(default, deserialize_with = "setting")]
@@ -172,8 +216,19 @@ fn or_string(schema: &mut Schema) {
     }
 }
 
+/// Says in the schema that the dsn may hold what is required.
+fn or_dsn(schema: &mut Schema) {
+    if let Some(required) = schema.remove("required") {
+        schema.insert("anyOf".to_owned(), json!([{"required": required}, {"required": ["dsn"]}]));
+    }
+}
+
 fn yes() -> bool {
     true
+}
+
+fn ssh_port() -> u16 {
+    22
 }
 
 fn logical_poll_total_seconds() -> u64 {
@@ -208,14 +263,27 @@ impl Config {
         for (file, text) in files {
             entries.merge(file, text)?;
         }
-        let entries = entries.settled();
+        let entries = entries.settled().with_dsn()?;
         entries.check_required(&["host", "port", "user", "dbname"])?;
+        if entries.has_tunnel() {
+            entries.check_required(&["ssh_tunnel.host", "ssh_tunnel.username", "ssh_tunnel.private_key"])?;
+        }
         let unknown = entries.unknown_keys(&Config::keys());
         if !unknown.is_empty() {
             tracing::debug!("config keys without a meaning here: {}", unknown.join(", "));
         }
-        let secondary = entries.place("use_secondary");
+        let (secondary, port) = (entries.place("use_secondary"), entries.place("port"));
+        let host = entries.place("host");
         let config = entries.into_settings::<Config>()?;
+        let (hosts, ports) = (config.host.len(), config.port.len());
+        if hosts == 0 {
+            return Err(Error::usage(format!("{host}: it names no host")));
+        }
+        if ports != 1 && ports != hosts {
+            return Err(
+                Error::usage(format!("{port}: {ports} ports for {hosts} hosts")).hint("one port, or one for each host")
+            );
+        }
         if config.use_secondary && config.secondary().is_none() {
             return Err(Error::usage(format!(
                 "{secondary}: when 'use_secondary' enabled 'secondary_host' and 'secondary_port' must be defined"
@@ -233,6 +301,11 @@ impl Config {
         let schema = Config::schema();
         let properties = schema.get("properties").and_then(Value::as_object);
         properties.map(|p| p.keys().cloned().collect()).unwrap_or_default()
+    }
+
+    /// Hosts with their ports, in the order in which they are tried.
+    pub fn hosts(&self) -> Vec<(String, u16)> {
+        self.host.iter().cloned().zip(self.port.iter().copied().cycle()).collect()
     }
 
     /// How the connection is secured.

@@ -8,17 +8,29 @@ use serde::de::{DeserializeOwned, DeserializeSeed, Error as _, IntoDeserializer,
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
+use super::dsn;
 use crate::error::{Error, Result};
 use crate::json_file::{self, shown};
 use crate::method::ReplicationMethod;
 
 /// Other names of our keys: the MeltanoLabs tap's.
-const OTHER_NAMES: [(&str, &str); 4] = [
+const OTHER_NAMES: [(&str, &str); 6] = [
+    (SQLALCHEMY_URL, "dsn"),
     ("database", "dbname"),
     ("ssl_certificate_authority", "sslrootcert"),
     ("ssl_client_certificate", "sslcert"),
     ("ssl_client_private_key", "sslkey"),
+    ("ssh_tunnel.private_key_password", "ssh_tunnel.private_key_passphrase"),
 ];
+
+/// An object whose keys are ours with this and a dot before them.
+const SSH_TUNNEL: &str = "ssh_tunnel";
+
+/// Beats the single keys there, where it is the other way round with `dsn`.
+const SQLALCHEMY_URL: &str = "sqlalchemy_url";
+
+/// Keys that say the same as `sslmode`, each in its way.
+const SSLMODES: [&str; 4] = ["sslmode", "ssl_mode", "ssl_enable", "ssl"];
 
 /// Keys that count for nothing under `ssl_enable: false`, as in the MeltanoLabs tap: its defaults name files that need
 /// not exist.
@@ -33,6 +45,8 @@ struct Entry {
     written: String,
     file: String,
     value: Value,
+    /// Whether it is a part of the dsn, which is secret as a whole.
+    of_dsn: bool,
 }
 
 /// The keys of all files, each once.
@@ -48,11 +62,17 @@ impl Entries {
         let Value::Object(object) = json_file::parse(file, text)? else {
             return Err(Error::usage(format!("{file}: expected an object of settings, {{\"host\": …}}")));
         };
+        let object = flattened(file, object)?;
         self.files.push(file.to_owned());
         for (written, value) in &object {
             let key = our_name(written, &object);
-            let entry =
-                Entry { key: key.to_owned(), written: written.clone(), file: file.to_owned(), value: value.clone() };
+            let entry = Entry {
+                key: key.to_owned(),
+                written: written.clone(),
+                file: file.to_owned(),
+                value: value.clone(),
+                of_dsn: false,
+            };
             match self.entries.iter_mut().find(|e| e.key == key) {
                 Some(earlier) => *earlier = entry,
                 None => self.entries.push(entry),
@@ -69,6 +89,34 @@ impl Entries {
             self.entries.retain(|e| !SWITCHED_BY_SSL_ENABLE.contains(&e.written.as_str()));
         }
         self
+    }
+
+    /// Adds what the dsn says and no single key does.
+    pub(super) fn with_dsn(mut self) -> Result<Self> {
+        let Some(dsn) = self.entries.iter().find(|e| e.key == "dsn") else { return Ok(self) };
+        let wrong = |problem: String| Error::usage(format!("{}: {problem}", dsn.place()));
+        let text = dsn.value.as_str().ok_or_else(|| wrong("expected a text".to_owned()))?;
+        let settings = dsn::parse(text).map_err(wrong)?;
+        let (written, file) = (dsn.written.clone(), dsn.file.clone());
+        for (key, value) in settings {
+            if written == SQLALCHEMY_URL {
+                self.entries.retain(|e| e.key != key);
+            } else if self.entries.iter().any(|e| e.says(&key)) {
+                continue;
+            }
+            let (written, file) = (written.clone(), file.clone());
+            self.entries.push(Entry { key, written, file, value: Value::String(value), of_dsn: true });
+        }
+        Ok(self)
+    }
+
+    /// Whether connections go through an SSH server.
+    pub(super) fn has_tunnel(&self) -> bool {
+        let value = |key: &str| self.entries.iter().find(|e| e.key == key).map(|e| &e.value);
+        match value("ssh_tunnel.enable").map(|value| bool::read(value.clone())) {
+            Some(Ok(enable)) => enable,
+            _ => value("ssh_tunnel.host").is_some(),
+        }
     }
 
     /// Fails with the names of all required keys that are missing.
@@ -104,6 +152,12 @@ impl Entry {
     fn place(&self) -> String {
         format!("{}: key {:?}", self.file, self.written)
     }
+
+    /// Whether it sets what this key sets.
+    fn says(&self, key: &str) -> bool {
+        let is_mode = key == "sslmode" && SSLMODES.contains(&self.key.as_str());
+        self.key == key || is_mode && bool::read(self.value.clone()) != Ok(false)
+    }
 }
 
 /// Our name of a key. Where a file has a key under both names, ours counts.
@@ -112,6 +166,24 @@ fn our_name<'a>(written: &'a str, object: &Map<String, Value>) -> &'a str {
         Some((_, ours)) if object.get(*ours).is_none_or(is_unset) => ours,
         _ => written,
     }
+}
+
+/// The object with the keys of `ssh_tunnel` among its own.
+fn flattened(file: &str, object: Map<String, Value>) -> Result<Map<String, Value>> {
+    let mut flat = Map::new();
+    for (key, value) in object {
+        match value {
+            Value::Object(inner) if key == SSH_TUNNEL => {
+                flat.extend(inner.into_iter().map(|(key, value)| (format!("{SSH_TUNNEL}.{key}"), value)));
+            }
+            other if key == SSH_TUNNEL && !is_unset(&other) => {
+                let found = shown(&other);
+                return Err(Error::usage(format!("{file}: key \"{SSH_TUNNEL}\": expected an object, found {found}")));
+            }
+            other => _ = flat.insert(key, other),
+        }
+    }
+    Ok(flat)
 }
 
 fn is_unset(value: &Value) -> bool {
@@ -134,8 +206,12 @@ impl<'de> MapAccess<'de> for PlacedMap {
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, PlainError> {
         let entry = self.current.take().ok_or_else(|| PlainError::custom("value without a key"))?;
-        let place = entry.place();
-        seed.deserialize(entry.value).map_err(|error| PlainError::custom(format!("{place}: {error}")))
+        let (place, of_dsn) = (entry.place(), entry.of_dsn);
+        seed.deserialize(entry.value).map_err(|error| {
+            let problem =
+                if of_dsn { format!("the value of its {} can't be used", entry.key) } else { error.to_string() };
+            PlainError::custom(format!("{place}: {problem}"))
+        })
     }
 }
 
@@ -189,9 +265,21 @@ impl Setting for bool {
 /// A port.
 impl Setting for u16 {
     fn read(value: Value) -> Result<Self, String> {
-        let port = text(&value).ok().and_then(|text| text.trim().parse().ok()).filter(|&port| port > 0);
+        let port = text(&value).ok().and_then(|text| port(&text));
         port.ok_or_else(|| format!("{} is not a port number (1–65535)", shown(&value)))
     }
+}
+
+/// A port, or several in a text.
+impl Setting for Vec<u16> {
+    fn read(value: Value) -> Result<Self, String> {
+        let ports = text(&value).ok().and_then(|text| text.split(',').map(port).collect());
+        ports.ok_or_else(|| format!("{} is not a port number (1–65535)", shown(&value)))
+    }
+}
+
+fn port(text: &str) -> Option<u16> {
+    text.trim().parse().ok().filter(|&port| port > 0)
 }
 
 /// A count or a number of seconds; a fraction, which Python's `float` takes, is cut off.

@@ -25,7 +25,9 @@ fn error_of(extra: Value) -> String {
 #[test]
 fn defaults_are_the_reference_s() {
     let config = with(json!({})).unwrap();
-    assert_eq!((config.host.as_str(), config.port, config.dbname.as_str()), ("db", 5432, "Shop-1"));
+    assert_eq!((config.hosts(), config.dbname.as_str()), (vec![("db".to_owned(), 5432)], "Shop-1"));
+    assert_eq!(config.target_session_attrs, TargetSessionAttrs::Any);
+    assert_eq!(config.channel_binding, ChannelBinding::Prefer);
     assert_eq!(config.password, None);
     assert!(config.filter_schemas.is_empty());
     assert_eq!(config.sslmode(), SslMode::Prefer);
@@ -53,7 +55,7 @@ fn strings_stand_for_numbers_and_booleans() {
         "copy_parallelism": "4"
     }))
     .unwrap();
-    assert_eq!(config.port, 6432);
+    assert_eq!(config.hosts()[0].1, 6432);
     assert_eq!(config.secondary(), Some(("replica", 5433)));
     assert!(!config.break_at_end_lsn && config.debug_lsn);
     assert_eq!(config.limit(), Some(10));
@@ -97,7 +99,7 @@ fn later_files_win_key_by_key() {
         ("b.json".to_owned(), json!({"host": "b", "dbname": "y", "tap_id": "t"}).to_string()),
     ];
     let config = Config::parse(&files).unwrap();
-    assert_eq!((config.host.as_str(), config.port, config.dbname.as_str()), ("b", 1, "y"));
+    assert_eq!((config.hosts(), config.dbname.as_str()), (vec![("b".to_owned(), 1)], "y"));
 
     let files = [files[0].clone(), ("c.json".to_owned(), json!({"port": "abc"}).to_string())];
     assert_eq!(
@@ -199,7 +201,10 @@ fn wrong_values_are_named() {
         (json!({"port": "abc"}), r#"key "port": "abc" is not a port number (1–65535)"#),
         (json!({"port": 0}), r#"key "port": 0 is not a port number (1–65535)"#),
         (json!({"port": 70000}), r#"key "port": 70000 is not a port number (1–65535)"#),
-        (json!({"host": {}}), r#"key "host": expected a text, found an object"#),
+        (json!({"host": {}}), r#"key "host": expected a comma-separated text or a list of texts, found an object"#),
+        (json!({"host": ","}), r#"key "host": it names no host"#),
+        (json!({"port": "1,"}), r#"key "port": "1," is not a port number (1–65535)"#),
+        (json!({"port": "1,2"}), r#"key "port": 2 ports for 1 hosts (one port, or one for each host)"#),
         (json!({"copy_parallelism": 0}), r#"key "copy_parallelism": 0 is not a number of connections (1 to 64)"#),
         (json!({"copy_parallelism": "65"}), r#"key "copy_parallelism": "65" is not a number of connections (1 to 64)"#),
         (json!({"limit": -1}), r#"key "limit": -1 is not a whole number of 0 or more"#),
@@ -228,9 +233,119 @@ fn wrong_values_are_named() {
 }
 
 #[test]
+fn several_hosts_have_one_port_or_one_each() {
+    let hosts = |extra| with(extra).unwrap().hosts();
+    let pairs = |pairs: [(&str, u16); 2]| pairs.map(|(host, port)| (host.to_owned(), port)).to_vec();
+    assert_eq!(hosts(json!({"host": "h1, h2"})), pairs([("h1", 5432), ("h2", 5432)]));
+    assert_eq!(hosts(json!({"host": "h1,h2", "port": "1,2"})), pairs([("h1", 1), ("h2", 2)]));
+}
+
+#[test]
+fn a_dsn_is_the_keys_that_it_holds() {
+    let uri = "postgresql://u:p@h1,h2:1/d?sslmode=verify-full&sslrootcert=/ca&target_session_attrs=primary";
+    let config = parse(&json!({"dsn": uri}).to_string()).unwrap();
+    assert_eq!(config.hosts(), [("h1".to_owned(), 5432), ("h2".to_owned(), 1)]);
+    assert_eq!((config.user.as_str(), config.dbname.as_str()), ("u", "d"));
+    assert_eq!(config.password.as_ref().unwrap().expose(), "p");
+    assert_eq!((config.sslmode(), config.target_session_attrs), (SslMode::VerifyFull, TargetSessionAttrs::Primary));
+    assert_eq!(config.sslrootcert, Some(PemSource::Path("/ca".into())));
+
+    // A single key beats it, in every way that it can be said; one that is not set does not.
+    let config =
+        parse(&json!({"dsn": uri, "user": "x", "host": "", "database": "y", "ssl": "true"}).to_string()).unwrap();
+    assert_eq!((config.user.as_str(), config.dbname.as_str()), ("x", "y"));
+    assert_eq!((config.hosts().len(), config.sslmode()), (2, SslMode::Require));
+    let config = parse(&json!({"dsn": uri, "ssl": "false", "ssl_enable": false}).to_string()).unwrap();
+    assert_eq!(config.sslmode(), SslMode::VerifyFull);
+}
+
+#[test]
+fn sqlalchemy_url_beats_the_single_keys() {
+    let url = "postgresql+psycopg2://u:p@h:1/d";
+    let config = with(json!({"sqlalchemy_url": url, "password": "x", "sslmode": "require"})).unwrap();
+    assert_eq!((config.hosts(), config.user.as_str()), (vec![("h".to_owned(), 1)], "u"));
+    assert_eq!((config.password.unwrap().expose(), config.dbname.as_str()), ("p", "d"));
+    assert_eq!(with(json!({"sqlalchemy_url": url, "sslmode": "require"})).unwrap().sslmode(), SslMode::Require);
+    // Beside a dsn it is no other name of it.
+    assert_eq!(with(json!({"sqlalchemy_url": url, "dsn": "user=v"})).unwrap().user, "tap");
+}
+
+#[test]
+fn what_is_wrong_with_a_dsn_is_told_without_it() {
+    let message = |config: Value| parse(&config.to_string()).unwrap_err().to_string();
+    let uri = "postgresql://u:hunter2@h";
+    assert_eq!(message(json!({"dsn": uri})), r#"config.json: required key "dbname" is missing"#);
+    assert_eq!(
+        message(json!({"dsn": "host=x port=hunter2", "user": "u", "dbname": "d"})),
+        r#"config.json: key "dsn": the value of its port can't be used"#
+    );
+    assert_eq!(
+        message(json!({"sqlalchemy_url": format!("{uri}/d?sslmode=hunter2")})),
+        r#"config.json: key "sqlalchemy_url": the value of its sslmode can't be used"#
+    );
+    assert_eq!(
+        message(json!({"dsn": format!("{uri}/d?service=hunter2")})),
+        r#"config.json: key "dsn": its parameter "service" is not supported"#
+    );
+    assert_eq!(
+        message(json!({"dsn": "host=a,b port=1,2,3 user=u dbname=d"})),
+        r#"config.json: key "dsn": 3 ports for 2 hosts (one port, or one for each host)"#
+    );
+    assert_eq!(message(json!({"dsn": ["hunter2"]})), r#"config.json: key "dsn": expected a text"#);
+    let config = parse(&json!({"dsn": format!("{uri}/d")}).to_string()).unwrap();
+    assert!(!format!("{config:?}").contains("hunter2"));
+}
+
+#[test]
+fn a_tunnel_is_an_object_or_keys_with_a_prefix() {
+    let object = json!({"enable": "true", "host": "b", "port": "2222", "username": "u", "private_key": "/k",
+        "private_key_password": "hunter2", "known_hosts": "/known", "host_key": "ssh-ed25519 AAAA"});
+    let prefixed = object.as_object().unwrap().iter().map(|(key, value)| (format!("ssh_tunnel.{key}"), value.clone()));
+    for config in [json!({"ssh_tunnel": object}), Value::Object(prefixed.collect())] {
+        let config = with(config).unwrap();
+        let tunnel = config.ssh_tunnel().unwrap();
+        assert_eq!((tunnel.host, tunnel.port, tunnel.username), ("b", 2222, "u"));
+        assert_eq!(tunnel.private_key, &PemSource::Path("/k".into()));
+        assert_eq!(tunnel.private_key_passphrase.unwrap().expose(), "hunter2");
+        assert_eq!((tunnel.known_hosts, tunnel.host_key), (Some(Path::new("/known")), Some("ssh-ed25519 AAAA")));
+        assert!(!format!("{config:?}").contains("hunter2"));
+    }
+    let least = json!({"host": "b", "username": "u", "private_key": "/k"});
+    assert_eq!(with(json!({"ssh_tunnel": least})).unwrap().ssh_tunnel().unwrap().port, 22);
+    // Later files win key by key, in this object too.
+    let first = with(json!({"ssh_tunnel": least})).map(|_| json!({"ssh_tunnel": least}).to_string()).unwrap();
+    let second = json!({"ssh_tunnel": {"host": "c"}, "host": "h", "port": 1, "user": "u", "dbname": "d"}).to_string();
+    let config = Config::parse(&[("a".to_owned(), first), ("b".to_owned(), second)]).unwrap();
+    assert_eq!(config.ssh_tunnel().map(|tunnel| (tunnel.host, tunnel.username)), Some(("c", "u")));
+}
+
+#[test]
+fn a_tunnel_is_whole_or_off() {
+    for off in [
+        json!({"ssh_tunnel": null}),
+        json!({"ssh_tunnel": {"enable": false, "host": "b", "port": 22}}),
+        json!({"ssh_tunnel": {"enable": "false", "host": "b", "username": "u", "private_key": "k"}}),
+        json!({"ssh_tunnel": {"port": 22, "username": "u"}}),
+    ] {
+        assert!(with(off).unwrap().ssh_tunnel().is_none());
+    }
+    let missing = r#"config.json: required keys "ssh_tunnel.username", "ssh_tunnel.private_key" are missing"#;
+    assert_eq!(error_of(json!({"ssh_tunnel": {"host": "b"}})), missing);
+    let missing = r#"config.json: required key "ssh_tunnel.host" is missing"#;
+    assert_eq!(error_of(json!({"ssh_tunnel": {"enable": true, "username": "u", "private_key": "k"}})), missing);
+    let wrong = r#"config.json: key "ssh_tunnel": expected an object, found "b""#;
+    assert_eq!(error_of(json!({"ssh_tunnel": "b"})), wrong);
+    let wrong = r#"config.json: key "ssh_tunnel.port": 0 is not a port number (1–65535)"#;
+    assert_eq!(error_of(json!({"ssh_tunnel": {"port": 0}})), wrong);
+}
+
+#[test]
 fn every_choice_is_read_back() {
     for word in ["disable", "prefer", "require", "verify-ca", "verify-full"] {
         assert_eq!(with(json!({"sslmode": word})).unwrap().sslmode().as_str(), word);
+    }
+    for word in ["any", "read-write", "read-only", "primary", "standby", "prefer-standby"] {
+        assert_eq!(with(json!({"target_session_attrs": word})).unwrap().target_session_attrs.as_str(), word);
     }
     let config = with(json!({
         "output_plugin": "wal2json", "wal_reader": "bulk", "unchanged_toast": "omit", "on_slot_lost": "copy_again",
@@ -264,10 +379,10 @@ fn secrets_are_never_shown() {
 fn unknown_keys_are_told_apart() {
     let mut entries = Entries::default();
     entries
-        .merge("a.json", r#"{"dbname": "x", "database": "y", "ssl_mode": "prefer", "ssh_tunnel": 1, "ssl_key": 2}"#)
+        .merge("a.json", r#"{"dbname": "x", "database": "y", "ssl_mode": "prefer", "stream_maps": 1, "ssl_key": 2}"#)
         .unwrap();
-    assert_eq!(entries.unknown_keys(&Config::keys()), ["database", "ssh_tunnel", "ssl_key"]);
-    assert!(with(json!({"ssh_tunnel": {"a": 1.50}})).is_ok());
+    assert_eq!(entries.unknown_keys(&Config::keys()), ["database", "stream_maps", "ssl_key"]);
+    assert!(with(json!({"stream_maps": {"a": 1.50}, "ssh_tunnel": {"a": 1.50}})).is_ok());
 }
 
 #[test]

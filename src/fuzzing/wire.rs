@@ -8,7 +8,7 @@ use tokio_postgres::Config;
 
 use crate::error::Result;
 use crate::pg::wire::frame::Frames;
-use crate::pg::wire::stream::Stream;
+use crate::pg::wire::stream::{Socket, Stream};
 use crate::pg::wire::{Session, startup};
 
 /// Messages, which come out the same whether they arrive at once or byte by byte, and which are the bytes that went in.
@@ -56,7 +56,7 @@ pub fn login(data: &[u8]) {
         let ours = tokio::net::UnixStream::from_std(ours).expect("the socket is open");
         let mut config = Config::new();
         config.user("tap").password("hunter2").dbname("shop");
-        let shown = match startup::start(Stream::Unix(ours), &config, first & 1 == 1).await {
+        let shown = match startup::start(Stream::Plain(Socket::Unix(ours)), &config, first & 1 == 1).await {
             Ok(session) => converse(session, first).await.err().map(|error| error.to_string()),
             Err(failure) => Some(format!("{failure:?}")),
         };

@@ -204,6 +204,8 @@ pub(crate) enum Failure {
     Authentication(String),
     /// Something a PostgreSQL server does not say.
     Protocol(String),
+    /// The way to the server does not get so far.
+    Tunnel(Box<Error>),
 }
 
 impl From<io::Error> for Failure {
@@ -247,6 +249,15 @@ impl Failure {
         }
     }
 
+    /// Whether the server is not there or not ready, so that another of several may serve.
+    pub(crate) fn is_absence(&self) -> bool {
+        match self {
+            Failure::Resolve(_) | Failure::Io(_) | Failure::Timeout => true,
+            Failure::Server(error) => matches!(error.code.as_str(), "57P01" | "57P02" | "57P03"),
+            _ => false,
+        }
+    }
+
     /// Whether pg_hba.conf has no place for such a connection.
     pub(crate) fn is_not_allowed(&self) -> bool {
         matches!(self, Failure::Server(error) if error.code == "28000")
@@ -273,6 +284,7 @@ impl Failure {
                 let error = server(cannot, error);
                 if let Some(hint) = hint { error.hint(hint) } else { error }
             }
+            Failure::Tunnel(error) => Error::new(error.kind(), cannot).source(*error),
             Failure::PasswordMissing => {
                 Error::run(format!("{cannot}: the server asks for a password and none is given"))
                     .hint("set `password` in the config, the environment variable PGPASSWORD, or a line in ~/.pgpass")

@@ -8,6 +8,7 @@ pub mod lsn;
 mod password;
 pub mod quote;
 pub(crate) mod row;
+pub mod ssh;
 pub mod table;
 mod tls;
 pub mod version;

@@ -42,7 +42,8 @@ pub enum Pem {
 }
 
 impl Pem {
-    fn read(&self, key: &str) -> Result<Vec<u8>> {
+    /// Its text; `key` is the setting that it is of.
+    pub(super) fn read(&self, key: &str) -> Result<Vec<u8>> {
         match self {
             Pem::Text(text) => Ok(text.clone().into_bytes()),
             Pem::Path(path) => std::fs::read(path)
@@ -72,7 +73,8 @@ impl Pem {
 
 /// The connector for these parameters; none if they rule TLS out.
 pub(crate) fn connector(params: &Params) -> Result<Option<TlsConnector>> {
-    if params.sslmode == SslMode::Disable || params.host.starts_with('/') {
+    // For sockets alone, whatever sslmode asks for has no use and need not be there.
+    if params.sslmode == SslMode::Disable || params.hosts.iter().all(|(host, _)| host.starts_with('/')) {
         return Ok(None);
     }
     let provider = Arc::new(ring::default_provider());

@@ -125,9 +125,10 @@ fn about() -> Value {
     serde_json::from_slice(&tap.stdout).expect("JSON")
 }
 
-/// The settings that a run can't do without.
+/// The settings that a run can't do without: all of one of these groups.
 fn groups(about: &Value) -> Value {
-    json!([about["settings"]["required"]])
+    let groups = about["settings"]["anyOf"].as_array().expect("what is required");
+    groups.iter().map(|group| group["required"].clone()).collect()
 }
 
 fn settings(about: &Value) -> Vec<Value> {

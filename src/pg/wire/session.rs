@@ -258,6 +258,7 @@ mod tests {
     use super::*;
     use crate::pg::error::{Failure, sqlstate};
     use crate::pg::wire::startup::start;
+    use crate::pg::wire::stream::Socket;
 
     const LOGIN: &[&[u8]] = &[
         b"v\0\0\0\x0c\0\x03\0\0\0\0\0\0",
@@ -283,7 +284,7 @@ mod tests {
         theirs.write_all(script).await.unwrap();
         theirs.shutdown().await.unwrap();
         let mut config = Config::new();
-        let session = start(Stream::Unix(ours), config.user("tap"), false).await;
+        let session = start(Stream::Plain(Socket::Unix(ours)), config.user("tap"), false).await;
         if session.is_ok() {
             tokio::spawn(async move { tokio::io::copy(&mut theirs, &mut tokio::io::sink()).await });
         }
@@ -327,7 +328,8 @@ mod tests {
         let error: &[u8] = b"E\0\0\0\x1eVERROR\0C22P02\0Mbad value\0\0";
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         theirs.write_all(&[&LOGIN.concat(), COPY[0], COPY[1], error].concat()).await.unwrap();
-        let mut session = start(Stream::Unix(ours), Config::new().user("tap"), false).await.ok().unwrap();
+        let mut session =
+            start(Stream::Plain(Socket::Unix(ours)), Config::new().user("tap"), false).await.ok().unwrap();
         let mut copy = session.copy_out("COPY t TO STDOUT").await.unwrap();
         assert_eq!(copy.next().await.unwrap(), Some(&b"one\n"[..]));
         for _ in 0..2 {

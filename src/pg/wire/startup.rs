@@ -8,6 +8,7 @@ use postgres_protocol::authentication::{md5_hash, sasl};
 use postgres_protocol::message::frontend;
 use tokio::io::AsyncWriteExt;
 use tokio_postgres::Config;
+use tokio_postgres::config::ChannelBinding;
 
 use super::frame::{Frame, Frames};
 use super::message::{self, Authentication};
@@ -83,7 +84,11 @@ impl<'a> Startup<'a> {
     }
 
     async fn authenticate(&mut self) -> Result<(), Failure> {
-        match self.receive_authentication().await? {
+        let asked = self.receive_authentication().await?;
+        if self.config.get_channel_binding() == ChannelBinding::Require && !matches!(asked, Authentication::Sasl(_)) {
+            return Err(unbound());
+        }
+        match asked {
             Authentication::Ok => return Ok(()),
             Authentication::CleartextPassword => {
                 let password = self.password()?;
@@ -109,10 +114,13 @@ impl<'a> Startup<'a> {
     /// SCRAM-SHA-256, bound to the TLS channel where both sides can: then a man in the middle cannot pass it on.
     async fn authenticate_sasl(&mut self, mechanisms: &[String]) -> Result<(), Failure> {
         let offered = |name| mechanisms.iter().any(|offered| offered == name);
-        let (mechanism, binding) = match self.stream.tls_server_end_point() {
+        let wanted = self.config.get_channel_binding();
+        let end_point = self.stream.tls_server_end_point().filter(|_| wanted != ChannelBinding::Disable);
+        let (mechanism, binding) = match end_point {
             Some(hash) if offered(sasl::SCRAM_SHA_256_PLUS) => {
                 (sasl::SCRAM_SHA_256_PLUS, sasl::ChannelBinding::tls_server_end_point(hash))
             }
+            _ if wanted == ChannelBinding::Require => return Err(unbound()),
             Some(_) => (sasl::SCRAM_SHA_256, sasl::ChannelBinding::unrequested()),
             None => (sasl::SCRAM_SHA_256, sasl::ChannelBinding::unsupported()),
         };
@@ -167,6 +175,12 @@ pub(super) fn check_iterations(message: &[u8]) -> io::Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+fn unbound() -> Failure {
+    Failure::Authentication(
+        "`channel_binding` is require, and the server can't bind this login to a TLS connection".into(),
+    )
 }
 
 fn unexpected(frame: &Frame) -> Failure {

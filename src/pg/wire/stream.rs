@@ -1,4 +1,4 @@
-//! The byte stream below a session: a TCP or Unix socket, with or without TLS.
+//! The byte stream below a session: a socket or a tunnel, with or without TLS.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -15,14 +15,21 @@ use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 use tokio_rustls::client::TlsStream as Tls;
 
 use super::guard::Guarded;
+use crate::pg::ssh::Tunneled;
 use crate::pg::tls::end_point_hash;
 
-/// A connected socket. TLS, where wanted, is already established.
-pub(crate) enum Stream {
+/// A way for bytes to the server.
+pub(crate) enum Socket {
     Tcp(TcpStream),
     #[cfg(unix)]
     Unix(UnixStream),
-    Tls(Box<Tls<TcpStream>>),
+    Tunnel(Box<Tunneled>),
+}
+
+/// A connected socket. TLS, where wanted, is already established.
+pub(crate) enum Stream {
+    Plain(Socket),
+    Tls(Box<Tls<Socket>>),
 }
 
 impl Stream {
@@ -43,37 +50,41 @@ impl Stream {
     }
 }
 
-/// Calls a method of whichever stream it is.
+/// Reads and writes as whichever variant it is does.
 macro_rules! delegate {
-    ($self:ident, $method:ident $(, $argument:expr)*) => {
-        match $self.get_mut() {
-            Stream::Tcp(stream) => Pin::new(stream).$method($($argument),*),
-            #[cfg(unix)]
-            Stream::Unix(stream) => Pin::new(stream).$method($($argument),*),
-            Stream::Tls(stream) => Pin::new(stream).$method($($argument),*),
+    ($name:ident: $($(#[$meta:meta])* $variant:ident),*) => {
+        impl AsyncRead for $name {
+            fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+                match self.get_mut() {
+                    $($(#[$meta])* $name::$variant(stream) => Pin::new(stream).poll_read(cx, buf),)*
+                }
+            }
+        }
+
+        impl AsyncWrite for $name {
+            fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+                match self.get_mut() {
+                    $($(#[$meta])* $name::$variant(stream) => Pin::new(stream).poll_write(cx, buf),)*
+                }
+            }
+
+            fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                match self.get_mut() {
+                    $($(#[$meta])* $name::$variant(stream) => Pin::new(stream).poll_flush(cx),)*
+                }
+            }
+
+            fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                match self.get_mut() {
+                    $($(#[$meta])* $name::$variant(stream) => Pin::new(stream).poll_shutdown(cx),)*
+                }
+            }
         }
     };
 }
 
-impl AsyncRead for Stream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        delegate!(self, poll_read, cx, buf)
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        delegate!(self, poll_write, cx, buf)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        delegate!(self, poll_flush, cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        delegate!(self, poll_shutdown, cx)
-    }
-}
+delegate!(Socket: Tcp, #[cfg(unix)] Unix, Tunnel);
+delegate!(Stream: Plain, Tls);
 
 impl TlsStream for Guarded {
     fn channel_binding(&self) -> ChannelBinding {

@@ -1,8 +1,12 @@
 //! Logging in: every method and sslmode, through every kind of connection, and what a failure says.
 
+mod dsn;
 mod failures;
+mod hosts;
 mod relay;
 mod server;
+mod sshd;
+mod tunnel;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

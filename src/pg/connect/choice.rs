@@ -1,0 +1,98 @@
+//! Which of several servers to read from, as libpq chooses.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::endpoint::Endpoint;
+use crate::error::{Error, ErrorKind, Result};
+use crate::pg::wire::Session;
+
+/// What the server has to be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TargetSessionAttrs {
+    /// Whatever it is.
+    #[default]
+    Any,
+    /// Open to writes.
+    ReadWrite,
+    /// Closed to writes.
+    ReadOnly,
+    /// No standby.
+    Primary,
+    /// A standby.
+    Standby,
+    /// A standby, or if there is none whatever it is.
+    PreferStandby,
+}
+
+impl fmt::Display for TargetSessionAttrs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            TargetSessionAttrs::Any => "any server",
+            TargetSessionAttrs::ReadWrite => "open to writes",
+            TargetSessionAttrs::ReadOnly => "read-only",
+            TargetSessionAttrs::Primary => "a primary",
+            TargetSessionAttrs::Standby | TargetSessionAttrs::PreferStandby => "a standby",
+        })
+    }
+}
+
+/// The first that lets us in and is as wanted. Only a server that is not there, or not ready, is passed over; one that
+/// refuses the login is not.
+pub(super) async fn choose(endpoints: &[Arc<Endpoint>], wanted: TargetSessionAttrs) -> Result<Arc<Endpoint>> {
+    let rounds: &[TargetSessionAttrs] = match &wanted {
+        TargetSessionAttrs::PreferStandby => &[TargetSessionAttrs::Standby, TargetSessionAttrs::Any],
+        other => std::slice::from_ref(other),
+    };
+    let mut refusals = Vec::new();
+    for &wanted in rounds {
+        refusals.clear();
+        for endpoint in endpoints {
+            let mut session = match endpoint.log_in(false).await {
+                Ok(session) => session,
+                Err(failure) => {
+                    let absent = failure.is_absence();
+                    let error = failure.at(endpoint.target(), false);
+                    if !absent {
+                        return Err(error);
+                    }
+                    refusals.push(error);
+                    continue;
+                }
+            };
+            let fits = endpoint.in_time(is_as_wanted(&mut session, wanted)).await?;
+            session.close().await;
+            if fits {
+                return Ok(Arc::clone(endpoint));
+            }
+            // It may be about to become so.
+            let refusal = Error::transient(format!("{} is not {wanted}", endpoint.target()));
+            refusals.push(refusal.hint("`target_session_attrs` wants it so"));
+        }
+    }
+    Err(none_of(refusals))
+}
+
+async fn is_as_wanted(session: &mut Session, wanted: TargetSessionAttrs) -> Result<bool> {
+    const IS_STANDBY: &str = "SELECT pg_catalog.pg_is_in_recovery()";
+    // Of a standby it is on whatever is set.
+    const IS_READ_ONLY: &str = "SELECT pg_catalog.current_setting('transaction_read_only') = 'on'";
+    match wanted {
+        TargetSessionAttrs::Any => Ok(true),
+        TargetSessionAttrs::ReadWrite => Ok(!session.query_bool(IS_READ_ONLY).await?),
+        TargetSessionAttrs::ReadOnly => session.query_bool(IS_READ_ONLY).await,
+        TargetSessionAttrs::Primary => Ok(!session.query_bool(IS_STANDBY).await?),
+        TargetSessionAttrs::Standby | TargetSessionAttrs::PreferStandby => session.query_bool(IS_STANDBY).await,
+    }
+}
+
+/// Why there is none; worth another try where it is of any of them.
+fn none_of(mut refusals: Vec<Error>) -> Error {
+    if refusals.len() == 1 {
+        return refusals.remove(0);
+    }
+    let transient = refusals.iter().any(|error| error.kind() == ErrorKind::Transient);
+    let why: Vec<String> = refusals.iter().map(Error::to_string).collect();
+    let kind = if transient { ErrorKind::Transient } else { ErrorKind::Run };
+    Error::new(kind, format!("none of the hosts can be read from: {}", why.join("; ")))
+}

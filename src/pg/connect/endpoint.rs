@@ -1,0 +1,288 @@
+//! One host with its port: from a socket to a session that is of use.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use postgres_protocol::message::frontend;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
+use tokio_postgres::Config;
+use tokio_postgres::config::SslNegotiation;
+use tokio_rustls::TlsConnector;
+
+use super::socket::{self, CONNECT_TIMEOUT};
+use super::{Client, Params, SslMode};
+use crate::error::{Error, Result};
+use crate::pg::error::{Failure, query_error};
+use crate::pg::ssh::Tunnel;
+use crate::pg::wire::guard::Guarded;
+use crate::pg::wire::stream::{Established, Socket, Stream};
+use crate::pg::wire::{CancelToken, Session, startup};
+use crate::pg::{ServerVersion, password};
+
+const APPLICATION_NAME: &str = "tap-postgres-rs";
+
+/// What error messages say about where a connection was going.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) dbname: String,
+    pub(crate) user: String,
+}
+
+impl Target {
+    /// The Unix socket, if the host is its directory.
+    pub(crate) fn socket(&self) -> Option<String> {
+        self.host.starts_with('/').then(|| format!("{}/.s.PGSQL.{}", self.host.trim_end_matches('/'), self.port))
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Target { host, port, dbname, .. } = self;
+        if let Some(path) = self.socket() {
+            write!(f, "{path}, database {dbname}")
+        } else if host.contains(':') {
+            write!(f, "[{host}]:{port}/{dbname}")
+        } else {
+            write!(f, "{host}:{port}/{dbname}")
+        }
+    }
+}
+
+/// Where connections go, with what they need to log in.
+pub(super) struct Endpoint {
+    target: Target,
+    /// User, password, database and application name, for tokio-postgres and for our own sessions.
+    config: Config,
+    sslmode: SslMode,
+    tls: Option<TlsConnector>,
+    tunnel: Option<Tunnel>,
+}
+
+impl Endpoint {
+    /// Finds the password for this host.
+    pub(super) fn new(params: &Params, host: &str, port: u16, tls: Option<TlsConnector>) -> Endpoint {
+        let [host, dbname, user] = [host, &params.dbname, &params.user].map(str::to_owned);
+        let target = Target { host, port, dbname, user };
+        let mut config = Config::new();
+        // The stream that tokio-postgres is given is encrypted already where it is to be: nothing to negotiate.
+        config.ssl_mode(tokio_postgres::config::SslMode::Require).ssl_negotiation(SslNegotiation::Direct);
+        config.user(&params.user).dbname(&params.dbname).application_name(APPLICATION_NAME);
+        config.channel_binding(params.channel_binding);
+        let given = params.password.clone().filter(|password| !password.is_empty());
+        if let Some(password) = given.or_else(|| password::find(&target)) {
+            config.password(password);
+        }
+        // A socket has no TLS.
+        let tls = tls.filter(|_| target.socket().is_none());
+        Endpoint { target, config, sslmode: params.sslmode, tls, tunnel: params.tunnel.clone() }
+    }
+
+    pub(super) fn target(&self) -> &Target {
+        &self.target
+    }
+
+    pub(super) fn sslmode(&self) -> SslMode {
+        if self.target.socket().is_some() { SslMode::Disable } else { self.sslmode }
+    }
+
+    /// A connection for queries.
+    pub(super) async fn start_client(self: &Arc<Self>) -> Result<Client> {
+        let login = |stream: Stream, endpoint: Arc<Endpoint>| async move {
+            let tls = stream.tls_version();
+            let (client, connection) = endpoint.config.connect_raw(Guarded::new(stream), Established).await?;
+            Ok((client, connection, tls))
+        };
+        let (client, connection, tls) =
+            self.establish(login).await.map_err(|failure| failure.at(&self.target, false))?;
+        let client = Client::new(client, connection, tls);
+        let version = client.server_version();
+        check_version(&self.target, version)?;
+        let set_up = async {
+            let settings = settings(version);
+            client.batch_execute(&settings).await.map_err(|error| query_error("cannot set up the session", error))
+        };
+        self.in_time(set_up).await?;
+        Ok(client)
+    }
+
+    /// A session of our own; with `replication`, a walsender.
+    pub(super) async fn start_session(self: &Arc<Self>, replication: bool) -> Result<Session> {
+        let mut session = self.log_in(replication).await.map_err(|failure| failure.at(&self.target, replication))?;
+        let version = session.server_version();
+        check_version(&self.target, version)?;
+        self.in_time(session.query(&settings(version))).await?;
+        Ok(session)
+    }
+
+    /// A session as the server leaves it after the login.
+    pub(super) async fn log_in(self: &Arc<Self>, replication: bool) -> Result<Session, Failure> {
+        let login = |stream, endpoint: Arc<Endpoint>| async move {
+            startup::start(stream, &endpoint.config, replication).await
+        };
+        self.establish(login).await
+    }
+
+    /// A server that falls silent before the session is of use has not let us in.
+    pub(super) async fn in_time<T>(&self, set_up: impl Future<Output = Result<T>>) -> Result<T> {
+        timeout(CONNECT_TIMEOUT, set_up).await.unwrap_or_else(|_| Err(Failure::Timeout.at(&self.target, false)))
+    }
+
+    /// Asks the server to cancel what a session is doing.
+    pub(super) async fn cancel(self: &Arc<Self>, token: CancelToken) -> Result<()> {
+        let ask = |mut stream: Stream, _| async move {
+            let mut out = BytesMut::new();
+            frontend::cancel_request(token.process_id, token.secret_key, &mut out);
+            stream.write_all(&out).await?;
+            stream.flush().await?;
+            // The server hangs up once it has passed the request on, some without a TLS goodbye.
+            let _ = stream.read(&mut [0]).await;
+            Ok(())
+        };
+        self.establish(ask).await.map_err(|failure| failure.at(&self.target, false))
+    }
+
+    /// Opens a stream and logs in. As libpq does with sslmode `prefer`, a second time without TLS if it was TLS or the
+    /// login over it that failed: pg_hba.conf may tell them apart.
+    async fn establish<T, F>(self: &Arc<Self>, login: impl Fn(Stream, Arc<Endpoint>) -> F) -> Result<T, Failure>
+    where
+        F: Future<Output = Result<T, Failure>>,
+    {
+        let first = match self.attempt(self.tls.as_ref(), &login).await {
+            Ok(value) => return Ok(value),
+            Err((failure, encrypted)) => {
+                let again = self.sslmode == SslMode::Prefer && encrypted && failure.may_pass_unencrypted();
+                if !again {
+                    return Err(failure);
+                }
+                failure
+            }
+        };
+        tracing::debug!("connecting again without TLS");
+        self.attempt(None, &login).await.map_err(|(second, _)| if second.is_not_allowed() { first } else { second })
+    }
+
+    /// The failure comes with whether TLS was involved.
+    async fn attempt<T, F>(
+        self: &Arc<Self>,
+        tls: Option<&TlsConnector>,
+        login: impl Fn(Stream, Arc<Endpoint>) -> F,
+    ) -> Result<T, (Failure, bool)>
+    where
+        F: Future<Output = Result<T, Failure>>,
+    {
+        let socket = self.open_socket().await.map_err(|failure| (failure, false))?;
+        let mut encrypted = false;
+        let set_up = async {
+            let stream = match tls {
+                Some(tls) => self.encrypt(socket, tls, &mut encrypted).await?,
+                None => Stream::Plain(socket),
+            };
+            login(stream, Arc::clone(self)).await
+        };
+        let outcome = timeout(CONNECT_TIMEOUT, set_up).await.unwrap_or(Err(Failure::Timeout));
+        outcome.map_err(|failure| (failure, encrypted))
+    }
+
+    async fn open_socket(&self) -> Result<Socket, Failure> {
+        match (&self.tunnel, self.target.socket()) {
+            (Some(tunnel), _) => {
+                // SSH keeps much between its steps.
+                let open = Box::pin(tunnel.open(&self.target));
+                let tunneled = timeout(CONNECT_TIMEOUT, open).await.unwrap_or(Err(Failure::Timeout))?;
+                Ok(Socket::Tunnel(Box::new(tunneled)))
+            }
+            #[cfg(unix)]
+            (None, Some(path)) => Ok(Socket::Unix(socket::open_unix(&path).await?)),
+            _ => Ok(Socket::Tcp(socket::open_tcp(&self.target.host, self.target.port).await?)),
+        }
+    }
+
+    async fn encrypt(&self, mut socket: Socket, tls: &TlsConnector, encrypted: &mut bool) -> Result<Stream, Failure> {
+        let mut request = BytesMut::new();
+        frontend::ssl_request(&mut request);
+        socket.write_all(&request).await?;
+        // Exactly one byte: anything that follows it unencrypted must not be taken for the server's word.
+        match socket.read_u8().await? {
+            b'S' => *encrypted = true,
+            b'N' if self.sslmode == SslMode::Prefer => return Ok(Stream::Plain(socket)),
+            b'N' => return Err(Failure::NoTls),
+            other => {
+                let text = format!("the answer to the request for TLS starts with {:?}", char::from(other));
+                return Err(Failure::Protocol(text));
+            }
+        }
+        let host = ServerName::try_from(self.target.host.clone())
+            .map_err(|error| Failure::Tls(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
+        let stream = tls.connect(host, socket).await.map_err(Failure::Tls)?;
+        Ok(Stream::Tls(Box::new(stream)))
+    }
+}
+
+/// The error for a server that is too old to be read.
+fn check_version(target: &Target, version: ServerVersion) -> Result<()> {
+    if version >= ServerVersion::OLDEST {
+        return Ok(());
+    }
+    Err(Error::run(format!("cannot read from {target}: it is PostgreSQL {version}"))
+        .hint("this tap reads PostgreSQL 10 and later"))
+}
+
+/// Whatever the role, the database or the server have set, values print the same and no time limit ends a long read.
+/// One statement: a walsender before PostgreSQL 15 takes no more.
+fn settings(version: ServerVersion) -> String {
+    let mut settings = vec![
+        ("client_encoding", "UTF8"),
+        ("DateStyle", "ISO"),
+        ("IntervalStyle", "postgres"),
+        ("TimeZone", "UTC"),
+        ("extra_float_digits", "3"),
+        ("bytea_output", "hex"),
+        ("statement_timeout", "0"),
+        // What the tap commits is not worth waiting for a synchronous standby.
+        ("synchronous_commit", "local"),
+        ("application_name", APPLICATION_NAME),
+    ];
+    settings.extend(version.session_timeouts().map(|name| (name, "0")));
+    let calls = settings.iter().map(|(name, value)| format!("pg_catalog.set_config('{name}', '{value}', false)"));
+    format!("SELECT {}", calls.collect::<Vec<_>>().join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_reads_like_an_address() {
+        let target = |host: &str| {
+            let [host, dbname, user] = [host, "shop", "tap"].map(str::to_owned);
+            Target { host, port: 5432, dbname, user }.to_string()
+        };
+        assert_eq!(target("db"), "db:5432/shop");
+        assert_eq!(target("::1"), "[::1]:5432/shop");
+        assert_eq!(target("/run/postgresql"), "/run/postgresql/.s.PGSQL.5432, database shop");
+    }
+
+    #[test]
+    fn settings_follow_the_version() {
+        let settings = |text| settings(ServerVersion::parse(text));
+        assert!(settings("17.0").contains("'transaction_timeout'"));
+        assert!(!settings("16.9").contains("'transaction_timeout'"));
+        assert!(!settings("16.9").contains(';'));
+    }
+
+    #[test]
+    fn a_server_older_than_10_is_refused() {
+        let [host, dbname, user] = ["db", "shop", "tap"].map(str::to_owned);
+        let target = Target { host, port: 5432, dbname, user };
+        let error = check_version(&target, ServerVersion::parse("9.6.24")).unwrap_err();
+        let said = "cannot read from db:5432/shop: it is PostgreSQL 9.6.24 (this tap reads PostgreSQL 10 and later)";
+        assert_eq!(error.to_string(), said);
+        assert!(check_version(&target, ServerVersion::parse("10.0")).is_ok());
+    }
+}

@@ -1,0 +1,72 @@
+//! Sockets, and how long one is waited for.
+
+use std::io;
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::pg::error::Failure;
+
+/// For the socket, once more for TLS and login, and once more for the session's settings.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// A peer that is silent for so long is asked whether it is still there,
+const KEEPALIVE_TIME: Duration = Duration::from_secs(60);
+/// again and again,
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// and is gone after so many questions,
+const KEEPALIVE_RETRIES: u32 = 6;
+/// or when what it was sent is not acknowledged for so long (the system's own patience is a quarter of an hour).
+#[cfg(target_os = "linux")]
+const UNACKNOWLEDGED: Duration = Duration::from_secs(120);
+
+/// A connection to this host, by whichever of its addresses answers first.
+pub(crate) async fn open_tcp(host: &str, port: u16) -> Result<TcpStream, Failure> {
+    let addresses = tokio::net::lookup_host((host, port)).await.map_err(Failure::Resolve)?;
+    let mut failure = Failure::Resolve(io::Error::other("it has no address"));
+    for address in addresses {
+        failure = match timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
+            Ok(Ok(socket)) => return Ok(set_options(socket)?),
+            Ok(Err(error)) => Failure::Io(error),
+            Err(_) => Failure::Timeout,
+        };
+    }
+    Err(failure)
+}
+
+/// A connection to this Unix socket.
+#[cfg(unix)]
+pub(super) async fn open_unix(path: &str) -> Result<tokio::net::UnixStream, Failure> {
+    let socket = timeout(CONNECT_TIMEOUT, tokio::net::UnixStream::connect(path)).await;
+    Ok(socket.map_err(|_| Failure::Timeout)??)
+}
+
+fn set_options(socket: TcpStream) -> io::Result<TcpStream> {
+    socket.set_nodelay(true)?;
+    let keepalive =
+        TcpKeepalive::new().with_time(KEEPALIVE_TIME).with_interval(KEEPALIVE_INTERVAL).with_retries(KEEPALIVE_RETRIES);
+    SockRef::from(&socket).set_tcp_keepalive(&keepalive)?;
+    #[cfg(target_os = "linux")]
+    SockRef::from(&socket).set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_peer_that_is_gone_is_noticed() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let socket = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let socket = set_options(socket).unwrap();
+        let socket = SockRef::from(&socket);
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE_TIME);
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), KEEPALIVE_INTERVAL);
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), KEEPALIVE_RETRIES);
+        #[cfg(target_os = "linux")]
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(UNACKNOWLEDGED));
+    }
+}

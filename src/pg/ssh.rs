@@ -1,0 +1,163 @@
+//! The way through an SSH server to a database behind it.
+//!
+//! Each connection to the database has an SSH connection of its own. One for all would be one for the slowest: russh 0.63
+//! asks the server for more of a channel as it comes, not as it is read, so that a channel nobody reads from for a while, as
+//! that of a walsender while a row is looked up, holds up the others for good.
+
+mod gate;
+mod host_key;
+mod user_key;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use russh::client::{self, Handle};
+use russh::keys::PublicKeyOrCertificate;
+use russh::{ChannelId, ChannelOpenFailure};
+
+pub(crate) use self::gate::Tunneled;
+use self::gate::{Backlog, Gate, MOST_UNREAD};
+use self::host_key::KnownKeys;
+use self::user_key::UserKey;
+use super::connect::{Target, open_tcp};
+use super::error::Failure;
+use super::tls::Pem;
+use crate::error::{Context as _, Error, ErrorKind, Result};
+
+/// An SSH server may hang up on a client that is silent for long, and a copy says nothing.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Where the SSH server is, how to log in, and which key it has.
+pub struct TunnelParams {
+    /// Its name or address.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// The user to log in as.
+    pub username: String,
+    /// The user's key.
+    pub private_key: Pem,
+    /// What the key is encrypted with.
+    pub passphrase: Option<String>,
+    /// The server's key, as a line of a public key file; if none, the known hosts are asked.
+    pub host_key: Option<String>,
+    /// The file of known hosts; if none, `~/.ssh/known_hosts`.
+    pub known_hosts: Option<PathBuf>,
+}
+
+/// A way through an SSH server. Cheap to clone.
+#[derive(Clone)]
+pub struct Tunnel(Arc<Inner>);
+
+struct Inner {
+    host: String,
+    port: u16,
+    username: String,
+    private_key: UserKey,
+    known: KnownKeys,
+}
+
+impl Tunnel {
+    /// Reads the keys. Does not connect.
+    pub fn new(params: TunnelParams) -> Result<Tunnel> {
+        let known = KnownKeys::find(&params)?;
+        let private_key = UserKey::read(&params)?;
+        let TunnelParams { host, port, username, .. } = params;
+        Ok(Tunnel(Arc::new(Inner { host, port, username, private_key, known })))
+    }
+
+    /// A connection from the SSH server to the target.
+    pub(super) async fn open(&self, target: &Target) -> Result<Tunneled, Failure> {
+        let Inner { host, port, .. } = &*self.0;
+        let in_tunnel = |error: Error| Failure::Tunnel(Box::new(error));
+        let backlog = Arc::new(Backlog::default());
+        let ssh = self.log_in(&backlog).await;
+        let ssh = ssh.context(|| format!("cannot connect to the SSH server {host}:{port}")).map_err(in_tunnel)?;
+        let opened = match target.socket() {
+            Some(path) => ssh.channel_open_direct_streamlocal(path).await,
+            None => ssh.channel_open_direct_tcpip(&target.host, target.port.into(), "127.0.0.1", 0).await,
+        };
+        match opened {
+            Ok(channel) => Ok(Tunneled::new(channel.into_stream(), backlog)),
+            Err(russh::Error::ChannelOpenFailure(ChannelOpenFailure::ConnectFailed)) => {
+                let text = format!("the SSH server {host}:{port} cannot connect to it");
+                Err(Failure::Io(io::Error::new(io::ErrorKind::ConnectionRefused, text)))
+            }
+            Err(russh::Error::ChannelOpenFailure(ChannelOpenFailure::AdministrativelyProhibited)) => {
+                let error = Error::run(format!("the SSH server {host}:{port} does not allow it"));
+                Err(in_tunnel(error.hint("AllowTcpForwarding, PermitOpen and the like in its sshd_config")))
+            }
+            Err(error) => Err(in_tunnel(error.into())),
+        }
+    }
+
+    async fn log_in(&self, backlog: &Arc<Backlog>) -> Result<Handle<Client>> {
+        let Inner { host, port, username, private_key, known } = &*self.0;
+        let socket = open_tcp(host, *port).await.map_err(no_socket)?;
+        let config = client::Config {
+            preferred: known.preferred(),
+            keepalive_interval: Some(KEEPALIVE_INTERVAL),
+            // Whether the server is still there is for TCP to say: an answer waits behind what is not read.
+            keepalive_max: 0,
+            // So many messages are at least so many bytes: it is the gate that stops the server.
+            channel_buffer_size: MOST_UNREAD,
+            ..client::Config::default()
+        };
+        let client = Client { tunnel: self.clone(), backlog: Arc::clone(backlog) };
+        let gate = Gate::new(socket, Arc::clone(backlog));
+        let mut ssh = client::connect_stream(Arc::new(config), gate, client).await?;
+        if !private_key.log_in(&mut ssh, username).await? {
+            return Err(Error::run(format!("it refuses the key of the user `{username}`"))
+                .hint("`ssh_tunnel.username`, and ~/.ssh/authorized_keys on that server, which must list the key"));
+        }
+        Ok(ssh)
+    }
+}
+
+/// What russh tells of a connection.
+struct Client {
+    tunnel: Tunnel,
+    backlog: Arc<Backlog>,
+}
+
+impl client::Handler for Client {
+    type Error = Error;
+
+    async fn check_server_key(&mut self, key: &PublicKeyOrCertificate) -> Result<bool> {
+        self.tunnel.0.known.check(&key.public_key()).map(|()| true)
+    }
+
+    async fn data(&mut self, _: ChannelId, data: &[u8], _: &mut client::Session) -> Result<()> {
+        self.backlog.came(data.len());
+        Ok(())
+    }
+}
+
+impl From<russh::SendError> for Error {
+    fn from(_: russh::SendError) -> Error {
+        russh::Error::SendError.into()
+    }
+}
+
+impl From<russh::Error> for Error {
+    fn from(error: russh::Error) -> Error {
+        use russh::Error::{ConnectionTimeout, Disconnect, HUP, IO, SendError};
+        let lost = matches!(error, Disconnect | HUP | IO(_) | SendError | ConnectionTimeout);
+        let kind = if lost { ErrorKind::Transient } else { ErrorKind::Run };
+        Error::new(kind, "the SSH connection failed").source(error)
+    }
+}
+
+fn no_socket(failure: Failure) -> Error {
+    match failure {
+        Failure::Io(error) => Error::transient("it can't be reached")
+            .source(error)
+            .hint("is it running, and are `ssh_tunnel.host` and `ssh_tunnel.port` right?"),
+        Failure::Resolve(error) => {
+            Error::run("its name cannot be resolved").source(error).hint("check `ssh_tunnel.host`")
+        }
+        _ => Error::run("no answer in time").hint("check `ssh_tunnel.host` and `ssh_tunnel.port`"),
+    }
+}

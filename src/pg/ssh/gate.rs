@@ -1,0 +1,115 @@
+//! Reads no more from an SSH server than is read from its channel, and goes on writing to it meanwhile.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicIsize, Ordering};
+use std::task::{Context, Poll, ready};
+
+use futures_util::task::AtomicWaker;
+use russh::ChannelStream;
+use russh::client::Msg;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+/// How much of a channel may wait for its reader.
+pub(super) const MOST_UNREAD: usize = 1024 * 1024;
+
+/// What has come over the channel and was not read.
+#[derive(Default)]
+pub(super) struct Backlog {
+    /// Below 0 where a reader is quicker than the count.
+    unread: AtomicIsize,
+    gate: AtomicWaker,
+}
+
+impl Backlog {
+    pub(super) fn came(&self, bytes: usize) {
+        self.unread.fetch_add(bytes.cast_signed(), Ordering::SeqCst);
+    }
+
+    fn was_read(&self, bytes: usize) {
+        self.unread.fetch_sub(bytes.cast_signed(), Ordering::SeqCst);
+        if !self.is_full() {
+            self.gate.wake();
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.unread.load(Ordering::SeqCst) >= MOST_UNREAD.cast_signed()
+    }
+}
+
+/// The socket to the SSH server, from which nothing is read while the backlog is full: TCP then stops the server.
+pub(super) struct Gate {
+    socket: TcpStream,
+    backlog: Arc<Backlog>,
+}
+
+impl Gate {
+    pub(super) fn new(socket: TcpStream, backlog: Arc<Backlog>) -> Gate {
+        Gate { socket, backlog }
+    }
+}
+
+impl AsyncRead for Gate {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.backlog.is_full() {
+            self.backlog.gate.register(cx.waker());
+            // It may have been read before the waker was there.
+            if self.backlog.is_full() {
+                return Poll::Pending;
+            }
+        }
+        Pin::new(&mut self.socket).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Gate {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}
+
+/// A connection to a database through an SSH server.
+pub(crate) struct Tunneled {
+    channel: ChannelStream<Msg>,
+    backlog: Arc<Backlog>,
+}
+
+impl Tunneled {
+    pub(super) fn new(channel: ChannelStream<Msg>, backlog: Arc<Backlog>) -> Tunneled {
+        Tunneled { channel, backlog }
+    }
+}
+
+impl AsyncRead for Tunneled {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.channel).poll_read(cx, buf))?;
+        self.backlog.was_read(buf.filled().len() - before);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Tunneled {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.channel).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.channel).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.channel).poll_shutdown(cx)
+    }
+}
