@@ -10,9 +10,9 @@
 //! Text in, JSON out, nothing in between: PostgreSQL's own text of a value goes straight into the output line, and
 //! whichever way a row comes it meets the same codec ([`types`]).
 //!
-//! Imports go one way: run → discovery, sync → replication, types, singer, catalog, state → pg. `replication` yields raw
-//! column bytes and knows no Singer; `types` knows only the output buffer and column descriptions; config, catalog and
-//! state import nothing of the project but errors.
+//! Imports go one way: run → check → discovery, sync → replication, types, singer, catalog, state → pg. `replication`
+//! yields raw column bytes and knows no Singer; `types` knows only the output buffer and column descriptions; config,
+//! catalog and state import nothing of the project but errors.
 
 pub mod about;
 pub mod catalog;

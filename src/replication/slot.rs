@@ -104,7 +104,8 @@ impl Slot {
         let invalid = match (reason, wal_status.as_deref()) {
             _ if unfinished => None,
             (Some(reason), _) => Some(reason),
-            (None, _) if conflicting => Some(CONFLICT.to_owned()),
+            // 16 says so of a slot whose WAL was removed, too, and that one has no position any more.
+            (None, _) if conflicting && lsn(5)?.is_some() => Some(CONFLICT.to_owned()),
             (None, Some("lost")) => Some("the WAL it needs was removed".to_owned()),
             (None, _) if lsn(5)?.is_none() => Some("it holds no WAL position".to_owned()),
             _ => None,
