@@ -7,6 +7,7 @@ mod batch;
 mod choices;
 mod dsn;
 mod read;
+mod schema;
 mod secret;
 mod ssh;
 #[cfg(test)]
@@ -17,7 +18,7 @@ use std::time::Duration;
 
 use schemars::{JsonSchema, Schema};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 pub use batch::BatchConfig;
 pub use choices::{
@@ -31,6 +32,7 @@ use crate::error::{Error, Result};
 use crate::json_file;
 use crate::method::ReplicationMethod;
 use read::{Entries, setting};
+use schema::{or_dsn, or_string};
 
 /// The settings of a run.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -201,26 +203,6 @@ pub struct Config {
     /// How schemas of numbers are written.
     #[serde(default, deserialize_with = "setting")]
     pub schema_dialect: SchemaDialect,
-}
-
-/// Says in the schema that numbers, booleans and lists may be strings as well.
-fn or_string(schema: &mut Schema) {
-    let properties = schema.get_mut("properties").and_then(Value::as_object_mut);
-    for (_, property) in properties.into_iter().flatten() {
-        let Some(kind) = property.get_mut("type") else { continue };
-        let mut kinds = kind.as_array().cloned().unwrap_or_else(|| vec![kind.take()]);
-        if !kinds.contains(&json!("string")) {
-            kinds.insert(1, json!("string"));
-        }
-        *kind = if kinds.len() == 1 { kinds.remove(0) } else { Value::Array(kinds) };
-    }
-}
-
-/// Says in the schema that the dsn may hold what is required.
-fn or_dsn(schema: &mut Schema) {
-    if let Some(required) = schema.remove("required") {
-        schema.insert("anyOf".to_owned(), json!([{"required": required}, {"required": ["dsn"]}]));
-    }
 }
 
 fn yes() -> bool {

@@ -18,10 +18,11 @@ pub fn config(data: &[u8]) {
     };
     let texts: Vec<String> = text.split('\0').map(str::to_owned).collect();
     let _ = checked(Config::parse(&files(texts.clone())));
+    let _ = checked(Config::parse(&files(vec![json!({ "dsn": text }).to_string()])));
     for secret in [json!(SECRET), json!([SECRET]), json!({"a": SECRET})] {
         let hide = |text: &String| -> String {
             let Ok(Value::Object(mut object)) = serde_json::from_str(text) else { return text.clone() };
-            for key in ["password", "sslkey", "ssl_client_private_key"] {
+            for key in ["password", "sslkey", "ssl_client_private_key", "ssh_tunnel.private_key_passphrase"] {
                 object.insert(key.to_owned(), secret.clone());
             }
             Value::Object(object).to_string()

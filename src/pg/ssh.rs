@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use russh::client::{self, Handle};
 use russh::keys::PublicKeyOrCertificate;
-use russh::{ChannelId, ChannelOpenFailure};
+use russh::{ChannelId, ChannelOpenFailure, Limits};
 
 pub(crate) use self::gate::Tunneled;
 use self::gate::{Backlog, Gate, MOST_UNREAD};
@@ -101,6 +101,8 @@ impl Tunnel {
             keepalive_interval: Some(KEEPALIVE_INTERVAL),
             // Whether the server is still there is for TCP to say: an answer waits behind what is not read.
             keepalive_max: 0,
+            // None by time, as with OpenSSH: what is to be sent waits for new keys, and they behind what is not read.
+            limits: Limits { rekey_time_limit: Duration::MAX, ..Limits::default() },
             // So many messages are at least so many bytes: it is the gate that stops the server.
             channel_buffer_size: MOST_UNREAD,
             ..client::Config::default()

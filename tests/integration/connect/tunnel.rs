@@ -47,9 +47,15 @@ fn every_connection_goes_through_it() {
     let directory = cluster.dir().to_str().expect("a UTF-8 path");
     reads(&db, false, || sshd.lead(tap(&db, "scram")).config("host", directory));
     assert_eq!(sshd.tunnels() - before, logins(&db));
+    // The secondary's, too.
+    let db = database(&cluster, "ssh_secondary");
+    let catalog = server::catalog(&db).select("public-streamed", "FULL_TABLE");
+    let secondary = json!({"use_secondary": true, "secondary_host": "localhost", "secondary_port": cluster.port()});
+    let before = sshd.tunnels();
+    sshd.lead(tap(&db, "scram")).config("port", 1).configs(&secondary).catalog(&catalog).run();
+    assert_eq!(sshd.tunnels() - before, logins(&db));
 }
 
-/// Of one name there and nothing here, as behind a real one.
 #[test]
 fn the_ssh_server_resolves_the_name() {
     let cluster = server();
@@ -204,7 +210,7 @@ fn a_stream_that_waits_holds_up_no_other() {
     let state = tap().run().last_state().clone();
     db.psql("insert into streamed select i, '', repeat('y', 5000) from generate_series(2, 3000) i");
     // Each change leaves the large value to be looked up.
-    db.psql("update streamed set filler = repeat('x', 1000) where id > 1");
+    db.psql("update streamed set filler = repeat('x', 10000) where id > 1");
     let output = tap().state(&state).run();
     let records = output.records("public-streamed");
     assert_eq!(records.len(), 2 * 2999);

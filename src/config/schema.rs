@@ -1,0 +1,24 @@
+//! What the types of the settings can't say of them in the JSON schema.
+
+use schemars::Schema;
+use serde_json::{Value, json};
+
+/// Says in the schema that numbers, booleans and lists may be strings as well.
+pub(super) fn or_string(schema: &mut Schema) {
+    let properties = schema.get_mut("properties").and_then(Value::as_object_mut);
+    for (_, property) in properties.into_iter().flatten() {
+        let Some(kind) = property.get_mut("type") else { continue };
+        let mut kinds = kind.as_array().cloned().unwrap_or_else(|| vec![kind.take()]);
+        if !kinds.contains(&json!("string")) {
+            kinds.insert(1, json!("string"));
+        }
+        *kind = if kinds.len() == 1 { kinds.remove(0) } else { Value::Array(kinds) };
+    }
+}
+
+/// Says in the schema that the dsn may hold what is required.
+pub(super) fn or_dsn(schema: &mut Schema) {
+    if let Some(required) = schema.remove("required") {
+        schema.insert("anyOf".to_owned(), json!([{"required": required}, {"required": ["dsn"]}]));
+    }
+}
