@@ -228,6 +228,7 @@ fn a_state_of_fast_sync() {
         json!({"currently_syncing": null, "bookmarks": {
             "public-orders": {"lsn": at, "version": 1},
             "public-events": {"replication_key": "at", "replication_key_value": "2024-01-02T00:00:00+00:00", "version": 1},
+            "public-rates": {},
         }})
         .to_string(),
     );
@@ -240,7 +241,7 @@ fn a_state_of_fast_sync() {
         .iter()
         .any(|message| matches!(message, Message::ActivateVersion { stream, .. } if stream == "public-orders"));
     assert!(!copied, "{:?}", output.messages);
-    assert!(output.records("public-rates").len() == 1, "FastSync has no bookmark for it");
+    assert!(output.records("public-rates").len() == 1, "FULL_TABLE needs no bookmark");
     pipeline.db.psql("insert into orders values (4, 'd')");
     assert_eq!(ids(&pipeline.run(), "public-orders"), [4]);
 }
