@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::{ITEM, SHUTDOWN, assert_same, confirm, copied, failed, fill, until};
 use crate::harness::{Cluster, Tap, TestDb};
-use crate::log_based::{Source, with_both_plugins};
+use crate::log_based::{Source, wait_until, with_both_plugins};
 
 with_both_plugins!(a_server_that_is_down_and_comes_back, no_walsender_free_for_a_while);
 
@@ -106,6 +106,8 @@ fn no_walsender_free_for_a_while(plugin: &str) {
     let (mut target, state) = copied(&source);
     source.db.psql(&fill(1, 3));
     let tap = || source.tap().state(&state).config("wal_reader", "stream");
+    // The copy's own may take a moment to go.
+    wait_until(&source.db, "not exists (select from pg_stat_replication)");
     let mut holder = source.db.walsender();
     holder.run("show wal_level;");
     gives_up(tap(), &["max_wal_senders"]);
