@@ -48,3 +48,25 @@ fn the_readme_has_every_setting() {
         assert_eq!(&readme[start..end], table, "UPDATE_GOLDEN=1 cargo test docs writes it anew");
     }
 }
+
+/// Files that the documentation links to.
+#[test]
+fn links_lead_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut pages = vec![root.join("README.md"), root.join("CONTRIBUTING.md"), root.join("CHANGELOG.md")];
+    let docs = fs::read_dir(root.join("docs")).expect("the directory of the documentation");
+    pages
+        .extend(docs.map(|page| page.expect("an entry").path()).filter(|page| page.extension() == Some("md".as_ref())));
+    let mut links = 0;
+    for page in pages {
+        let text = fs::read_to_string(&page).expect("read the page");
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next()) {
+            if link.is_empty() || link.contains("://") {
+                continue;
+            }
+            links += 1;
+            assert!(page.with_file_name(link).exists(), "{} links to {link}", page.display());
+        }
+    }
+    assert!(links > 40, "hardly any link: {links}");
+}
