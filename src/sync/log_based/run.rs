@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::apply::Applier;
 use super::bookmarks::wal_end;
@@ -21,6 +21,9 @@ use crate::state::{Copy, State};
 use crate::sync::Env;
 use crate::sync::context::Context;
 use crate::sync::plan::StreamPlan;
+
+/// How long the server may take to say what the slot keeps.
+const LAST_WORD: Duration = Duration::from_secs(5);
 
 /// Streams the changes of these tables. `ctx.state` holds their bookmarks.
 pub(in crate::sync) async fn run(
@@ -67,8 +70,11 @@ pub(in crate::sync) async fn run(
     }
     phase.finish(ctx).await?;
     let reached = ctx.progress.reached().max(from);
-    if let Err(error) = tell_end(client, source, reached, (end_lsn, end_read)).await {
-        tracing::debug!("no word of where the run ended: {error}");
+    // Everything is written: a server that is gone by now does not matter.
+    match timeout(LAST_WORD, tell_end(client, source, reached, (end_lsn, end_read))).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!("no word of where the run ended: {error}"),
+        Err(_) => tracing::debug!("no word of where the run ended: the server does not answer"),
     }
     Ok(())
 }
