@@ -4,7 +4,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicIsize, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use futures_util::task::AtomicWaker;
 use russh::ChannelStream;
@@ -94,7 +94,15 @@ impl Tunneled {
 impl AsyncRead for Tunneled {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.channel).poll_read(cx, buf))?;
+        // The channel hands out one message at a time: take all that have come, as from a socket.
+        loop {
+            let filled = buf.filled().len();
+            match Pin::new(&mut self.channel).poll_read(cx, buf)? {
+                Poll::Ready(()) if buf.filled().len() > filled && buf.remaining() > 0 => {}
+                Poll::Pending if filled == before => return Poll::Pending,
+                _ => break,
+            }
+        }
         self.backlog.was_read(buf.filled().len() - before);
         Poll::Ready(Ok(()))
     }
