@@ -103,9 +103,7 @@ async fn synchronize(env: &Env, catalog: Option<Catalog>, state: State) -> Resul
         Ok(Outcome::Signal(number)) => {
             tracing::info!("ending on signal {number}");
             ctx.cut_short();
-            if let Some(token) = ctx.cancel.take()
-                && let Ok(Err(error)) = timeout(CANCEL_PATIENCE, env.primary.cancel(token)).await
-            {
+            if let Ok(Err(error)) = timeout(CANCEL_PATIENCE, ctx.cancel()).await {
                 tracing::debug!("cannot cancel the query: {error}");
             }
         }

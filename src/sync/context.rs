@@ -8,7 +8,8 @@ use serde_json::Value;
 use crate::config::BatchConfig;
 use crate::error::Result;
 use crate::pg::Lsn;
-use crate::pg::wire::CancelToken;
+use crate::pg::connect::Server;
+use crate::pg::wire::{CancelToken, Session};
 use crate::singer::{JsonBuf, MessageWriter};
 use crate::state::State;
 
@@ -42,7 +43,7 @@ pub struct Context {
     /// How far the stream phase is.
     pub progress: Progress,
     /// What is to be cancelled on the server if the run is cut short.
-    pub cancel: Option<CancelToken>,
+    cancel: Option<(Server, CancelToken)>,
     /// Where the rows of tables go instead.
     pub batches: Option<BatchConfig>,
 }
@@ -118,6 +119,25 @@ impl Context {
             progress: Progress::default(),
             cancel: None,
             batches: None,
+        }
+    }
+
+    /// What the session does from here on is to be cancelled if the run is cut short: a server that has nothing to send does
+    /// not notice that nobody waits for it any more.
+    pub fn cancels(&mut self, server: &Server, session: &Session) {
+        self.cancel = Some((server.clone(), session.cancel_token()));
+    }
+
+    /// Nothing is to be cancelled any more.
+    pub fn cancels_nothing(&mut self) {
+        self.cancel = None;
+    }
+
+    /// Asks the server to cancel what it is doing, if that is something.
+    pub async fn cancel(&mut self) -> Result<()> {
+        match self.cancel.take() {
+            Some((server, token)) => server.cancel(token).await,
+            None => Ok(()),
         }
     }
 

@@ -66,6 +66,7 @@ pub(super) async fn copy_table(
         ctx.activate_version(&plan.id, version);
     }
     let query = select(plan);
+    ctx.cancels(source.server, source.session);
     if !parallel_copy::copy(ctx, source, plan, &query, version).await? {
         if !source.in_transaction {
             // The snapshot of a lone COPY is older than its lock: what is rewritten while it waits looks empty to it.

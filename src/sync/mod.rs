@@ -199,6 +199,7 @@ async fn run(
                 if method == ReplicationMethod::FullTable {
                     full_table::sync(ctx, env, session, &mut plan).await?;
                 } else {
+                    ctx.cancels(env.tables(), session);
                     incremental::sync(ctx, session, &mut plan, env.config.limit()).await?;
                 }
             }
@@ -206,6 +207,7 @@ async fn run(
         ctx.state.set_currently_syncing(None);
         ctx.write_state_between_streams().await?;
     }
+    ctx.cancels_nothing();
     ctx.state.set_currently_syncing(None);
     ctx.write_state().await?;
     ctx.hand_over().await?;

@@ -90,8 +90,7 @@ impl<'a> Phase<'a> {
             }
         }
         let mut session = env.primary.session().await?;
-        // A server that gathers the result notices only by this that nobody waits for it any more.
-        ctx.cancel = Some(session.cancel_token());
+        ctx.cancels(&env.primary, &session);
         let mut rows = match BulkRead::start(&mut session, &source.slot, source.plugin.as_ref(), self.end.lsn).await {
             Ok(rows) => rows,
             Err(error) => return Ok(refused(ctx, &error)),
@@ -108,12 +107,12 @@ impl<'a> Phase<'a> {
             let change = source.plugin.decode(payload)?;
             if self.change(ctx, start, change, true).await? || self.is_out_of_time() {
                 session.close().await;
-                ctx.cancel = None;
+                ctx.cancels_nothing();
                 return Ok(true);
             }
         }
         rows.finish().await?;
-        ctx.cancel = None;
+        ctx.cancels_nothing();
         ctx.progress.hear(self.end.lsn);
         session.close().await;
         Ok(true)
@@ -355,6 +354,6 @@ impl<'a> Phase<'a> {
 /// Says why a bulk read did not begin: the log is streamed.
 fn refused(ctx: &mut Context, error: &Error) -> bool {
     tracing::info!("streaming instead of reading in bulk: {error}");
-    ctx.cancel = None;
+    ctx.cancels_nothing();
     false
 }

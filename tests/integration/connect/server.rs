@@ -112,7 +112,7 @@ fn signed(dir: &Path, by: &str, name: &str, host: &str, key: &[&str]) {
     openssl(dir, &[&["req", "-new", "-x509", "-nodes"], key, &signed[..]].concat(), name);
 }
 
-/// One that is good for no day: expired by the time that somebody looks.
+/// One that expired yesterday.
 fn expired(dir: &Path, name: &str, host: &str) {
     let (subject, request) = (format!("/CN={name}"), format!("{name}.crt"));
     openssl(dir, &["req", "-new", "-nodes", "-newkey", "rsa:2048", "-subj", &subject], name);
@@ -120,7 +120,7 @@ fn expired(dir: &Path, name: &str, host: &str) {
     let text = format!("subjectAltName={host}\nbasicConstraints=critical,CA:FALSE\n");
     fs::write(dir.join(&extensions), text).expect("write the extensions");
     let sign = ["x509", "-req", "-in", &request, "-CA", "ca.crt", "-CAkey", "ca.key", "-set_serial", "7"];
-    run(dir, Command::new("openssl").args(sign).args(["-days", "0", "-extfile", &extensions, "-out", &request]));
+    run(dir, Command::new("openssl").args(sign).args(["-days", "-1", "-extfile", &extensions, "-out", &request]));
 }
 
 fn openssl(dir: &Path, args: &[&str], name: &str) {

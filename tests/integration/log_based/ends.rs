@@ -9,14 +9,15 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::{Source, lsn, numbers, with_both_plugins};
+use super::{Source, lsn, numbers, wait_until, with_both_plugins};
 use crate::harness::target::Target;
-use crate::harness::{Cluster, Message, Output, Running, TestDb, check_protocol};
+use crate::harness::{Cluster, Message, Output, Running, Tap, TestDb, check_protocol};
 
 with_both_plugins!(
     nothing_for_other_readers_of_the_log,
     a_signal_ends_a_stream,
     a_signal_ends_a_copy,
+    a_signal_cancels_the_query_of_a_copy,
     a_reader_that_goes_away,
     a_reader_that_stops_for_a_while,
     new_changes_are_followed,
@@ -111,6 +112,33 @@ fn a_signal_ends_a_copy(plugin: &str) {
     let again = source.run(&state);
     assert_eq!(again.records("public-item").len(), 200_000, "a copy begins from the start");
     assert_eq!(source.run(again.last_state()).record_messages().count(), 0);
+}
+
+/// A backend that has no row to send would sleep on.
+fn a_signal_cancels_the_query_of_a_copy(plugin: &str) {
+    let source =
+        Source::new(plugin, &format!("{ITEM} {} alter table item add primary key (id);", fill(1, 3)), &["item"]);
+    let role = format!("role_of_{}", source.db.name());
+    source.db.psql(&format!(
+        "create function slow(integer) returns boolean language sql volatile as
+           'select pg_sleep(600) is not null or $1 is null';
+         alter table item enable row level security; create policy p on item using (slow(id));
+         create role {role} login replication; grant select on item to {role};"
+    ));
+    let item = "public-item";
+    for catalog in [
+        source.catalog.clone(),
+        source.catalog.clone().select(item, "FULL_TABLE"),
+        source.catalog.clone().select_incremental(item, "id"),
+    ] {
+        let running = Tap::new(&source.db).catalog(&catalog).config("user", role.as_str()).spawn();
+        let sleeping = "select from pg_stat_activity where datname = current_database() and wait_event = 'PgSleep'";
+        wait_until(&source.db, &format!("exists ({sleeping})"));
+        running.signal(Signal::TERM);
+        running.finish().expect_code(143);
+        wait_until(&source.db, &format!("not exists ({sleeping})"));
+    }
+    source.db.psql(&format!("drop owned by {role}; drop role {role}"));
 }
 
 fn a_reader_that_goes_away(plugin: &str) {
