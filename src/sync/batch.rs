@@ -19,7 +19,6 @@ use crate::error::{Error, Result};
 use crate::logging::RecordCounter;
 use crate::singer::JsonBuf;
 use crate::singer::writer::CHUNK;
-use crate::types::Codec;
 
 /// Gathers the rows of one query into files.
 pub(super) struct BatchLines<'a> {
@@ -122,10 +121,8 @@ impl Lines for BatchLines<'_> {
     }
 
     #[inline]
-    fn see(&mut self, column: usize, codec: &Codec, text: &[u8]) {
-        if let Some(tracker) = &mut self.tracker {
-            tracker.see(column, codec, text);
-        }
+    fn tracker(&mut self) -> Option<&mut KeyTracker> {
+        self.tracker.as_deref_mut()
     }
 
     #[inline]

@@ -15,7 +15,6 @@ use crate::pg::copy::{Field, fields, unescape};
 use crate::pg::quote;
 use crate::pg::wire::Session;
 use crate::singer::JsonBuf;
-use crate::types::Codec;
 
 /// Lines don't wait for longer than this while no row comes.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -113,8 +112,10 @@ pub(crate) trait Lines {
     /// Where it is written.
     fn buf(&mut self) -> &mut JsonBuf;
 
-    /// Looks at a value of the line that is not NULL.
-    fn see(&mut self, _column: usize, _codec: &Codec, _text: &[u8]) {}
+    /// What follows the replication key, if anything does.
+    fn tracker(&mut self) -> Option<&mut KeyTracker> {
+        None
+    }
 
     /// Ends the line after its last property.
     async fn end(&mut self) -> Result<()>;
@@ -147,10 +148,8 @@ impl Lines for RunLines<'_> {
     }
 
     #[inline]
-    fn see(&mut self, column: usize, codec: &Codec, text: &[u8]) {
-        if let Some(tracker) = &mut self.tracker {
-            tracker.see(column, codec, text);
-        }
+    fn tracker(&mut self) -> Option<&mut KeyTracker> {
+        self.tracker.as_deref_mut()
     }
 
     #[inline]
@@ -206,8 +205,8 @@ pub(crate) async fn write_rows(
                 Field::Escaped(text) => Some(unescape(text, &mut scratch)),
             };
             column.encode(text, out);
-            if let Some(text) = text {
-                lines.see(index, &column.codec, text);
+            if let (Some(text), Some(tracker)) = (text, lines.tracker()) {
+                tracker.see(index, &column.codec, text);
             }
         }
         lines.end().await?;

@@ -80,7 +80,7 @@ fn can_be_bookmarked(codec: &Codec) -> bool {
 }
 
 /// Follows the replication key of the rows that are sent, and moves the bookmark now and then.
-pub(super) struct KeyTracker {
+pub(crate) struct KeyTracker {
     stream: String,
     key: String,
     column: usize,
