@@ -17,7 +17,9 @@ use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::servers;
 use crate::singer::MessageWriter;
 use crate::state::State;
-use crate::sync::{Context, Env, sync};
+use crate::sync::env::Env;
+use crate::sync::output::Context;
+use crate::sync::sync;
 use crate::types::{self, Dialect};
 
 /// How long a signalled run waits for the server to take a cancel request.

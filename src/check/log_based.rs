@@ -8,10 +8,10 @@ use crate::pg::Lsn;
 use crate::pg::connect::Client;
 use crate::pg::table::{ReplicaIdentity, TableKind};
 use crate::state::State;
-use crate::sync::Env;
-use crate::sync::log_based::bookmarks::{gap, position, wal_end};
-use crate::sync::log_based::slot::check_server;
-use crate::sync::log_based::warn;
+use crate::sync::env::Env;
+use crate::sync::stream::prepare::bookmarks::{gap, position, wal_end};
+use crate::sync::stream::prepare::slot::check_server;
+use crate::sync::stream::prepare::warn;
 use crate::sync::plan::StreamPlan;
 
 /// Checks the server, the slot, and what these streams need of both. Leaves columns out that are not published.

@@ -17,7 +17,7 @@ use crate::cli::TestOutput;
 use crate::error::Result;
 use crate::method::ReplicationMethod;
 use crate::state::State;
-use crate::sync::Env;
+use crate::sync::env::Env;
 use crate::sync::plan::StreamPlan;
 use crate::sync::select::select;
 use report::Report;

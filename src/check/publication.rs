@@ -8,9 +8,9 @@ use crate::pg::quote;
 use crate::pg::row::Fields as _;
 use crate::pg::table::Table;
 use crate::replication::publication::Publications;
-use crate::sync::Env;
-use crate::sync::log_based::published::{Coverage, check_key, warning_of_columns};
-use crate::sync::log_based::slot::SlotChoice;
+use crate::sync::env::Env;
+use crate::sync::stream::prepare::published::{Coverage, check_key, warning_of_columns};
+use crate::sync::stream::prepare::slot::SlotChoice;
 use crate::sync::plan::StreamPlan;
 
 /// Checks what is sent of these streams, and leaves out of them what is not.

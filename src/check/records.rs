@@ -7,9 +7,10 @@ use crate::method::ReplicationMethod;
 use crate::pg::wire::Session;
 use crate::singer::{JsonBuf, MessageWriter};
 use crate::state::State;
-use crate::sync::copy::{Lines, select, write_rows};
+use crate::sync::copy::rows::{Lines, select, write_rows};
 use crate::sync::plan::{RecordEnd, StreamPlan};
-use crate::sync::{Context, Env, version_now};
+use crate::sync::env::{Env, version_now};
+use crate::sync::output::Context;
 
 /// Writes the messages of these streams to stdout.
 pub(super) async fn write(

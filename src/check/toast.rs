@@ -9,7 +9,7 @@ use crate::pg::quote;
 use crate::pg::row::Fields as _;
 use crate::pg::table::{ReplicaIdentity, TableKind};
 use crate::replication::publication::leaves;
-use crate::sync::Env;
+use crate::sync::env::Env;
 use crate::sync::plan::StreamPlan;
 
 /// What becomes of unchanged large values of a LOG_BASED stream.

@@ -1,67 +1,30 @@
 //! A sync: what is to be read, in which order, and the methods that read it.
 
-mod batch;
-mod context;
 pub(crate) mod copy;
-mod full_table;
-pub(crate) mod incremental;
-mod initial_copy;
-pub(crate) mod log_based;
-mod parallel_copy;
+pub(crate) mod env;
+pub(crate) mod output;
 pub(crate) mod plan;
 mod present_columns;
 pub(crate) mod select;
+pub(crate) mod stream;
 mod transaction_snapshot;
 
-use std::path::PathBuf;
-
 use crate::catalog::Catalog;
-use crate::config::Config;
 use crate::error::Result;
 use crate::method::ReplicationMethod;
 use crate::pg::Lsn;
-use crate::pg::connect::{Client, Server};
+use crate::pg::connect::Client;
 use crate::pg::wire::Session;
-use crate::state::Bookmark;
-use crate::types;
 
-pub use context::Context;
-use initial_copy::Copier;
-use log_based::Source;
-use log_based::bookmarks::is_streamed;
-use log_based::live::Start;
+use copy::initial::Copier;
+use copy::{full_table, incremental};
+use env::Env;
+use output::Context;
 use plan::StreamPlan;
-
-/// What every part of a run needs: settings and servers.
-pub struct Env {
-    /// The settings.
-    pub config: Config,
-    /// How types are described and written.
-    pub types: types::Options,
-    /// The server with the slot.
-    pub primary: Server,
-    /// Where tables are read from, if that is another server.
-    pub secondary: Option<Server>,
-    /// The state file, which may be rewritten while the run goes on.
-    pub state_file: Option<PathBuf>,
-}
-
-impl Env {
-    /// Where tables are described and read.
-    pub fn tables(&self) -> &Server {
-        self.secondary.as_ref().unwrap_or(&self.primary)
-    }
-}
-
-/// Milliseconds since 1970: a version, as the reference makes them.
-pub(crate) fn version_now() -> i64 {
-    chrono::Utc::now().timestamp_millis()
-}
-
-/// A version above the one that the target holds, whichever machine's clock that came from.
-fn next_version(bookmark: Bookmark<'_>) -> i64 {
-    version_now().max(bookmark.version().map_or(0, |version| version.saturating_add(1)))
-}
+use stream::live::Start;
+use stream::prepare;
+use stream::prepare::Source;
+use stream::prepare::bookmarks::is_streamed;
 
 /// Reads every selected stream; without a catalog, everything that the role can read.
 ///
@@ -124,7 +87,7 @@ impl LogBased {
         if plans.is_empty() {
             return Ok(LogBased { source: None, copies: plans, streamed: Vec::new(), acknowledge: None });
         }
-        let mut source = log_based::prepare(env, client, &mut plans, &ctx.state).await?;
+        let mut source = prepare::prepare(env, client, &mut plans, &ctx.state).await?;
         let (streamed, copies): (Vec<_>, Vec<_>) =
             plans.into_iter().partition(|plan| is_streamed(plan, &ctx.state) && !source.copy_again.contains(&plan.id));
         for plan in &copies {
@@ -217,7 +180,7 @@ async fn run(
     if let Some(source) = &mut source
         && !streamed.is_empty()
     {
-        log_based::run::run(ctx, env, client, source, streamed, acknowledge).await?;
+        stream::run(ctx, env, client, source, streamed, acknowledge).await?;
     }
     Ok(())
 }

@@ -7,11 +7,11 @@ use crate::pg::table::Column;
 use crate::pg::wire::Session;
 
 /// Columns by name, each with its type.
-pub(super) struct PresentColumns(HashMap<String, (u32, i32)>);
+pub(crate) struct PresentColumns(HashMap<String, (u32, i32)>);
 
 impl PresentColumns {
     /// Those of the table with this oid that the session's transaction sees.
-    pub(super) async fn read(session: &mut Session, table: u32) -> Result<Self> {
+    pub(crate) async fn read(session: &mut Session, table: u32) -> Result<Self> {
         let sql = format!(
             "SELECT attname, atttypid, atttypmod FROM pg_catalog.pg_attribute \
              WHERE attrelid = {table} AND attnum > 0 AND NOT attisdropped"
@@ -25,12 +25,12 @@ impl PresentColumns {
     }
 
     /// Whether there is a column of this name.
-    pub(super) fn has_name(&self, name: &str) -> bool {
+    pub(crate) fn has_name(&self, name: &str) -> bool {
         self.0.contains_key(name)
     }
 
     /// Whether a column is there, and of the type that it was.
-    pub(super) fn has(&self, column: &Column) -> bool {
+    pub(crate) fn has(&self, column: &Column) -> bool {
         self.0.get(&column.name) == Some(&(column.ty.oid, column.typmod))
     }
 }

@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-use super::Env;
-use super::log_based::slot::obstacle;
+use super::env::Env;
+use super::stream::prepare::slot::obstacle;
 use super::plan::StreamPlan;
 use crate::catalog::Catalog;
 use crate::discovery::{Scope, discover, nothing_readable};
@@ -41,12 +41,12 @@ pub(crate) struct Unreadable {
 
 impl Selected {
     /// The ids of streams that the role may not read.
-    pub(super) fn unreadable_ids(&self) -> Vec<String> {
+    pub(crate) fn unreadable_ids(&self) -> Vec<String> {
         self.unreadable.iter().map(|stream| stream.id.clone()).collect()
     }
 
     /// The error for streams that were left out.
-    pub(super) fn left_out(&self) -> Result<()> {
+    pub(crate) fn left_out(&self) -> Result<()> {
         let (message, hint) = match (self.missing.join(", "), self.unreadable_ids().join(", ")) {
             (missing, unreadable) if missing.is_empty() && unreadable.is_empty() => return Ok(()),
             (missing, unreadable) if unreadable.is_empty() => (

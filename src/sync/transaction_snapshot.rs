@@ -12,14 +12,14 @@ use crate::pg::row::Fields as _;
 use crate::pg::wire::Session;
 
 /// Begins a transaction that sees the same all along.
-pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+pub(crate) const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
 /// How long a transaction that is in the log may stay invisible (a synchronous standby has not confirmed it).
 const VISIBLE_PATIENCE: Duration = Duration::from_secs(60);
 
 /// `pg_current_snapshot()`: which transactions were visible.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct TransactionSnapshot {
+pub(crate) struct TransactionSnapshot {
     xmin: u64,
     xmax: u64,
     running: Vec<u64>,
@@ -27,14 +27,14 @@ pub(super) struct TransactionSnapshot {
 
 impl TransactionSnapshot {
     /// What is visible to the session's transaction, or now where it has none.
-    pub(super) async fn read(session: &mut Session) -> Result<Self> {
+    pub(crate) async fn read(session: &mut Session) -> Result<Self> {
         let sql = format!("SELECT {}", session.server_version().current_snapshot());
         TransactionSnapshot::parsed(session.query_value(&sql).await?.as_deref())
     }
 
     /// A snapshot that sees these transactions, which are in the log: one can be there and not visible yet, and what is
     /// read before would be older than the log.
-    pub(super) async fn seeing(client: &Client, transactions: impl Iterator<Item = u32> + Clone) -> Result<Self> {
+    pub(crate) async fn seeing(client: &Client, transactions: impl Iterator<Item = u32> + Clone) -> Result<Self> {
         let give_up = Instant::now() + VISIBLE_PATIENCE;
         let sql = format!("SELECT {}::text", client.server_version().current_snapshot());
         loop {
@@ -65,12 +65,12 @@ impl TransactionSnapshot {
     }
 
     /// No transaction with an id before this was running; without its epoch.
-    pub(super) fn oldest(&self) -> u32 {
+    pub(crate) fn oldest(&self) -> u32 {
         self.xmin as u32
     }
 
     /// Whether it sees a committed transaction with this id; the log writes ids without their epoch.
-    pub(super) fn sees(&self, xid: u32) -> bool {
+    pub(crate) fn sees(&self, xid: u32) -> bool {
         // A signed distance in the circle of 2^32 ids: no two ids in use are further apart than half of it.
         let before = |limit: u64| (xid.wrapping_sub(limit as u32) as i32) < 0;
         before(self.xmin) || (before(self.xmax) && !self.running.iter().any(|&running| running as u32 == xid))
@@ -78,7 +78,7 @@ impl TransactionSnapshot {
 }
 
 /// A copy that holds the transactions which a snapshot sees, and no others.
-pub(super) struct CopySnapshot {
+pub(crate) struct CopySnapshot {
     snapshot: TransactionSnapshot,
     /// All that the snapshot sees was committed before this.
     pub until: Lsn,
@@ -88,23 +88,23 @@ pub(super) struct CopySnapshot {
 }
 
 impl CopySnapshot {
-    pub(super) fn new(snapshot: TransactionSnapshot, until: Lsn, mut held: Vec<u32>) -> Self {
+    pub(crate) fn new(snapshot: TransactionSnapshot, until: Lsn, mut held: Vec<u32>) -> Self {
         held.retain(|&xid| !snapshot.sees(xid));
         CopySnapshot { snapshot, until, held }
     }
 
     /// Whether the copy holds a committed transaction.
-    pub(super) fn holds(&self, xid: u32) -> bool {
+    pub(crate) fn holds(&self, xid: u32) -> bool {
         self.snapshot.sees(xid)
     }
 
     /// A transaction came.
-    pub(super) fn came(&mut self, xid: u32) {
+    pub(crate) fn came(&mut self, xid: u32) {
         self.held.retain(|&held| held != xid);
     }
 
     /// Whether neither the copy nor the log may have brought some transaction.
-    pub(super) fn lacks_some(&self) -> bool {
+    pub(crate) fn lacks_some(&self) -> bool {
         !self.held.is_empty()
     }
 }

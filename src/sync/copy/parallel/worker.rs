@@ -1,0 +1,125 @@
+//! One of the connections that copy a table.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::{CANCEL_PATIENCE, Report, Work};
+use crate::error::{Error, Result};
+use crate::pg::wire::Session;
+use crate::singer::JsonBuf;
+use crate::singer::writer::CHUNK;
+use crate::sync::copy::rows::{Lines, write_rows};
+use crate::sync::plan::StreamPlan;
+
+/// Reads range after range, on a thread of its own.
+pub(crate) struct Worker {
+    work: Arc<Work>,
+    plan: StreamPlan,
+    reports: mpsc::Sender<Report>,
+}
+
+impl Worker {
+    pub(crate) fn new(work: Arc<Work>, plan: StreamPlan, reports: mpsc::Sender<Report>) -> Self {
+        Worker { work, plan, reports }
+    }
+
+    /// Returns when there is no range left, or nobody to take the lines.
+    pub(crate) fn run(self) {
+        let reports = self.reports.clone();
+        let refused = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => return runtime.block_on(self.work()),
+            Err(error) => Error::run("cannot start the runtime of a thread").source(error),
+        };
+        // An error means that nobody wants to know.
+        let _ = reports.blocking_send(Report::Refused(refused));
+    }
+
+    async fn work(mut self) {
+        let reports = self.reports.clone();
+        let opened = tokio::select! {
+            opened = self.open() => opened,
+            () = reports.closed() => return,
+        };
+        let mut session = match opened {
+            Ok(session) => session,
+            Err(error) => {
+                let _ = reports.send(Report::Refused(error)).await;
+                return;
+            }
+        };
+        let token = session.cancel_token();
+        let read = tokio::select! {
+            biased;
+            // Cut short.
+            () = reports.closed() => {
+                if let Ok(Err(error)) = timeout(CANCEL_PATIENCE, self.work.server.cancel(token)).await {
+                    tracing::debug!("cannot cancel the query: {error}");
+                }
+                return;
+            }
+            read = self.read(&mut session) => read,
+        };
+        match read {
+            Ok(()) => session.close().await,
+            Err(error) => {
+                let _ = reports.send(Report::Failed(error)).await;
+            }
+        }
+    }
+
+    /// A session that sees what the copy's session sees, and holds the table.
+    async fn open(&self) -> Result<Session> {
+        let mut session = self.work.server.session_now().await?;
+        session.query(&self.work.begin).await?;
+        Ok(session)
+    }
+
+    async fn read(&mut self, session: &mut Session) -> Result<()> {
+        let mut lines = WorkerLines { work: &self.work, reports: &self.reports, buf: JsonBuf::new(), records: 0 };
+        while let Some(query) = self.work.take_range() {
+            write_rows(session, &mut self.plan, &query, &mut lines).await?;
+            lines.hand_over().await?;
+            self.work.done.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+/// Gathers lines for the run.
+struct WorkerLines<'a> {
+    work: &'a Work,
+    reports: &'a mpsc::Sender<Report>,
+    buf: JsonBuf,
+    records: u64,
+}
+
+impl Lines for WorkerLines<'_> {
+    #[inline]
+    fn begin(&mut self, plan: &StreamPlan) {
+        self.records += 1;
+        plan.start_record(&mut self.buf);
+    }
+
+    #[inline]
+    fn buf(&mut self) -> &mut JsonBuf {
+        &mut self.buf
+    }
+
+    #[inline]
+    async fn end(&mut self) -> Result<()> {
+        self.work.end.write(&mut self.buf);
+        if self.buf.len() >= CHUNK { self.hand_over().await } else { Ok(()) }
+    }
+
+    async fn hand_over(&mut self) -> Result<()> {
+        if self.buf.is_empty() {
+            return Ok(());
+        }
+        let json = self.buf.replace(self.work.take_empty());
+        let report = Report::Lines { json, records: std::mem::take(&mut self.records) };
+        self.reports.send(report).await.map_err(|_| Error::run("the copy was cut short"))
+    }
+}

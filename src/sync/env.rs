@@ -1,0 +1,39 @@
+//! What every part of a run needs: settings and servers.
+
+use std::path::PathBuf;
+
+use crate::config::Config;
+use crate::pg::connect::Server;
+use crate::state::Bookmark;
+use crate::types;
+
+/// What every part of a run needs: settings and servers.
+pub struct Env {
+    /// The settings.
+    pub config: Config,
+    /// How types are described and written.
+    pub types: types::Options,
+    /// The server with the slot.
+    pub primary: Server,
+    /// Where tables are read from, if that is another server.
+    pub secondary: Option<Server>,
+    /// The state file, which may be rewritten while the run goes on.
+    pub state_file: Option<PathBuf>,
+}
+
+impl Env {
+    /// Where tables are described and read.
+    pub fn tables(&self) -> &Server {
+        self.secondary.as_ref().unwrap_or(&self.primary)
+    }
+}
+
+/// Milliseconds since 1970: a version, as the reference makes them.
+pub(crate) fn version_now() -> i64 {
+    chrono::Utc::now().timestamp_millis()
+}
+
+/// A version above the one that the target holds, whichever machine's clock that came from.
+pub(crate) fn next_version(bookmark: Bookmark<'_>) -> i64 {
+    version_now().max(bookmark.version().map_or(0, |version| version.saturating_add(1)))
+}

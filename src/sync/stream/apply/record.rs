@@ -1,0 +1,247 @@
+//! A row change becomes records.
+
+use crate::sync::stream::live::{Live, Transaction};
+use super::layout::Shape;
+use super::pointer::{Missing, Toast};
+use crate::pg::Lsn;
+use crate::replication::{OldTuple, Tuple, Value};
+use crate::singer::JsonBuf;
+use crate::sync::output::Context;
+
+/// A row change: at least one of the rows is there.
+pub(crate) struct RowChange<'t> {
+    pub old: Option<OldTuple<'t>>,
+    pub new: Option<Tuple<'t>>,
+}
+
+/// Writes the records of one row change for one stream.
+pub(crate) struct RecordWriter<'a> {
+    pub live: &'a mut Live,
+    pub transaction: &'a Transaction,
+    pub lsn: Lsn,
+    pub debug_lsn: bool,
+    /// Whether values that the log does not have are read from the table.
+    pub fetches: bool,
+    /// Whether the table may be another than it is described as.
+    pub may_have_changed: bool,
+    /// Records of this change.
+    pub written: u64,
+}
+
+/// A value of this column of the plan is not of its type, or is not there.
+pub(crate) struct Unfit(pub usize);
+
+impl RecordWriter<'_> {
+    /// Returns how many records the change became; it may become none if the table is not as described, or had another key.
+    pub(crate) fn write(
+        mut self,
+        ctx: &mut Context,
+        toast: &mut Toast,
+        stream: usize,
+        (new_shape, old_shape): (&Shape, &Shape),
+        change: &RowChange<'_>,
+    ) -> Result<u64, Unfit> {
+        let old = change.old.map(|old| match old {
+            OldTuple::Key(old) | OldTuple::Full(old) => old,
+        });
+        if change.new.is_none() && !old_shape.identifies(self.live) {
+            self.tell_unidentified();
+            return Ok(0);
+        }
+        ctx.before_record();
+        let start = ctx.out.buf.len();
+        let written = match (change.new, old) {
+            (Some(new), old) => self.row(ctx, toast, stream, (new_shape, &new), (old_shape, old)),
+            (None, Some(old)) => self.delete(&mut ctx.out.buf, old_shape, &old),
+            (None, None) => Ok(()),
+        };
+        match written {
+            Ok(()) => self.live.counter.add(self.written, ctx.out.buf.len() - start),
+            Err(_) => ctx.out.buf.truncate(start),
+        }
+        written.map(|()| self.written)
+    }
+
+    /// A record of the new row, after one that the old row is gone where the key changed.
+    fn row(
+        &mut self,
+        ctx: &mut Context,
+        toast: &mut Toast,
+        stream: usize,
+        (new_shape, new): (&Shape, &Tuple<'_>),
+        (old_shape, old): (&Shape, Option<Tuple<'_>>),
+    ) -> Result<(), Unfit> {
+        let out = &mut ctx.out.buf;
+        if let Some(old) = &old
+            && self.key_changed(new_shape, new, old_shape, old)
+        {
+            self.delete(out, old_shape, old)?;
+        }
+        self.live.plan.start_record(out);
+        let mut missing = Missing::default();
+        for (index, column) in new_shape.columns.iter().enumerate() {
+            let Some(column) = *column else { continue };
+            match new.value(index) {
+                Some(Value::Unchanged) => {
+                    let old = old.as_ref().and_then(|old| identity_value(old_shape, old, column));
+                    self.unchanged(out, column, old, &mut missing)?;
+                }
+                // What became of the value when the column got its type is known to the table alone.
+                _ if new_shape.is_retyped(index) && self.fetches && !self.is_key(column) => {
+                    missing.push(out.len(), column)
+                }
+                Some(Value::Text(text)) => {
+                    self.known(out, column, Some(text), new_shape.of_type(index), &mut missing)?
+                }
+                Some(Value::Null) | None => self.known(out, column, None, true, &mut missing)?,
+            }
+        }
+        // wal2json leaves unchanged columns out, and no log has what is younger than the change.
+        if new_shape.selected() < self.live.plan.columns.len() {
+            for column in 0..self.live.plan.columns.len() {
+                if !new_shape.columns.contains(&Some(column)) {
+                    let old = old.as_ref().and_then(|old| identity_value(old_shape, old, column));
+                    self.unchanged(out, column, old, &mut missing)?;
+                }
+            }
+        }
+        if !missing.is_empty() {
+            let value = |name: &String| {
+                let column = self.live.plan.position(name)?;
+                match value_of(new_shape, new, column)? {
+                    Value::Text(text) => Some(self.live.plan.columns[column].codec.as_printed(text)),
+                    Value::Null | Value::Unchanged => None,
+                }
+            };
+            let key = self.live.plan.key_properties.iter().map(value).collect();
+            toast.add(stream, key, self.transaction.xid, missing);
+            ctx.progress.incomplete = toast.is_pending();
+        }
+        out.raw(br#""_sdc_deleted_at":null"#);
+        self.end(out);
+        Ok(())
+    }
+
+    /// Says, once, that a delete does not say which row it was of.
+    fn tell_unidentified(&mut self) {
+        if !std::mem::replace(&mut self.live.told_unidentified, true) {
+            tracing::warn!(
+                "{}: a delete is left out, because the replica identity that the table had then does not hold the key; \
+                 remove the stream's bookmark to copy it again",
+                self.live.plan.id
+            );
+        }
+    }
+
+    /// A record that says that the old row is gone.
+    fn delete(&mut self, out: &mut JsonBuf, shape: &Shape, old: &Tuple<'_>) -> Result<(), Unfit> {
+        self.live.plan.start_record(out);
+        for (index, (column, identity)) in shape.columns.iter().zip(&shape.identity).enumerate() {
+            let (Some(column), true) = (*column, identity) else { continue };
+            let held = match old.value(index) {
+                Some(Value::Text(text)) => self.property(out, column, Some(text), shape.of_type(index)),
+                Some(Value::Null) => self.property(out, column, None, true),
+                Some(Value::Unchanged) | None => continue,
+            };
+            if !held && self.is_key(column) {
+                return Err(Unfit(column));
+            }
+        }
+        out.raw(br#""_sdc_deleted_at":"#);
+        out.raw(self.transaction.deleted_at().as_bytes());
+        self.end(out);
+        Ok(())
+    }
+
+    /// Whether a key column has another value in the new row, so that the target has to forget the old one.
+    fn key_changed(&self, new_shape: &Shape, new: &Tuple<'_>, old_shape: &Shape, old: &Tuple<'_>) -> bool {
+        let keys = &self.live.plan.key_properties;
+        !keys.is_empty()
+            && old_shape.identifies(self.live)
+            && keys.iter().filter_map(|key| self.live.plan.position(key)).any(|column| {
+                let new = value_of(new_shape, new, column);
+                new.is_some_and(|new| new != Value::Unchanged && Some(new) != value_of(old_shape, old, column))
+            })
+    }
+
+    /// `"name":value,` — the comma is always right, because a column of the stream phase ends the record. Nothing, and
+    /// false, if the column's type can't hold the value.
+    fn property(&mut self, out: &mut JsonBuf, column: usize, text: Option<&[u8]>, of_type: bool) -> bool {
+        let held = self.live.plan.columns[column].encode_held(text, of_type, out);
+        if held {
+            out.byte(b',');
+        }
+        held
+    }
+
+    /// A value that the log has; one that the column's type can't hold is from before the column had that type.
+    fn known(
+        &mut self,
+        out: &mut JsonBuf,
+        column: usize,
+        text: Option<&[u8]>,
+        of_type: bool,
+        missing: &mut Missing,
+    ) -> Result<(), Unfit> {
+        if self.property(out, column, text, of_type) {
+            return Ok(());
+        }
+        if self.may_have_changed {
+            return Err(Unfit(column));
+        }
+        if !self.fetches {
+            self.live.plan.tell_left_out(column);
+        }
+        self.absent(out, column, missing)
+    }
+
+    /// A value that the new row does not have.
+    fn unchanged(
+        &mut self,
+        out: &mut JsonBuf,
+        column: usize,
+        old: Option<Value<'_>>,
+        missing: &mut Missing,
+    ) -> Result<(), Unfit> {
+        match old {
+            Some(Value::Text(text)) => self.known(out, column, Some(text), false, missing),
+            Some(Value::Null) => self.known(out, column, None, true, missing),
+            Some(Value::Unchanged) | None => self.absent(out, column, missing),
+        }
+    }
+
+    /// A value that the log does not have.
+    fn absent(&mut self, out: &JsonBuf, column: usize, missing: &mut Missing) -> Result<(), Unfit> {
+        if self.is_key(column) {
+            return Err(Unfit(column));
+        }
+        missing.push(out.len(), column);
+        Ok(())
+    }
+
+    fn is_key(&self, column: usize) -> bool {
+        self.live.plan.key_properties.contains(&self.live.plan.columns[column].name)
+    }
+
+    fn end(&mut self, out: &mut JsonBuf) {
+        if self.debug_lsn {
+            out.raw(br#","_sdc_lsn":""#);
+            out.raw(itoa::Buffer::new().format(self.lsn.0).as_bytes());
+            out.byte(b'"');
+        }
+        self.live.end.write(out);
+        self.written += 1;
+    }
+}
+
+/// The value of a plan's column in a tuple.
+fn value_of<'t>(shape: &Shape, tuple: &Tuple<'t>, column: usize) -> Option<Value<'t>> {
+    tuple.value(shape.columns.iter().position(|c| *c == Some(column))?)
+}
+
+/// The value of a plan's column in an old row, where the row really has it: outside of the identity pgoutput fills in
+/// NULL.
+fn identity_value<'t>(shape: &Shape, old: &Tuple<'t>, column: usize) -> Option<Value<'t>> {
+    let at = shape.columns.iter().position(|c| *c == Some(column))?;
+    if shape.identity[at] && !shape.is_retyped(at) { old.value(at) } else { None }
+}

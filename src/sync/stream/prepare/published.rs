@@ -1,0 +1,153 @@
+//! What the publications send of the streams of a run, and what they lack.
+
+use super::slot::SlotChoice;
+use crate::error::{Error, Result, to_run};
+use crate::pg::connect::Client;
+use crate::pg::table::{Table, TableKind};
+use crate::replication::publication::{self, Publications};
+use crate::replication::slot::create_sql;
+use crate::sync::env::Env;
+use crate::sync::plan::StreamPlan;
+
+/// The publications of a slot, held against the streams that are to be read.
+pub(crate) struct Coverage<'p> {
+    name: String,
+    /// Those that there are.
+    pub publications: Publications,
+    /// The streams that they don't send.
+    pub missing: Vec<&'p StreamPlan>,
+    /// The SQL that makes what is missing.
+    pub statements: Vec<String>,
+}
+
+impl<'p> Coverage<'p> {
+    /// Reads the publications with this name.
+    pub(crate) async fn read(client: &Client, name: &str, plans: &'p [StreamPlan]) -> Result<Coverage<'p>> {
+        let mut publications = Publications::read(client, name).await?;
+        let mut missing: Vec<&StreamPlan> = Vec::new();
+        for plan in plans {
+            let mut covered = publications.covers(client, &plan.table).await?;
+            if !covered && plan.table.kind == TableKind::Partitioned {
+                // A leaf may have been made since the publications were read.
+                publications = Publications::read(client, name).await?;
+                covered = publications.covers(client, &plan.table).await?;
+            }
+            if !covered {
+                missing.push(plan);
+            }
+        }
+        let exists = publications.names().iter().any(|known| known == name);
+        let mut statements = Vec::new();
+        if !exists || !missing.is_empty() {
+            let tables: Vec<&Table> = missing.iter().map(|plan| &plan.table).collect();
+            statements = publication::publish_sql(client, name, &publications, &tables).await?;
+        }
+        Ok(Coverage { name: name.to_owned(), publications, missing, statements })
+    }
+
+    /// The error for a partition whose changes come under its root's name.
+    pub(crate) fn hidden(&self, plan: &StreamPlan) -> Option<Error> {
+        self.publications.hides_partition(&plan.table).then(|| {
+            Error::usage(format!(
+                "stream \"{}\" is a partition, and the publication \"{}\" sends its changes under the name of its root",
+                plan.id, self.name
+            ))
+            .hint("select the root instead")
+        })
+    }
+
+    /// The error for a publication that is missing and that the run won't make.
+    pub(crate) fn check_missing(&self, env: &Env, choice: &SlotChoice) -> Result<()> {
+        if self.statements.is_empty() {
+            return Ok(());
+        }
+        let tables: Vec<&Table> = self.missing.iter().map(|plan| &plan.table).collect();
+        if let Some(slot) = &choice.slot
+            && let Some(absent) = self.publications.absent(&self.name, &tables)
+        {
+            let mut sql = vec![slot.drop_sql()];
+            sql.extend_from_slice(&self.statements);
+            sql.push(create_sql(&slot.name, &slot.plugin, slot.failover));
+            return Err(Error::run(format!(
+                "the publication \"{absent}\" does not exist, and the slot is there already"
+            ))
+            .hint(format!(
+                "name the right publication with publication_name; a table with REPLICA IDENTITY FULL needs no publication of \
+                 its own; else, since a slot can't see a younger publication, drop the slot and let a run with \
+                 create_replication_slot make both, or {}",
+                to_run(&sql)
+            )));
+        }
+        if !env.config.create_replication_slot {
+            return Err(publication::unpublished(&self.name, &tables, &self.statements));
+        }
+        Ok(())
+    }
+}
+
+/// The publications to read with, and the streams that had to be added to them.
+pub(crate) async fn publications(
+    env: &Env,
+    client: &Client,
+    choice: &SlotChoice,
+    plans: &[StreamPlan],
+) -> Result<(Publications, Vec<String>)> {
+    let name = env.config.publication(&choice.name);
+    let coverage = Coverage::read(client, name, plans).await?;
+    if let Some(error) = plans.iter().find_map(|plan| coverage.hidden(plan)) {
+        return Err(error);
+    }
+    coverage.check_missing(env, choice)?;
+    if coverage.statements.is_empty() {
+        return Ok((coverage.publications, Vec::new()));
+    }
+    publication::publish(client, &coverage.statements).await?;
+    let added = coverage.missing.iter().map(|plan| plan.id.clone()).collect();
+    Ok((Publications::read(client, name).await?, added))
+}
+
+/// Leaves out what the publications don't send, and says so.
+pub(crate) fn settle_columns(plans: &mut [StreamPlan], publications: &Publications, env: &Env) -> Result<()> {
+    for plan in plans.iter_mut() {
+        check_key(plan, publications)?;
+        leave_out(plan, publications, env);
+        for warning in publications.warnings(&plan.table) {
+            tracing::warn!("{}: {warning}", plan.id);
+        }
+    }
+    Ok(())
+}
+
+/// The error for a key that the publications don't send.
+pub(crate) fn check_key(plan: &StreamPlan, publications: &Publications) -> Result<()> {
+    let unpublished = publications.unpublished_columns(&plan.table);
+    let Some(key) = plan.key_properties.iter().find(|key| unpublished.contains(key)) else { return Ok(()) };
+    let error = Error::run(format!("the publication does not publish the key column \"{key}\" of \"{}\"", plan.id));
+    Err(error.hint(format!("add it to the publication's column list{}", all_columns(plan, publications))))
+}
+
+/// Leaves columns out of a stream that its publication does not publish, and says so of those that were in it.
+pub(crate) fn leave_out(plan: &mut StreamPlan, publications: &Publications, env: &Env) {
+    if let Some(warning) = warning_of_columns(plan, publications) {
+        tracing::warn!("{}: {warning}", plan.id);
+    }
+    plan.leave_out(publications.unpublished_columns(&plan.table), &env.types);
+}
+
+/// Selected columns that the publications don't send.
+pub(crate) fn warning_of_columns(plan: &StreamPlan, publications: &Publications) -> Option<String> {
+    let mut columns = publications.unpublished_columns(&plan.table);
+    columns.retain(|name| plan.position(name).is_some());
+    (!columns.is_empty()).then(|| {
+        format!(
+            "the publication does not publish {}; left out of the stream until its column list does{}",
+            columns.join(", "),
+            all_columns(plan, publications)
+        )
+    })
+}
+
+/// What ends an advice on columns.
+fn all_columns(plan: &StreamPlan, publications: &Publications) -> String {
+    publications.all_columns_sql(&plan.table).map(|sql| format!("; {}", to_run(&sql))).unwrap_or_default()
+}
