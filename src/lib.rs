@@ -28,6 +28,7 @@ mod json_file;
 pub mod logging;
 pub mod method;
 pub mod pg;
+pub(crate) mod positions;
 pub mod replication;
 pub mod run;
 pub mod servers;
