@@ -48,6 +48,12 @@ pub(crate) enum Resume {
 pub(crate) struct Bookmarkable(Lsn);
 
 impl Bookmarkable {
+    /// Makes one up.
+    #[cfg(test)]
+    pub(crate) fn for_test(lsn: u64) -> Self {
+        Bookmarkable(Lsn(lsn))
+    }
+
     /// Returns the position.
     pub(crate) fn lsn(self) -> Lsn {
         self.0

@@ -100,7 +100,10 @@ impl Server {
         for resume in given {
             assert!(matches!(resume, Resume::At(lsn) if *lsn >= stored.lsn()), "{stored} is not in {given:?}");
         }
-        assert!(stored.lsn() >= self.confirmed_flush && stored.lsn() <= self.end, "the slot goes back, or past the log");
+        assert!(
+            stored.lsn() >= self.confirmed_flush && stored.lsn() <= self.end,
+            "the slot goes back, or past the log"
+        );
         self.confirmed_flush = stored.lsn();
     }
 
@@ -437,7 +440,12 @@ impl History<'_, '_> {
         Outcome::Complete
     }
 
-    fn write_state(&mut self, ledger: &mut Ledger, state: &mut [Resume], written: &mut Written) -> Result<(), HeldBack> {
+    fn write_state(
+        &mut self,
+        ledger: &mut Ledger,
+        state: &mut [Resume],
+        written: &mut Written,
+    ) -> Result<(), HeldBack> {
         // Missing values are read first.
         written.hole = false;
         move_bookmarks(ledger, Upto::Reached, state);
