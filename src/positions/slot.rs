@@ -67,3 +67,29 @@ pub(super) fn least(given: impl IntoIterator<Item = Resume>) -> Option<Lsn> {
     }
     least
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SLOT: Slot = Slot { confirmed_flush: Lsn(100), wal_end: Lsn(200) };
+
+    #[test]
+    fn a_bookmark_that_the_slot_can_not_serve_is_a_gap() {
+        let at = |lsn| SLOT.gap(Resume::At(Lsn(lsn)));
+        assert_eq!(at(99), Some(Gap::SlotMoved { bookmark: Lsn(99), confirmed_flush: Lsn(100) }));
+        assert_eq!((at(100), at(200)), (None, None));
+        assert_eq!(at(201), Some(Gap::PastTheLog { bookmark: Lsn(201), wal_end: Lsn(200) }));
+        assert_eq!((SLOT.gap(Resume::Copy), SLOT.gap(Resume::AtSlot)), (None, None));
+    }
+
+    #[test]
+    fn the_least_bookmark_is_acknowledged_if_it_is_news_and_in_the_log() {
+        let stored = |given: &[Resume]| SLOT.stored(given.iter().copied()).map(|stored| stored.lsn().0);
+        let at = |lsn| Resume::At(Lsn(lsn));
+        assert_eq!(stored(&[at(180), at(150)]), Some(150));
+        assert_eq!(stored(&[at(150), Resume::AtSlot]), None);
+        assert_eq!((stored(&[at(100)]), stored(&[at(90), at(150)])), (None, None));
+        assert_eq!((stored(&[at(201)]), stored(&[])), (None, None));
+    }
+}

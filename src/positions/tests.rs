@@ -210,6 +210,8 @@ struct History<'a, 'd> {
     /// The transactions that the target has, each as often as it came.
     target: [Vec<u32>; STREAMS],
     state: Vec<Resume>,
+    /// What lies before the state that came back: it must not come again.
+    settled: [BTreeSet<u32>; STREAMS],
     /// Whether a run did not end by itself, so that transactions may come again.
     repeats: bool,
 }
@@ -238,7 +240,27 @@ impl History<'_, '_> {
         } else {
             kept
         };
+        if let Some(place) = written.lines[..known].iter().rposition(|line| matches!(line, Line::State(_))) {
+            self.settle(&written.lines[..=place]);
+        }
         self.state = last_state(&written.lines[..known]).map_or(given, <[Resume]>::to_vec);
+    }
+
+    /// Takes note of what is before a state that came back.
+    fn settle(&mut self, lines: &[Line]) {
+        let state = last_state(lines).unwrap();
+        for stream in 0..STREAMS {
+            if state[stream] == Resume::Copy {
+                self.settled[stream].clear();
+            }
+        }
+        for line in lines {
+            if let Line::Rows(stream, xids) = line
+                && state[*stream] != Resume::Copy
+            {
+                self.settled[*stream].extend(xids);
+            }
+        }
     }
 
     /// Returns early where the run is killed.
@@ -418,6 +440,7 @@ impl History<'_, '_> {
         }
         for (place, &stream) in places.iter().enumerate() {
             if tx.changes[stream] && ledger.wants(place) {
+                assert!(!self.settled[stream].contains(&tx.xid), "{tx:?} comes again");
                 written.buffer.push(Line::Rows(stream, vec![tx.xid]));
                 written.hole |= self.dice.one_in(8);
             }
@@ -475,7 +498,7 @@ fn check(choices: &[u8]) {
         Resume::Copy => Vec::new(),
         _ => server.of_stream(stream, |_| true),
     });
-    let mut history = History { server, dice: &mut dice, target, state, repeats: false };
+    let mut history = History { server, dice: &mut dice, target, state, settled: Default::default(), repeats: false };
     for _ in 0..1 + history.dice.below(4) {
         for _ in 0..history.dice.below(6) {
             history.server.work(history.dice);

@@ -386,7 +386,6 @@ mod tests {
         assert!(!clocked.answer(7, true));
         let start = clocked.now;
         loop {
-            assert!(!clocked.pace.keepalive(clocked.now, Lsn(7), false), "elsewhere it is only busy");
             clocked.wait(false);
             if clocked.answer(7, true) {
                 break;
@@ -394,6 +393,9 @@ mod tests {
             assert!(clocked.now - start < Duration::from_secs(5));
         }
         assert!(clocked.now - start >= IDLE);
+        clocked.wait(false);
+        assert!(!clocked.answer(7, false), "elsewhere it is only busy");
+        clocked.wait(false);
         assert!(!clocked.answer(8, true), "it moves");
     }
 
