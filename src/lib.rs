@@ -3,16 +3,22 @@
 //! ```text
 //! config ─┐                                   ┌─ COPY … TO STDOUT (initial copy, FULL_TABLE, INCREMENTAL)
 //! catalog ┼─▶ discovery ─▶ plan per stream ─▶ ┤                                                   ├─▶ types ─▶ singer ─▶ stdout
-//! state ──┘                                   └─ replication: walsender stream
+//! state ──┘                                   └─ replication: walsender stream or bulk read
 //!                                                  └─▶ pgoutput | wal2json ─▶ Change<'a>
 //! ```
 //!
 //! Text in, JSON out, nothing in between: PostgreSQL's own text of a value goes straight into the output line, and
 //! whichever way a row comes it meets the same codec ([`types`]).
 //!
-//! Imports go one way: run → check → discovery, sync → replication, types, singer, catalog, state → pg. `replication`
-//! yields raw column bytes and knows no Singer; `types` knows only the output buffer and column descriptions; config,
-//! catalog and state import nothing of the project but errors.
+//! Imports go one way, without a circle:
+//!
+//! ```text
+//! run → check → sync → discovery, replication, types, singer, catalog, state, config → positions → pg
+//! ```
+//!
+//! `positions` is the ledger of what may be bookmarked and acknowledged, and imports only the type of a position. `replication`
+//! yields raw column bytes and knows no Singer; `types` knows only the output buffer and column descriptions. `docs/internals.md`
+//! tells the way of the data through the modules, and the rules that they keep.
 
 mod about;
 mod catalog;

@@ -9,6 +9,7 @@ use crate::pg::error::query_error;
 use crate::pg::quote;
 use crate::pg::row::Fields as _;
 use crate::pg::table::TableKind;
+use crate::pg::tree::with_tree;
 use crate::sync::copy::incremental::replication_key;
 use crate::sync::env::Env;
 use crate::sync::plan::StreamPlan;
@@ -87,17 +88,18 @@ async fn incremental(report: &mut Report, client: &Client, plan: &StreamPlan) ->
 
 /// Those of the stream's tables that have no index to find the rows of a key with: their size, and their names.
 async fn unindexed(client: &Client, plan: &StreamPlan, key: &str) -> Result<(i64, Vec<String>)> {
-    let sql = "WITH RECURSIVE tree(oid) AS (SELECT $1::oid UNION \
-               SELECT i.inhrelid FROM tree JOIN pg_catalog.pg_inherits i ON i.inhparent = tree.oid) \
-               SELECT coalesce(sum(pg_catalog.pg_relation_size(c.oid)), 0)::int8, \
-               coalesce(array_agg(pg_catalog.format('%I.%I', n.nspname, c.relname)), '{}') \
+    let sql = format!(
+        "{} SELECT coalesce(sum(pg_catalog.pg_relation_size(c.oid)), 0)::int8, \
+               coalesce(array_agg(pg_catalog.format('%I.%I', n.nspname, c.relname)), '{{}}') \
                FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid \
                JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'm') AND NOT EXISTS (\
                SELECT FROM pg_catalog.pg_index x JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid \
                JOIN pg_catalog.pg_am m ON m.oid = i.relam \
                JOIN pg_catalog.pg_attribute a ON a.attrelid = x.indrelid AND a.attnum = x.indkey[0] \
-               WHERE x.indrelid = c.oid AND x.indisvalid AND x.indpred IS NULL AND m.amname = 'btree' AND a.attname::text = $2)";
-    let row = client.query_one(sql, &[&plan.table.oid, &key]).await;
+               WHERE x.indrelid = c.oid AND x.indisvalid AND x.indpred IS NULL AND m.amname = 'btree' AND a.attname::text = $2)",
+        with_tree("$1::oid")
+    );
+    let row = client.query_one(&sql, &[&plan.table.oid, &key]).await;
     let row = row.map_err(|e| query_error("cannot look up the indexes of a table", e))?;
     Ok((row.field(0)?, row.field(1)?))
 }

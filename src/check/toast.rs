@@ -8,6 +8,7 @@ use crate::pg::error::query_error;
 use crate::pg::quote;
 use crate::pg::row::Fields as _;
 use crate::pg::table::{ReplicaIdentity, TableKind};
+use crate::pg::tree::with_tree;
 use crate::replication::publication::leaves;
 use crate::sync::env::Env;
 use crate::sync::plan::StreamPlan;
@@ -49,12 +50,13 @@ pub(super) async fn full_identity(client: &Client, plan: &StreamPlan) -> Result<
 
 /// The stream's columns that may be stored out of line.
 async fn columns(client: &Client, plan: &StreamPlan) -> Result<Vec<String>> {
-    let sql = "WITH RECURSIVE tree(oid) AS (SELECT $1::oid UNION \
-               SELECT i.inhrelid FROM tree JOIN pg_catalog.pg_inherits i ON i.inhparent = tree.oid) \
-               SELECT attname::text FROM pg_catalog.pg_attribute WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped \
+    let sql = format!(
+        "{} SELECT attname::text FROM pg_catalog.pg_attribute WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped \
                AND attstorage IN ('x', 'e') AND EXISTS (SELECT FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid \
-               WHERE c.reltoastrelid <> 0) ORDER BY attnum";
-    let rows = client.query(sql, &[&plan.table.oid]).await;
+               WHERE c.reltoastrelid <> 0) ORDER BY attnum",
+        with_tree("$1::oid")
+    );
+    let rows = client.query(&sql, &[&plan.table.oid]).await;
     let rows = rows.map_err(|e| query_error("cannot look up how columns are stored", e))?;
     let mut columns: Vec<String> = rows.iter().map(|row| row.field(0)).collect::<Result<_>>()?;
     columns.retain(|name| plan.position(name).is_some() && !plan.key_properties.contains(name));

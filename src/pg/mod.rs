@@ -11,6 +11,7 @@ pub(crate) mod row;
 pub mod ssh;
 pub mod table;
 mod tls;
+pub(crate) mod tree;
 pub mod version;
 pub mod wire;
 

@@ -11,6 +11,7 @@ use crate::pg::error::query_error;
 use crate::pg::quote;
 use crate::pg::row::Fields as _;
 use crate::pg::table::{Generated, ReplicaIdentity, Table, TableKind};
+use crate::pg::tree::with_tree;
 
 /// Publications that a slot is read with, and what they publish.
 #[derive(Debug)]
@@ -273,11 +274,6 @@ pub fn unpublished(name: &str, tables: &[&Table], statements: &[String]) -> Erro
     )
 }
 
-const LEAVES: &str = "WITH RECURSIVE tree(oid) AS (SELECT $1::oid UNION ALL SELECT i.inhrelid FROM tree \
-                      JOIN pg_catalog.pg_inherits i ON i.inhparent = tree.oid) \
-                      SELECT c.oid, n.nspname::text, c.relname::text FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid \
-                      JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'r'";
-
 /// A partition that holds rows.
 pub struct Leaf {
     oid: u32,
@@ -295,6 +291,11 @@ impl Leaf {
 
 /// The leaves of a partitioned table.
 pub async fn leaves(client: &Client, root: u32) -> Result<Vec<Leaf>> {
-    let rows = client.query(LEAVES, &[&root]).await.map_err(|e| query_error("cannot list the partitions", e))?;
+    let sql = format!(
+        "{} SELECT c.oid, n.nspname::text, c.relname::text FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid \
+         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'r'",
+        with_tree("$1::oid")
+    );
+    let rows = client.query(&sql, &[&root]).await.map_err(|e| query_error("cannot list the partitions", e))?;
     rows.iter().map(|row| Ok(Leaf { oid: row.field(0)?, schema: row.field(1)?, name: row.field(2)? })).collect()
 }

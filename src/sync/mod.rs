@@ -66,30 +66,48 @@ pub async fn sync(output: &mut Output, env: &Env, catalog: Option<Catalog>) -> R
     selected.left_out()
 }
 
-/// The LOG_BASED streams of a run: those to be copied first, and those whose changes are streamed.
+/// The LOG_BASED streams of a run.
 struct LogBased {
-    source: Option<Source>,
+    source: Source,
+    /// Those that are copied first.
     copies: Vec<StreamPlan>,
-    streamed: Vec<StreamPlan>,
+    /// Those whose changes are streamed, each from its place.
+    streamed: Vec<(StreamPlan, Track)>,
     acknowledge: Option<Stored>,
 }
 
 impl LogBased {
-    /// `unreadable`: streams that are left out of this run; their bookmarks are to be served later.
+    /// Checks what the streams need, and divides them; `None` where there are none. `unreadable`: streams that are left out of
+    /// this run; their bookmarks are to be served later.
     async fn prepare(
         output: &mut Output,
         env: &Env,
         client: &Client,
         mut plans: Vec<StreamPlan>,
         unreadable: &[String],
-    ) -> Result<LogBased> {
+    ) -> Result<Option<LogBased>> {
         if plans.is_empty() {
-            return Ok(LogBased { source: None, copies: plans, streamed: Vec::new(), acknowledge: None });
+            return Ok(None);
         }
         let mut source = prepare::prepare(env, client, &mut plans, &output.state).await?;
-        let (streamed, copies): (Vec<_>, Vec<_>) = plans
-            .into_iter()
-            .partition(|plan| resume(plan, &output.state) != Resume::Copy && !source.copy_again.contains(&plan.id));
+        let (mut copies, mut streamed, mut given) = (Vec::new(), Vec::new(), Vec::new());
+        for plan in plans {
+            let resume = resume(&plan, &output.state);
+            let track = match resume {
+                Resume::At(lsn) => Track::From(lsn),
+                Resume::AtSlot => Track::AtSlot,
+                Resume::Copy => {
+                    copies.push(plan);
+                    continue;
+                }
+            };
+            if source.copy_again.contains(&plan.id) {
+                copies.push(plan);
+            } else {
+                given.push(resume);
+                streamed.push((plan, track));
+            }
+        }
         for plan in &copies {
             let oid = output.state.bookmark(&plan.id).table_oid();
             if oid.is_some_and(|oid| oid != plan.table.oid) {
@@ -97,66 +115,50 @@ impl LogBased {
             }
             output.state.announce_copy(&plan.id);
         }
-        // What the given state says is stored; no stream that has to be copied waits for anything.
-        let of_unreadable = unreadable.iter().map(|id| (id.clone(), output.state.resume(id, None)));
-        let left_out: Vec<_> = of_unreadable.filter(|(_, resume)| *resume != Resume::Copy).collect();
-        let given = streamed.iter().map(|plan| resume(plan, &output.state));
-        let acknowledge = source.position.stored(given.chain(left_out.iter().map(|(_, resume)| *resume)));
-        source.streams.extend(left_out.into_iter().map(|(id, _)| id));
-        Ok(LogBased { source: Some(source), copies, streamed, acknowledge })
+        // No stream that has to be copied waits for anything.
+        for id in unreadable {
+            let resume = output.state.resume(id, None);
+            if resume != Resume::Copy {
+                given.push(resume);
+                source.streams.push(id.clone());
+            }
+        }
+        let acknowledge = source.position.stored(given);
+        Ok(Some(LogBased { source, copies, streamed, acknowledge }))
     }
 }
 
+/// Reads the streams: copies first, since a snapshot holds back vacuum, and a new slot's waits for the first of them.
 async fn run(
     output: &mut Output,
     env: &Env,
     client: &Client,
-    log_based: LogBased,
+    mut log_based: Option<LogBased>,
     others: Vec<StreamPlan>,
 ) -> Result<()> {
-    let LogBased { mut source, copies, streamed, acknowledge } = log_based;
-    let mut copier = source.as_mut().map(|source| {
-        let floor = source.position.floor(acknowledge);
-        Copier::new(env, source.exported.take(), floor, source.publications.clone())
+    let copies = log_based.as_mut().map(|log_based| std::mem::take(&mut log_based.copies)).unwrap_or_default();
+    let mut copies_left = copies.len();
+    let mut copier = log_based.as_mut().map(|LogBased { source, acknowledge, .. }| {
+        Copier::new(env, source.exported.take(), source.position.floor(*acknowledge), source.publications.clone())
     });
     let mut sessions = Sessions::new(env.tables());
-    let mut streamed: Vec<(StreamPlan, Track)> = streamed
-        .into_iter()
-        .map(|plan| match resume(&plan, &output.state) {
-            Resume::At(lsn) => (plan, Track::From(lsn)),
-            Resume::AtSlot | Resume::Copy => (plan, Track::AtSlot),
-        })
-        .collect();
-
-    // Copies first: a snapshot holds back vacuum, and a new slot's waits for the first of them.
-    let mut queue: Vec<StreamPlan> = copies.into_iter().chain(others).collect();
-    let interrupted = output.state.currently_syncing().map(str::to_owned);
-    queue.sort_by(|a, b| {
-        let rank = |plan: &StreamPlan| match plan.method {
-            _ if interrupted.as_deref() == Some(plan.id.as_str()) => 0,
-            ReplicationMethod::LogBased => 1,
-            ReplicationMethod::FullTable | ReplicationMethod::Incremental => 2,
-        };
-        rank(a).cmp(&rank(b)).then_with(|| a.id.cmp(&b.id))
-    });
-    let mut copies_left = queue.iter().filter(|plan| plan.method == ReplicationMethod::LogBased).count();
-    for mut plan in queue {
+    for mut plan in in_order(copies, others, output.state.currently_syncing()) {
         output.state.set_currently_syncing(Some(&plan.id));
-        match plan.method {
-            ReplicationMethod::LogBased => {
-                let Some(copying) = &mut copier else { continue };
+        match (plan.method, &mut copier, &mut log_based) {
+            (ReplicationMethod::LogBased, Some(copying), Some(log_based)) => {
                 if let Some(copied) = copying.copy(output, &mut plan).await? {
-                    streamed.push((plan, Track::AfterCopy(copied)));
+                    log_based.streamed.push((plan, Track::AfterCopy(copied)));
                 }
                 copies_left -= 1;
-                if copies_left == 0
-                    && let Some(copier) = copier.take()
-                {
-                    copier.close().await;
-                }
             }
-            ReplicationMethod::FullTable => full_table::sync(output, env, &mut sessions, &mut plan).await?,
-            ReplicationMethod::Incremental => incremental::sync(output, env, &mut sessions, &mut plan).await?,
+            (ReplicationMethod::LogBased, ..) => {}
+            (ReplicationMethod::FullTable, ..) => full_table::sync(output, env, &mut sessions, &mut plan).await?,
+            (ReplicationMethod::Incremental, ..) => incremental::sync(output, env, &mut sessions, &mut plan).await?,
+        }
+        if copies_left == 0
+            && let Some(copier) = copier.take()
+        {
+            copier.close().await;
         }
         output.state.set_currently_syncing(None);
         output.write_state_between_streams().await?;
@@ -166,10 +168,24 @@ async fn run(
     output.write_state().await?;
     output.hand_over().await?;
     sessions.close().await;
-    if let Some(source) = &mut source
-        && !streamed.is_empty()
-    {
-        stream::stream(output, env, client, source, streamed, acknowledge).await?;
+    match log_based {
+        Some(LogBased { mut source, streamed, acknowledge, .. }) if !streamed.is_empty() => {
+            stream::stream(output, env, client, &mut source, streamed, acknowledge).await
+        }
+        _ => Ok(()),
     }
-    Ok(())
+}
+
+/// Puts the tables to be read in order: the one that a run was interrupted in, LOG_BASED copies, the others; by id.
+fn in_order(copies: Vec<StreamPlan>, others: Vec<StreamPlan>, interrupted: Option<&str>) -> Vec<StreamPlan> {
+    let mut queue: Vec<StreamPlan> = copies.into_iter().chain(others).collect();
+    queue.sort_by(|a, b| {
+        let rank = |plan: &StreamPlan| match plan.method {
+            _ if interrupted == Some(plan.id.as_str()) => 0,
+            ReplicationMethod::LogBased => 1,
+            ReplicationMethod::FullTable | ReplicationMethod::Incremental => 2,
+        };
+        rank(a).cmp(&rank(b)).then_with(|| a.id.cmp(&b.id))
+    });
+    queue
 }

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::pg::quote;
+use crate::pg::tree::with_tree;
 use crate::pg::wire::Session;
 use crate::sync::plan::StreamPlan;
 
@@ -42,14 +43,13 @@ impl Snapshot {
     /// truncated since the snapshot looks empty to it, and no log tells of it.
     pub(super) async fn lock_and_see(&mut self, plan: &StreamPlan) -> Result<bool> {
         self.0.query(&lock(plan)).await?;
+        let oid = plan.table.oid;
         // The snapshot's idea of the files against the current one.
         let sql = format!(
-            "WITH RECURSIVE tree(oid) AS (SELECT {oid}::oid UNION ALL SELECT i.inhrelid FROM tree \
-             JOIN pg_catalog.pg_inherits i ON i.inhparent = tree.oid) \
-             SELECT EXISTS (SELECT FROM pg_catalog.pg_class WHERE oid = {oid}) AND NOT EXISTS \
+            "{tree} SELECT EXISTS (SELECT FROM pg_catalog.pg_class WHERE oid = {oid}) AND NOT EXISTS \
              (SELECT FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid WHERE c.relkind = 'r' \
              AND c.relfilenode IS DISTINCT FROM pg_catalog.pg_relation_filenode(c.oid))",
-            oid = plan.table.oid
+            tree = with_tree(&format!("{oid}::oid")),
         );
         self.0.query_bool(&sql).await
     }

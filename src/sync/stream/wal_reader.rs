@@ -9,6 +9,7 @@ use crate::error::Result;
 use crate::pg::connect::Client;
 use crate::pg::error::query_error;
 use crate::pg::row::Fields as _;
+use crate::pg::tree::with_tree;
 use crate::positions::End;
 use crate::sync::env::Env;
 
@@ -76,14 +77,15 @@ async fn unfit(env: &Env, client: &Client, source: &Source, streams: &[Live], en
         return Ok(Some(format!("{} MB of WAL to read are more than bulk_max_wal_mb", wal / MB)));
     }
     // Compressed values are small in the log and large in what the plugin prints.
-    let sql = "WITH RECURSIVE tree(oid) AS (SELECT pg_catalog.unnest($1::oid[]) UNION \
-               SELECT i.inhrelid FROM tree JOIN pg_catalog.pg_inherits i ON i.inhparent = tree.oid) \
-               SELECT coalesce(sum(pg_catalog.pg_relation_size(c.oid)), 0)::int8, \
+    let sql = format!(
+        "{} SELECT coalesce(sum(pg_catalog.pg_relation_size(c.oid)), 0)::int8, \
                coalesce(sum(pg_catalog.pg_relation_size(c.reltoastrelid)) FILTER (WHERE c.reltoastrelid <> 0), 0)::int8 \
-               FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid WHERE c.relkind = 'r'";
+               FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid WHERE c.relkind = 'r'",
+        with_tree("pg_catalog.unnest($1::oid[])")
+    );
     let oids: Vec<u32> = streams.iter().map(|live| live.plan.table.oid).collect();
     let row =
-        client.query_one(sql, &[&oids]).await.map_err(|e| query_error("cannot read the sizes of the tables", e))?;
+        client.query_one(&sql, &[&oids]).await.map_err(|e| query_error("cannot read the sizes of the tables", e))?;
     let (heap, toast): (i64, i64) = (row.field(0)?, row.field(1)?);
     Ok((toast > 0 && toast >= heap).then(|| "the tables keep most of their data in TOAST".to_owned()))
 }

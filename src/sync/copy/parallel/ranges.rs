@@ -2,6 +2,7 @@
 
 use crate::error::Result;
 use crate::pg::table::TableKind;
+use crate::pg::tree::with_tree;
 use crate::pg::wire::Session;
 use crate::sync::plan::StreamPlan;
 
@@ -44,11 +45,13 @@ impl Ranges {
             );
             return Ok(None);
         }
-        let below = if plan.has_only_own_rows() { "false" } else { "true" };
+        let tree = match plan.has_only_own_rows() {
+            true => format!("WITH tree(oid) AS (SELECT {oid}::oid)"),
+            false => with_tree(&format!("{oid}::oid")),
+        };
         // 2 is the heap, in which rows stay where they are.
         let sql = format!(
-            "WITH RECURSIVE tree(oid) AS (SELECT {oid}::oid UNION SELECT i.inhrelid FROM tree \
-             JOIN pg_catalog.pg_inherits i ON i.inhparent = tree.oid WHERE {below}) \
+            "{tree} \
              SELECT c.oid, c.relkind IN ('r', 'm') AND c.relam = 2, \
              pg_catalog.pg_relation_size(c.oid) / pg_catalog.current_setting('block_size')::int8, \
              pg_catalog.current_setting('block_size') \
