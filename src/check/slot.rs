@@ -3,7 +3,7 @@
 use tokio_postgres::error::SqlState;
 
 use super::report::Report;
-use crate::config::{OutputPluginName, WalReader};
+use crate::config::{Choice as _, OutputPluginName, WalReader};
 use crate::error::{Error, Result, to_run};
 use crate::pg::connect::Client;
 use crate::pg::error::{query_error, sqlstate};

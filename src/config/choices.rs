@@ -8,7 +8,13 @@ use super::LONGEST_NAME;
 use super::read::{Setting, text};
 use crate::json_file::shown;
 
-/// An enum whose variants are the words of a setting.
+/// One of the words of a setting.
+pub trait Choice {
+    /// Returns the word as it stands in the config file.
+    fn as_str(self) -> &'static str;
+}
+
+/// Defines an enum whose variants are the words of a setting.
 macro_rules! choices {
     ($(#[$meta:meta])* pub enum $name:ident { $($(#[$note:meta])* $variant:ident = $word:literal,)* }) => {
         $(#[$meta])*
@@ -16,9 +22,8 @@ macro_rules! choices {
         #[schemars(inline)]
         pub enum $name { $($(#[$note])* #[serde(rename = $word)] $variant,)* }
 
-        impl $name {
-            /// The word in the config file.
-            pub fn as_str(self) -> &'static str {
+        impl Choice for $name {
+            fn as_str(self) -> &'static str {
                 match self { $($name::$variant => $word,)* }
             }
         }

@@ -17,6 +17,7 @@ pub struct Secret(String);
 
 impl Secret {
     /// Hides a text.
+    #[cfg(test)]
     pub fn new(text: impl Into<String>) -> Self {
         Secret(text.into())
     }

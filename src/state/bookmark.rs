@@ -35,6 +35,7 @@ impl<'a> Bookmark<'a> {
     }
 
     /// Whether the stream has no bookmark, or one without a key.
+    #[cfg(test)]
     pub fn is_empty(self) -> bool {
         self.0.is_none_or(Map::is_empty)
     }
@@ -45,6 +46,7 @@ impl<'a> Bookmark<'a> {
     }
 
     /// The method that the bookmark was written under.
+    #[cfg(any(test, fuzzing))]
     pub fn method(self) -> Option<ReplicationMethod> {
         self.method_name()?.parse().ok()
     }

@@ -18,7 +18,7 @@ pub(crate) use holes::{Hole, Holes, Key};
 use lines::Lines;
 use states::States;
 
-use crate::config::BatchConfig;
+use crate::config::{BatchConfig, Choice as _};
 use crate::error::Result;
 use crate::pg::Lsn;
 use crate::positions::{HeldBack, Ledger, Upto};

@@ -7,7 +7,7 @@ pub(crate) mod warn;
 
 use std::collections::HashSet;
 
-use crate::config::OutputPluginName;
+use crate::config::{Choice as _, OutputPluginName};
 use crate::error::Result;
 use crate::pg::Lsn;
 use crate::pg::connect::Client;

@@ -1,7 +1,7 @@
 //! Which slot a run reads, and whether the server and the role let it.
 
 use super::bookmarks::resume;
-use crate::config::{OnSlotLost, OutputPluginName};
+use crate::config::{Choice as _, OnSlotLost, OutputPluginName};
 use crate::error::{Error, ErrorKind, Result, to_run};
 use crate::pg::connect::Client;
 use crate::pg::error::query_error;
