@@ -17,9 +17,8 @@ use serde_json::{Value, json};
 
 use crate::harness::messages::Record;
 use crate::harness::tap::{gather, wait};
-use crate::harness::target::{Target, source_rows};
+use crate::harness::target::{Target, assert_rows, source_rows};
 use crate::harness::{Catalog, Cluster, Message, Tap, TestDb, check_protocol, plugins};
-use crate::log_based::wait_until;
 use writer::{DROP_ORIGIN, HUGE_TRANSACTION, Random, TABLES, Writer};
 
 #[test]
@@ -186,7 +185,7 @@ impl Life {
         self.db.psql(sql);
         if !spare && self.confirmed_flush().is_some() {
             // The server may not have noticed yet that a run was killed.
-            wait_until(&self.db, "not exists (select from pg_replication_slots where temporary)");
+            self.db.wait_until("not exists (select from pg_replication_slots where temporary)");
             self.db.psql("select pg_create_physical_replication_slot('taken_' || i) from generate_series(1, 2) i;");
         }
     }
@@ -275,17 +274,7 @@ impl Life {
             let expected = source_rows(&self.db, table);
             let found = self.target.rows(id);
             assert!(expected.len() > 100, "too few rows of {table} to tell anything");
-            if found != expected {
-                let (missing, invented) = (difference(&expected, &found), difference(&found, &expected));
-                panic!(
-                    "{table}: {} rows are missing, {} are wrong: {:?} {:?}\n{:#?}",
-                    missing.len(),
-                    invented.len(),
-                    &missing[..missing.len().min(5)],
-                    &invented[..invented.len().min(5)],
-                    self.log
-                );
-            }
+            assert_rows(&format!("{table} after {:#?}", self.log), &found, &expected);
         }
     }
 }
@@ -321,17 +310,4 @@ fn read(stdout: ChildStdout, until: Option<u64>, leave: bool) -> (JoinHandle<Vec
         messages
     });
     (thread, reached)
-}
-
-/// What the first has and the second has not, both in order, each as often as it stands there.
-fn difference<'a>(of: &'a [String], without: &[String]) -> Vec<&'a str> {
-    let mut without = without.iter().peekable();
-    let mut rest = Vec::new();
-    for row in of {
-        while without.next_if(|other| *other < row).is_some() {}
-        if without.next_if(|other| *other == row).is_none() {
-            rest.push(row.as_str());
-        }
-    }
-    rest
 }

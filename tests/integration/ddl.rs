@@ -14,7 +14,7 @@ use serde_json::json;
 
 use crate::crash::writer::Random;
 use crate::crash::{Told, setting};
-use crate::harness::target::{Target, source_rows};
+use crate::harness::target::{Target, assert_rows, source_rows};
 use crate::harness::{Cluster, Message, Tap, TestDb, check_protocol, needs, plugins, release};
 use crate::log_based::assert_fits;
 use writer::{BASE, TABLES, Writer};
@@ -99,7 +99,7 @@ fn alterations(plugin: &'static str) {
     for table in ["keyed", "event"] {
         let found = target.rows(&format!("public-{table}"));
         let expected = held(&db, table);
-        assert_eq!(found, expected, "{table} after {told:#?}");
+        assert_rows(&format!("{table} after {told:#?}"), &found, &expected);
     }
 }
 

@@ -1,11 +1,11 @@
 //! The slot, its plugin, and the bookmarks that it is to serve.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::json;
 
 use super::{ITEM, check, failure_mended, line, lines, mended, sql, tap};
-use crate::harness::{Cluster, Tap, TestDb, needs};
+use crate::harness::{Cluster, Tap, TestDb, needs, until_within};
 use crate::log_based::{Source, with_both_plugins};
 
 with_both_plugins!(
@@ -57,10 +57,7 @@ fn a_slot_in_use(plugin: &str) {
     source.db.psql(sql(told));
     holder.finish().expect_code(1);
     // The walsender takes a moment to end.
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while check(&tap).status.code() != Some(0) {
-        assert!(Instant::now() < deadline, "{}", output.stderr);
-    }
+    until_within(Duration::from_secs(30), "the slot is free", || check(&tap).status.code() == Some(0));
 }
 
 const FILL: &str =

@@ -6,7 +6,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::{Cluster, release};
+use super::{Cluster, release, until};
 
 /// How psql shows NULL here; a text that no test holds.
 const NULL: &str = "\u{1}null\u{1}";
@@ -90,6 +90,12 @@ impl TestDb {
             [row] if row.len() == 1 => row[0].clone().unwrap_or_else(|| panic!("{sql} gave NULL")),
             _ => panic!("{sql} gave {rows:?} rather than one value"),
         }
+    }
+
+    /// Waits until a condition holds.
+    #[track_caller]
+    pub(crate) fn wait_until(&self, condition: &str) {
+        until(condition, || self.query_one(&format!("select ({condition})::text")) == "true");
     }
 
     /// An open psql, for a transaction that stays open.

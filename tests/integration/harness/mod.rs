@@ -13,6 +13,7 @@ pub(crate) mod role;
 pub(crate) mod running;
 pub(crate) mod tap;
 pub(crate) mod target;
+pub(crate) mod wait;
 
 pub(crate) use catalog::Catalog;
 pub(crate) use cluster::{Cluster, plugins};
@@ -22,3 +23,4 @@ pub(crate) use release::{needs, release};
 pub(crate) use role::Role;
 pub(crate) use running::{Running, Stalled};
 pub(crate) use tap::{Output, Tap};
+pub(crate) use wait::{until, until_within};

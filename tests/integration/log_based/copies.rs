@@ -142,9 +142,7 @@ fn a_slot_that_a_killed_run_was_making() {
     let mut open = db.session();
     open.run("begin; insert into item values (1);");
     let killed = tap().spawn();
-    while db.query("select slot_name from pg_replication_slots").is_empty() {
-        thread::sleep(Duration::from_millis(20));
-    }
+    db.wait_until("exists (select from pg_replication_slots)");
     drop(killed);
     let next = tap().spawn();
     thread::sleep(Duration::from_millis(500));

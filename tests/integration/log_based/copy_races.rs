@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::model::{assert_converged, free_spare_slots, take_spare_slots};
-use super::{Source, select, wait_until, with_both_plugins};
+use super::model::{free_spare_slots, take_spare_slots};
+use super::{Source, select, with_both_plugins};
 use crate::harness::target::Target;
 use crate::harness::{Cluster, Message, Output, Stalled, Tap, TestDb};
 
@@ -84,7 +84,7 @@ fn assert_exactly_once(source: &Source, outputs: &[Output]) {
     for output in outputs {
         target.apply(&output.messages);
     }
-    assert_converged(&target, &source.db, &["keyed", "plain"]);
+    target.assert_holds(&source.db, &["keyed", "plain"]);
 }
 
 /// Sets a flag at its end, however that comes: what waits for the flag would else wait for ever.
@@ -101,8 +101,7 @@ impl Drop for SetAtEnd<'_> {
 fn stalled(source: &Source, tap: Tap, taken: &AtomicBool) -> Stalled {
     let _told = SetAtEnd(taken);
     let stalled = tap.timeout(Duration::from_secs(120)).stall();
-    wait_until(
-        &source.db,
+    source.db.wait_until(
         "exists (select from pg_stat_activity where datname = current_database() and query like 'COPY%a_large%'
             and state = 'active' and wait_event = 'ClientWrite')",
     );
@@ -219,7 +218,7 @@ struct NoStandby<'a>(&'a TestDb);
 impl NoStandby<'_> {
     fn of(db: &TestDb) -> NoStandby<'_> {
         db.psql("alter system set synchronous_standby_names = 'nobody'; select pg_reload_conf();");
-        wait_until(db, "current_setting('synchronous_standby_names') = 'nobody'");
+        db.wait_until("current_setting('synchronous_standby_names') = 'nobody'");
         NoStandby(db)
     }
 }
@@ -237,7 +236,7 @@ fn beside_a_held_commit<T>(db: &TestDb, sql: &str, run: impl FnOnce() -> T) -> T
     thread::scope(|scope| {
         let _nobody = NoStandby::of(db);
         scope.spawn(|| db.psql(sql));
-        wait_until(db, is_held);
+        db.wait_until(is_held);
         let done = run();
         assert_eq!(db.query_one(&format!("select ({is_held})::text")), "true", "a test of a commit that was held");
         done
@@ -308,7 +307,7 @@ fn held_before_the_slot(plugin: &str, prepare: &str, commit: &str) {
     let mut target = Target::default();
     target.apply(&failed.messages);
     target.apply(&source.run(left).messages);
-    assert_converged(&target, &source.db, &["tracked", "plain", "keyed"]);
+    target.assert_holds(&source.db, &["tracked", "plain", "keyed"]);
 }
 
 fn a_commit_held_that_the_slot_is_past(plugin: &str) {

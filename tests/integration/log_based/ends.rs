@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::{Source, lsn, numbers, wait_until, with_both_plugins};
+use super::{Source, lsn, numbers, with_both_plugins};
 use crate::harness::target::Target;
 use crate::harness::{Cluster, Message, Output, Running, Tap, TestDb, check_protocol};
 
@@ -133,10 +133,10 @@ fn a_signal_cancels_the_query_of_a_copy(plugin: &str) {
     ] {
         let running = Tap::new(&source.db).catalog(&catalog).config("user", role.as_str()).spawn();
         let sleeping = "select from pg_stat_activity where datname = current_database() and wait_event = 'PgSleep'";
-        wait_until(&source.db, &format!("exists ({sleeping})"));
+        source.db.wait_until(&format!("exists ({sleeping})"));
         running.signal(Signal::TERM);
         running.finish().expect_code(143);
-        wait_until(&source.db, &format!("not exists ({sleeping})"));
+        source.db.wait_until(&format!("not exists ({sleeping})"));
     }
     source.db.psql(&format!("drop owned by {role}; drop role {role}"));
 }

@@ -4,7 +4,6 @@ use std::io::{BufRead, BufReader};
 
 use serde_json::Value;
 
-use crate::harness::target::{Target, source_rows};
 use crate::harness::{Message, Tap, TestDb, check_protocol};
 
 /// A table with a key and one without, of so many rows. Their lines fill a pipe, so that a run that is killed is where its
@@ -18,18 +17,6 @@ pub(super) fn tables(rows: u32) -> String {
     )
 }
 pub(super) const STREAMS: [&str; 2] = ["keyed", "plain"];
-
-/// The target holds what the source holds: no row is missing, none is there twice, none that the source has deleted.
-#[track_caller]
-pub(super) fn assert_converged(target: &Target, db: &TestDb, tables: &[&str]) {
-    for table in tables {
-        let expected = source_rows(db, table);
-        let short =
-            |rows: &[String]| -> Vec<String> { rows.iter().map(|row| row.chars().take(80).collect()).collect() };
-        let found = target.rows(&format!("public-{table}"));
-        assert!(found == expected, "{table}: {:#?}\nrather than {:#?}", short(&found), short(&expected));
-    }
-}
 
 /// Runs the tap and kills it when so many lines were read. Lines are best longer than a pipe's buffer, so that the tap is
 /// not far ahead of its reader. Returns the lines, fewer if there are not so many.

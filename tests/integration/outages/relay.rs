@@ -9,8 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::Duration;
 
-use super::until;
-use crate::harness::{Cluster, Tap};
+use crate::harness::{Cluster, Tap, until};
 
 /// Listens on a free port of loopback as long as it lives.
 pub(super) struct Relay {
