@@ -8,7 +8,9 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::harness::target::{Target, row_text};
-use crate::harness::{Catalog, Cluster, Message, Output, Running, Stalled, Tap, TestDb, needs, release, until_within};
+use crate::harness::{
+    Catalog, Cluster, Message, Output, Role, Running, Stalled, Tap, TestDb, needs, release, until_within,
+};
 use crate::log_based::{Source, with_both_plugins};
 
 with_both_plugins!(
@@ -249,12 +251,11 @@ fn small_tables() {
 fn a_role_that_may_read_some_columns() {
     let db = TestDb::new("parallel_columns");
     db.psql(SPARSE);
-    let role = format!("role_of_{}", db.name());
-    db.psql(&format!("create role {role} login; grant select (id) on item to {role};"));
-    let tap = || Tap::new(&db).config("user", role.as_str());
+    let role = Role::new(&db, "");
+    db.psql(&format!("grant select (id) on item to {}", role.name));
+    let tap = || Tap::new(&db).config("user", role.name.as_str());
     let catalog = tap().discover().select("public-item", "FULL_TABLE");
     let output = tap().catalog(&catalog).config("copy_parallelism", 3).run();
-    db.psql(&format!("drop owned by {role}; drop role {role}"));
     assert_one_connection(&output, "the role may not read all columns");
     assert_eq!(rows(&output).len(), 15_000);
 }
@@ -286,11 +287,9 @@ fn a_foreign_leaf() {
 fn with_spare_connections(spare: u32) -> Output {
     let db = TestDb::new("parallel_spare");
     db.psql(SPARSE);
-    let role = format!("role_of_{}", db.name());
-    db.psql(&format!("create role {role} login connection limit {}; grant select on item to {role};", 2 + spare));
+    let role = Role::reader(&db, &format!("connection limit {}", 2 + spare));
     let catalog = catalog(&db, "FULL_TABLE");
-    let output = tap(&db, &catalog, 4).config("user", role.as_str()).run();
-    db.psql(&format!("drop owned by {role}; drop role {role}"));
+    let output = tap(&db, &catalog, 4).config("user", role.name.as_str()).run();
     assert_eq!(rows(&output).len(), 15_000);
     assert_divided(&output);
     output
@@ -347,19 +346,17 @@ fn a_signal_cancels_the_queries() {
     }
     let db = TestDb::new("parallel_cancel");
     db.psql(SPARSE);
-    let role = format!("role_of_{}", db.name());
-    db.psql(&format!(
+    db.psql(
         "create function slow(integer) returns boolean language sql volatile as
            'select pg_sleep(600) is not null or $1 is null';
-         alter table item enable row level security; create policy p on item using (slow(id));
-         create role {role} login; grant select on item to {role};"
-    ));
-    let running = tap(&db, &catalog(&db, "FULL_TABLE"), 2).config("user", role.as_str()).spawn();
+         alter table item enable row level security; create policy p on item using (slow(id));",
+    );
+    let role = Role::reader(&db, "");
+    let running = tap(&db, &catalog(&db, "FULL_TABLE"), 2).config("user", role.name.as_str()).spawn();
     db.wait_until(&format!("(select count(*) {COPIES} and wait_event = 'PgSleep') = 2"));
     running.signal(Signal::TERM);
     running.finish().expect_code(143);
     db.wait_until(&format!("not exists (select {COPIES} and state = 'active')"));
-    db.psql(&format!("drop owned by {role}; drop role {role}"));
 }
 
 #[test]

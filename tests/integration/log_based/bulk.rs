@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use super::{Source, lsn, numbers, with_both_plugins};
-use crate::harness::{Cluster, Message, Output, Tap, needs, release};
+use crate::harness::{Cluster, Message, Output, Role, Tap, needs, release};
 
 with_both_plugins!(
     a_small_backlog_is_read_in_bulk,
@@ -152,9 +152,8 @@ fn a_role_without_the_right(plugin: &str) {
     }
     for function in ["pg_logical_slot_peek_binary_changes", "pg_replication_slot_advance"] {
         let source = Source::new(plugin, ITEM, &["item"]);
-        let role = format!("role_{}", source.db.name());
-        source.db.psql(&format!("create role {role} login replication; grant select on item to {role};"));
-        let as_role = |state: &Value| tap(&source).config("user", role.as_str()).state(state).run();
+        let role = Role::reader(&source.db, "replication");
+        let as_role = |state: &Value| tap(&source).config("user", role.name.as_str()).state(state).run();
         // The second state is one that there is something to acknowledge from.
         let first = source.copied();
         source.db.psql(&fill(1, 2));
@@ -165,7 +164,6 @@ fn a_role_without_the_right(plugin: &str) {
         assert!(output.stderr.contains(function), "{}", output.stderr);
         assert_eq!(numbers(&output, "item", "id"), [3, 4]);
         assert_eq!(source.confirmed_flush(), lsn(&state, "item"), "acknowledged by the stream");
-        source.db.psql(&format!("drop owned by {role}; drop role {role};"));
     }
 }
 

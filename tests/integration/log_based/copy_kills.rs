@@ -6,7 +6,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use super::model::{STREAMS, assert_activated_last, killed_after, tables, take_spare_slots, version};
+use super::model::{STREAMS, assert_activated_last, killed_after, tables, version};
 use super::{Source, lsn, with_both_plugins};
 use crate::harness::target::Target;
 use crate::harness::{Cluster, Message, Tap};
@@ -69,7 +69,7 @@ impl Life {
 fn at_every_line(plugin: &str, spare: bool) {
     let mut life = Life::new(plugin);
     if !spare {
-        take_spare_slots(&life.source.db);
+        life.source.db.take_spare_slots();
     }
     let total = life.source.tap().run().messages.len();
     assert!(total > 12, "{total}");
@@ -149,7 +149,7 @@ fn a_signal_in_a_copy_leaves_a_valid_state(plugin: &str) {
 /// max_run_seconds are for the changes: a copy is finished, and a table that has no position yet is copied again.
 fn a_run_out_of_time_after_a_copy(plugin: &str) {
     let mut life = Life::new(plugin);
-    take_spare_slots(&life.source.db);
+    life.source.db.take_spare_slots();
     let mut target = Target::default();
     let first = life.source.tap().config("max_run_seconds", 0).run();
     target.apply(&first.messages);

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 
 use serde_json::Value;
 
-use crate::harness::{Message, Tap, TestDb, check_protocol};
+use crate::harness::{Message, Tap, check_protocol};
 
 /// A table with a key and one without, of so many rows. Their lines fill a pipe, so that a run that is killed is where its
 /// reader is.
@@ -35,19 +35,6 @@ pub(super) fn killed_after(tap: &Tap, lines: usize) -> Vec<Message> {
     assert!(!stderr.contains("level=ERROR") && !stderr.contains("panicked"), "{stderr}");
     check_protocol(&messages);
     messages
-}
-
-/// Takes every slot that is free, so that no copy has one of its own.
-pub(super) fn take_spare_slots(db: &TestDb) {
-    db.psql(
-        "select count(pg_create_physical_replication_slot('taken_' || i)) from generate_series(1,
-           current_setting('max_replication_slots')::int - (select count(*)::int from pg_replication_slots)) i;",
-    );
-}
-
-/// Gives them back.
-pub(super) fn free_spare_slots(db: &TestDb) {
-    db.psql("select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_type = 'physical';");
 }
 
 /// The version of a stream's bookmark.

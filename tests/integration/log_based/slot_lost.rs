@@ -68,7 +68,7 @@ fn a_slot_that_lost_its_log_is_mended_in_one_run(plugin: &str) {
     if !needs(13, "max_slot_wal_keep_size") {
         return;
     }
-    let cluster = Cluster::start("max_slot_wal_keep_size = '1MB'\nmin_wal_size = '32MB'\nmax_wal_size = '32MB'");
+    let cluster = Cluster::forgetful("1MB");
     let source = Source::on(&cluster, plugin, &tables(5), &STREAMS);
     let (target, state) = copied(&source);
     source.db.psql(MEANWHILE);
@@ -76,9 +76,7 @@ fn a_slot_that_lost_its_log_is_mended_in_one_run(plugin: &str) {
         format!("select coalesce(wal_status, 'none') from pg_replication_slots where slot_name = '{}'", source.slot);
     for round in 0.. {
         assert!(round < 50, "the slot keeps its log");
-        source.db.psql("select pg_logical_emit_message(false, 'filler', repeat('x', 1000000)) from generate_series(1, 20) \\g /dev/null
-            select pg_switch_wal() \\g /dev/null
-            checkpoint;");
+        source.db.fill_the_log();
         if source.db.query_one(&lost) == "lost" {
             break;
         }

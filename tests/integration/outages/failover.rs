@@ -108,7 +108,7 @@ fn a_lost_failover_slot() {
     if !needs(17, "failover of slots") {
         return;
     }
-    let cluster = Cluster::start("max_slot_wal_keep_size = '1MB'\nmin_wal_size = '32MB'\nmax_wal_size = '32MB'");
+    let cluster = Cluster::forgetful("1MB");
     let db = TestDb::on(&cluster, "outages_failover");
     db.psql(ITEM);
     db.publication("for all tables");
@@ -118,9 +118,7 @@ fn a_lost_failover_slot() {
     db.psql(&fill(1, 3));
     let lost = "select wal_status from pg_replication_slots";
     until("the slot is lost", || {
-        db.psql("select pg_logical_emit_message(false, 'filler', repeat('x', 1000000)) from generate_series(1, 20) \\g /dev/null
-            select pg_switch_wal() \\g /dev/null
-            checkpoint;");
+        db.fill_the_log();
         db.query_one(lost) == "lost"
     });
     let output = tap(&db).state(&state).config("on_slot_lost", "copy_again").run();

@@ -2,6 +2,7 @@
 
 use std::mem::ManuallyDrop;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use serde_json::Value;
 
 use super::{ITEM, StoppedWriter, confirm, failed, fill};
 use crate::harness::target::Target;
-use crate::harness::{Cluster, Tap, TestDb, needs, release, until};
+use crate::harness::{Background, Cluster, Tap, TestDb, needs, release, until};
 use crate::log_based::{lsn, select};
 
 /// A primary, and a standby that keeps in touch with it.
@@ -112,28 +113,21 @@ fn a_copy_from_a_standby_while_its_primary_writes() {
     let pair = Pair::start("", FEEDBACK);
     pair.write(&fill(1, 3));
     pair.while_told(|| pair.replica().slot("pgoutput"));
-    let stop = std::sync::atomic::AtomicBool::new(false);
-    let (mut target, mut state) = (Target::default(), Value::Null);
-    thread::scope(|scope| {
-        for writer in 1..4 {
-            let (pair, stop) = (&pair, &stop);
-            scope.spawn(move || {
-                let mut session = pair.primary.session();
-                let mut id = writer * 1_000_000;
-                while !stop.load(std::sync::atomic::Ordering::SeqCst) {
-                    session.run(&format!(
-                        "begin; {} select pg_sleep(0.05); {} commit;",
-                        fill(id, id),
-                        fill(id + 1, id + 1)
-                    ));
-                    id += 2;
-                }
-            });
-        }
-        let first = pair.while_told(|| pair.tap().run());
-        stop.store(true, std::sync::atomic::Ordering::SeqCst);
-        state = confirm(&mut target, &first, &state);
+    let writers = [1, 2, 3].map(|writer| {
+        let mut session = pair.primary.session();
+        Background::start(move |stop| {
+            let mut id = writer * 1_000_000;
+            while !stop.load(Ordering::Relaxed) {
+                let (first, second) = (fill(id, id), fill(id + 1, id + 1));
+                session.run(&format!("begin; {first} select pg_sleep(0.05); {second} commit;"));
+                id += 2;
+            }
+        })
     });
+    let mut target = Target::default();
+    let first = pair.while_told(|| pair.tap().run());
+    writers.into_iter().for_each(Background::stop);
+    let state = confirm(&mut target, &first, &Value::Null);
     pair.write(&fill(4, 5));
     confirm(&mut target, &pair.tap().state(&state).run(), &state);
     target.assert_holds(&pair.primary, &["item"]);
