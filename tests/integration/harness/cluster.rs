@@ -163,6 +163,11 @@ impl Cluster {
         &self.dir
     }
 
+    /// Its socket.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.dir.join(format!(".s.PGSQL.{}", self.port))
+    }
+
     /// Its port, or the number in its socket's name.
     pub(crate) fn port(&self) -> u16 {
         self.port

@@ -7,6 +7,7 @@ pub(crate) mod cluster;
 pub(crate) mod compare;
 pub(crate) mod database;
 pub(crate) mod decimal;
+pub(crate) mod listener;
 pub(crate) mod messages;
 pub(crate) mod peak;
 pub(crate) mod random;

@@ -1,6 +1,5 @@
 //! A real server whose answers are cut short or garbled on the way, in every phase of a run.
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
@@ -43,19 +42,15 @@ impl Source {
         Source { db, slot, catalog, state, ends }
     }
 
-    fn socket(&self) -> PathBuf {
-        self.db.cluster().dir().join(format!(".s.PGSQL.{}", self.db.cluster().port()))
-    }
-
     /// A run that goes on from the state, reading the log in one way or the other.
     fn tap(&self, relay: &Relay, reader: &str) -> Tap {
         let tap = Tap::new(&self.db).catalog(&self.catalog).state(&self.state);
-        tap.config("host", relay.host()).config("wal_reader", reader)
+        relay.lead(tap).config("wal_reader", reader)
     }
 
     /// How much the server says in such a run.
     fn length(&self, reader: &str) -> u64 {
-        let relay = Relay::start(&self.socket(), |_, bytes| Fate::pass(bytes));
+        let relay = Relay::before(self.db.cluster(), |_, bytes| Fate::pass(bytes));
         let output = self.tap(&relay, reader).run();
         assert_eq!(integers(&output.messages, "public-streamed", "id").len(), CHANGES);
         relay.passed()
@@ -121,7 +116,7 @@ fn answers_cut_short(plugin: &str) {
             few @ 0..10 => few as u64,
             _ => length * index as u64 / cases as u64,
         };
-        let relay = Relay::start(&source.socket(), move |before, bytes| {
+        let relay = Relay::before(source.db.cluster(), move |before, bytes| {
             let left = usize::try_from(cut - before.min(cut)).expect("a short conversation");
             Fate { bytes: bytes[..left.min(bytes.len())].to_vec(), cut: left < bytes.len(), meddled: false }
         });
@@ -161,7 +156,7 @@ fn answers_garbled(plugin: &str) {
         for _ in 0..1 + random.below(4) {
             places.push((random.below(length), random.below(255) as u8 + 1));
         }
-        let relay = Relay::start(&source.socket(), move |before, bytes| {
+        let relay = Relay::before(source.db.cluster(), move |before, bytes| {
             let mut bytes = bytes.to_vec();
             let mut meddled = false;
             for (place, flips) in &places {
@@ -201,7 +196,7 @@ fn a_length_alone_takes_no_memory() {
         let (reader, length) = lengths[index % 2];
         let place = length * (index as u64 / 2) / 12;
         let claim: [u8; 4] = [[0x3f, 0xff, 0xff, 0xff], [0x7f, 0xff, 0xff, 0xff], [0xff; 4]][index % 3];
-        let relay = Relay::start(&source.socket(), move |before, bytes| {
+        let relay = Relay::before(source.db.cluster(), move |before, bytes| {
             let Some(left) = place.checked_sub(before).filter(|left| *left <= bytes.len() as u64) else {
                 return Fate::pass(bytes);
             };
