@@ -14,24 +14,25 @@
 //! yields raw column bytes and knows no Singer; `types` knows only the output buffer and column descriptions; config,
 //! catalog and state import nothing of the project but errors.
 
-pub mod about;
-pub mod catalog;
-pub mod check;
+mod about;
+mod catalog;
+mod check;
 pub mod cli;
-pub mod config;
-pub mod discovery;
+mod config;
+mod discovery;
 pub mod error;
 // `cargo fuzz` sets `fuzzing`.
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod json_file;
 pub mod logging;
-pub mod method;
+mod method;
 pub mod pg;
+mod positions;
 pub mod replication;
 pub mod run;
-pub mod servers;
+mod servers;
 pub mod singer;
-pub mod state;
-pub mod sync;
+mod state;
+mod sync;
 pub mod types;

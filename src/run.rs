@@ -2,10 +2,8 @@
 
 use std::io::{BufWriter, Write};
 use std::pin::pin;
-use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::timeout;
 
 use crate::about;
 use crate::catalog::Catalog;
@@ -17,13 +15,11 @@ use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::servers;
 use crate::singer::MessageWriter;
 use crate::state::State;
+use crate::sync::cancel::QueryInHand;
 use crate::sync::env::Env;
-use crate::sync::output::Context;
+use crate::sync::output::Output;
 use crate::sync::sync;
 use crate::types::{self, Dialect};
-
-/// How long a signalled run waits for the server to take a cancel request.
-const CANCEL_PATIENCE: Duration = Duration::from_secs(1);
 
 /// stdout by itself writes each line.
 const PRINTED_AT_ONCE: usize = 256 * 1024;
@@ -73,7 +69,7 @@ fn environment(config: Config, cli: &Cli) -> Result<Env> {
         },
     };
     let (primary, secondary) = servers::of(&config)?;
-    Ok(Env { types, primary, secondary, state_file: cli.state.clone(), config })
+    Ok(Env { types, primary, secondary, state_file: cli.state.clone(), query_in_hand: QueryInHand::default(), config })
 }
 
 async fn discovery(env: &Env) -> Result<Outcome> {
@@ -91,9 +87,9 @@ async fn discovery(env: &Env) -> Result<Outcome> {
 async fn synchronize(env: &Env, catalog: Option<Catalog>, state: State) -> Result<Outcome> {
     let mut interrupt = signal(SignalKind::interrupt()).context(|| "cannot handle signals".to_owned())?;
     let mut terminate = signal(SignalKind::terminate()).context(|| "cannot handle signals".to_owned())?;
-    let mut ctx = Context::new(MessageWriter::new(std::io::stdout()), state);
+    let mut output = Output::new(MessageWriter::new(std::io::stdout()), state);
     let mut outcome = {
-        let work = pin!(sync(&mut ctx, env, catalog));
+        let work = pin!(sync(&mut output, env, catalog));
         tokio::select! {
             result = work => result.map(|()| Outcome::Done),
             _ = interrupt.recv() => Ok(Outcome::Signal(2)),
@@ -104,19 +100,17 @@ async fn synchronize(env: &Env, catalog: Option<Catalog>, state: State) -> Resul
         Ok(Outcome::Done) => {}
         Ok(Outcome::Signal(number)) => {
             tracing::info!("ending on signal {number}");
-            ctx.cut_short();
-            if let Ok(Err(error)) = timeout(CANCEL_PATIENCE, ctx.cancel()).await {
-                tracing::debug!("cannot cancel the query: {error}");
-            }
+            output.cut_short();
+            env.query_in_hand.cancel().await;
         }
         Err(ref error) => {
-            if error.kind() == ErrorKind::Output || !ctx.has_written() {
+            if error.kind() == ErrorKind::Output || !output.has_written() {
                 return outcome;
             }
-            ctx.cut_short();
+            output.cut_short();
         }
     }
-    let mut finish = pin!(ctx.finish());
+    let mut finish = pin!(output.finish());
     let finished = loop {
         let number = tokio::select! {
             finished = &mut finish => break finished,

@@ -7,12 +7,14 @@ use crate::error::Result;
 use crate::pg::Lsn;
 use crate::pg::connect::Client;
 use crate::pg::table::{ReplicaIdentity, TableKind};
+use crate::positions::{Resume, Slot};
+use crate::replication::log_end::log_end;
 use crate::state::State;
 use crate::sync::env::Env;
-use crate::sync::stream::prepare::bookmarks::{gap, position, wal_end};
+use crate::sync::plan::StreamPlan;
+use crate::sync::stream::prepare::bookmarks::{gap, resume};
 use crate::sync::stream::prepare::slot::check_server;
 use crate::sync::stream::prepare::warn;
-use crate::sync::plan::StreamPlan;
 
 /// Checks the server, the slot, and what these streams need of both. Leaves columns out that are not published.
 pub(super) async fn check(
@@ -60,20 +62,21 @@ async fn bookmarks(
     plans: &[StreamPlan],
     state: &State,
 ) -> Result<()> {
-    let end = wal_end(client).await?;
+    let wal_end = log_end(client).await?;
     for plan in plans {
         let id = &plan.id;
-        let (Some(confirmed_flush), Some(lsn)) = (stands, position(plan, state)) else {
-            report.ok(format_args!("{id}: a run begins with a copy of the table"));
-            continue;
-        };
-        match gap(plan, state, slot, confirmed_flush, end) {
-            None if lsn == 1 => report.ok(format_args!("{id}: a run goes on where the slot stands")),
-            None => report.ok(format_args!("{id}: the slot has everything since the bookmark at {}", Lsn(lsn))),
-            Some(error) if env.config.on_slot_lost == OnSlotLost::CopyAgain => {
+        let resume = stands.map_or(Resume::Copy, |_| resume(plan, state));
+        let stands = Slot { confirmed_flush: stands.unwrap_or_default(), wal_end };
+        match (gap(plan, resume, (slot, stands)), resume) {
+            (Some(error), _) if env.config.on_slot_lost == OnSlotLost::CopyAgain => {
                 report.warning_of(&error, "a run copies the stream again");
             }
-            Some(error) => report.failure(&error),
+            (Some(error), _) => report.failure(&error),
+            (None, Resume::Copy) => report.ok(format_args!("{id}: a run begins with a copy of the table")),
+            (None, Resume::AtSlot) => report.ok(format_args!("{id}: a run goes on where the slot stands")),
+            (None, Resume::At(lsn)) => {
+                report.ok(format_args!("{id}: the slot has everything since the bookmark at {lsn}"));
+            }
         }
     }
     Ok(())

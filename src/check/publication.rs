@@ -9,9 +9,9 @@ use crate::pg::row::Fields as _;
 use crate::pg::table::Table;
 use crate::replication::publication::Publications;
 use crate::sync::env::Env;
+use crate::sync::plan::StreamPlan;
 use crate::sync::stream::prepare::published::{Coverage, check_key, warning_of_columns};
 use crate::sync::stream::prepare::slot::SlotChoice;
-use crate::sync::plan::StreamPlan;
 
 /// Checks what is sent of these streams, and leaves out of them what is not.
 pub(super) async fn check(

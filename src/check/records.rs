@@ -5,12 +5,12 @@ use crate::cli::TestOutput;
 use crate::error::{Context as _, ErrorKind, Result};
 use crate::method::ReplicationMethod;
 use crate::pg::wire::Session;
-use crate::singer::{JsonBuf, MessageWriter};
+use crate::singer::{JsonBuf, MessageWriter, messages};
 use crate::state::State;
-use crate::sync::copy::rows::{Lines, select, write_rows};
-use crate::sync::plan::{RecordEnd, StreamPlan};
+use crate::sync::copy::rows::{select, write_rows};
+use crate::sync::copy::sink::RowSink;
 use crate::sync::env::{Env, version_now};
-use crate::sync::output::Context;
+use crate::sync::plan::{RecordEnd, StreamPlan};
 
 /// Writes the messages of these streams to stdout.
 pub(super) async fn write(
@@ -20,7 +20,7 @@ pub(super) async fn write(
     plans: &mut [StreamPlan],
     output: TestOutput,
 ) -> Result<()> {
-    let mut ctx = Context::new(MessageWriter::new(std::io::stdout()), state);
+    let mut out = MessageWriter::new(std::io::stdout());
     let mut session = None;
     if output == TestOutput::Records && !plans.is_empty() {
         match env.tables().session().await {
@@ -30,23 +30,35 @@ pub(super) async fn write(
     }
     for plan in plans {
         let by = plan.replication_key.as_deref().filter(|_| plan.method == ReplicationMethod::Incremental);
-        ctx.schema(&plan.id, &plan.schema, &plan.key_properties, &by.into_iter().collect::<Vec<_>>());
+        messages::schema(
+            &mut out.buf,
+            &plan.id,
+            &plan.schema,
+            &plan.key_properties,
+            &by.into_iter().collect::<Vec<_>>(),
+        );
         if let Some(session) = &mut session {
-            record(report, &mut ctx, session, plan).await?;
+            record(report, &mut out, session, &state, plan).await?;
         }
     }
-    ctx.out.finish().await
+    out.finish().await
 }
 
 /// Writes a record of a stream.
-async fn record(report: &mut Report, ctx: &mut Context, session: &mut Session, plan: &mut StreamPlan) -> Result<()> {
-    let end = RecordEnd::new(ctx.state.bookmark(&plan.id).version().unwrap_or_else(version_now));
+async fn record(
+    report: &mut Report,
+    out: &mut MessageWriter,
+    session: &mut Session,
+    state: &State,
+    plan: &mut StreamPlan,
+) -> Result<()> {
+    let end = RecordEnd::new(state.bookmark(&plan.id).version().unwrap_or_else(version_now));
     let query = format!("{} LIMIT 1", select(plan));
-    let mut lines = TestLines { out: &mut ctx.out, end, records: 0 };
-    let written = write_rows(session, plan, &query, &mut lines).await;
+    let mut sink = TestSink { out, end, records: 0 };
+    let written = write_rows(session, plan, &query, &mut sink).await;
     let id = &plan.id;
     match written.context(|| format!("{id}: cannot read a row")) {
-        Ok(()) if lines.records == 0 => report.ok(format_args!("{id}: it has no row to print")),
+        Ok(()) if sink.records == 0 => report.ok(format_args!("{id}: it has no row to print")),
         Ok(()) => report.ok(format_args!("{id}: a row was read")),
         Err(error) if error.kind() == ErrorKind::Output => return Err(error),
         Err(error) => report.failure(&error),
@@ -55,13 +67,13 @@ async fn record(report: &mut Report, ctx: &mut Context, session: &mut Session, p
 }
 
 /// What takes the lines, without a bookmark that follows them.
-struct TestLines<'a> {
+struct TestSink<'a> {
     out: &'a mut MessageWriter,
     end: RecordEnd,
     records: u64,
 }
 
-impl Lines for TestLines<'_> {
+impl RowSink for TestSink<'_> {
     fn begin(&mut self, plan: &StreamPlan) {
         plan.start_record(&mut self.out.buf);
     }

@@ -11,13 +11,13 @@ use crate::pg::quote;
 use crate::pg::row::Fields as _;
 use crate::replication::OutputPlugin;
 use crate::replication::bulk::BulkRead;
+use crate::replication::log_end::log_end;
 use crate::replication::pgoutput::Pgoutput;
 use crate::replication::slot::{Slot, allow_plugin, explain_refusal};
 use crate::replication::stream::IN_USE;
 use crate::state::State;
 use crate::sync::env::Env;
 use crate::sync::plan::StreamPlan;
-use crate::sync::stream::prepare::bookmarks::wal_end;
 use crate::sync::stream::prepare::slot::{SlotChoice, try_walsender};
 use crate::sync::stream::prepare::{wal2json, warn};
 
@@ -132,7 +132,7 @@ async fn keep_size(report: &mut Report, env: &Env, client: &Client) -> Result<()
 
 /// How far behind the slot is, and what it keeps.
 async fn stands(report: &mut Report, client: &Client, slot: &Slot) -> Result<()> {
-    let (name, end) = (&slot.name, wal_end(client).await?);
+    let (name, end) = (&slot.name, log_end(client).await?);
     let behind = end.0.saturating_sub(slot.confirmed_flush.0) >> 20;
     let kept = slot.kept >> 20;
     let found =

@@ -9,8 +9,8 @@ use crate::pg::error::query_error;
 use crate::pg::quote;
 use crate::pg::row::Fields as _;
 use crate::pg::table::TableKind;
-use crate::sync::env::Env;
 use crate::sync::copy::incremental::replication_key;
+use crate::sync::env::Env;
 use crate::sync::plan::StreamPlan;
 use crate::sync::select::{Selected, hidden_rows};
 

@@ -64,8 +64,8 @@ pub fn state(data: &[u8]) {
     for id in value["bookmarks"].as_object().expect("an object").keys() {
         let positions = |state: &State| {
             let bookmark = state.bookmark(id);
-            let read = (bookmark.lsn(), bookmark.version(), bookmark.table_oid(), bookmark.method());
-            (read, bookmark.replication_key().map(str::to_owned), state.copy_unfinished(id))
+            let read = (state.kept_from(id), bookmark.version(), bookmark.table_oid(), bookmark.method());
+            (read, bookmark.replication_key().map(str::to_owned), state.resume(id, None))
         };
         assert_eq!(positions(&state), positions(&again));
     }

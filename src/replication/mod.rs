@@ -1,6 +1,7 @@
 //! Logical replication: what the log says, in PostgreSQL's terms. Knows nothing of Singer or of JSON output.
 
 pub mod bulk;
+pub(crate) mod log_end;
 pub mod pgoutput;
 pub mod publication;
 pub mod slot;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 use tokio_postgres::Row;
 
+use super::log_end::LOG_END;
 use crate::error::{Error, Result, to_run};
 use crate::pg::connect::{Client, Server};
 use crate::pg::error::{query_error, sqlstate};
@@ -69,16 +70,17 @@ impl Slot {
     /// A slot of that name that is physical, or belongs to another database.
     pub async fn find(client: &Client, names: &[String]) -> Result<Option<Slot>> {
         // The columns that only newer servers have are read through jsonb, so that one query serves all versions.
-        let sql = "SELECT s.slot_name::text, s.plugin::text, s.database::text, pg_catalog.current_database()::text, \
+        let sql = format!(
+            "SELECT s.slot_name::text, s.plugin::text, s.database::text, pg_catalog.current_database()::text, \
                    s.confirmed_flush_lsn::text, s.restart_lsn::text, s.active_pid, \
                    j ->> 'wal_status', j ->> 'invalidation_reason', j ->> 'conflicting', \
                    coalesce((j ->> 'failover')::bool, false), \
                    coalesce((j ->> 'synced')::bool, false) AND pg_catalog.pg_is_in_recovery(), \
-                   ((CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn() \
-                   ELSE pg_catalog.pg_current_wal_flush_lsn() END) - s.restart_lsn)::int8, (j ->> 'safe_wal_size')::int8 \
-                   FROM pg_catalog.pg_replication_slots s, pg_catalog.to_jsonb(s) j WHERE s.slot_name::text = ANY ($1)";
+                   ({LOG_END} - s.restart_lsn)::int8, (j ->> 'safe_wal_size')::int8 \
+                   FROM pg_catalog.pg_replication_slots s, pg_catalog.to_jsonb(s) j WHERE s.slot_name::text = ANY ($1)"
+        );
         let rows =
-            client.query(sql, &[&names]).await.map_err(|e| query_error("cannot read pg_replication_slots", e))?;
+            client.query(&sql, &[&names]).await.map_err(|e| query_error("cannot read pg_replication_slots", e))?;
         let by_name: HashMap<&str, &Row> = rows.iter().map(|row| Ok((row.field(0)?, row))).collect::<Result<_>>()?;
         let Some(row) = names.iter().find_map(|name| by_name.get(name.as_str())) else {
             return Ok(None);

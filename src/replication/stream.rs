@@ -19,6 +19,7 @@ use crate::pg::connect::Server;
 use crate::pg::error::sqlstate;
 use crate::pg::wire::{ReplicationReader, ReplicationWriter, Session};
 use crate::pg::{Lsn, ServerVersion, quote};
+use crate::positions::Stored;
 
 /// How often a status goes out; the server's default patience is 60 s. More often where it has less.
 const STATUS_INTERVAL: Duration = Duration::from_secs(10);
@@ -75,9 +76,9 @@ enum Command {
 }
 
 impl Feedback {
-    /// Tells the server that it may forget everything before this. It believes it: never say more than is stored.
-    pub fn acknowledge(&self, flush: Lsn) {
-        self.send(Command::Status { flush, reply: false });
+    /// Lets the server forget everything before this position (rule 4). It believes whatever it is told.
+    pub fn acknowledge(&self, stored: Stored) {
+        self.send(Command::Status { flush: stored.lsn(), reply: false });
     }
 
     /// Asks for a keepalive.

@@ -4,6 +4,8 @@ use serde_json::{Map, Value};
 
 use crate::json_file::shown;
 use crate::method::ReplicationMethod;
+use crate::pg::Lsn;
+use crate::positions::Resume;
 
 /// The position of a LOG_BASED bookmark.
 pub(super) const LSN_KEY: &str = "lsn";
@@ -11,6 +13,9 @@ pub(super) const LSN_KEY: &str = "lsn";
 /// The keys whose meaning is known here; every method's bookmark has some of them.
 pub(super) const KEYS: [&str; 7] =
     ["last_replication_method", LSN_KEY, "version", "xmin", "table_oid", "replication_key", "replication_key_value"];
+
+/// PipelineWise's reset: "start where the slot stands".
+const SLOT_POSITION: u64 = 1;
 
 /// The replication key that the MeltanoLabs tap gives to LOG_BASED streams.
 const MELTANO_LSN: &str = "_sdc_lsn";
@@ -44,11 +49,30 @@ impl<'a> Bookmark<'a> {
         self.method_name()?.parse().ok()
     }
 
-    /// How far the log was read; 1 is PipelineWise's reset ("start where the slot stands"), 0 is no position.
-    pub fn lsn(self) -> Option<u64> {
+    /// Returns from where on the log has to be there for this bookmark, whether or not its copy was finished.
+    pub(super) fn position(self) -> Resume {
+        match self.lsn() {
+            None => Resume::Copy,
+            Some(SLOT_POSITION) => Resume::AtSlot,
+            Some(lsn) => Resume::At(Lsn(lsn)),
+        }
+    }
+
+    /// Whether the bookmark has a position, in whatever form.
+    pub(super) fn has_lsn(self) -> bool {
+        self.lsn().is_some()
+    }
+
+    /// The position as a number; 0 is none.
+    pub(super) fn lsn(self) -> Option<u64> {
         let own = self.get(LSN_KEY).and_then(parse_lsn);
         let meltano = || self.get("replication_key_value").filter(|_| self.is_meltano_log_based()).and_then(parse_lsn);
         own.or_else(meltano).filter(|&lsn| lsn != 0)
+    }
+
+    /// Whether no run has begun to copy the table.
+    pub fn is_new(self) -> bool {
+        self.version().is_none() && !self.has_lsn()
     }
 
     /// The version of the table that the target holds.

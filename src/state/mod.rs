@@ -21,6 +21,7 @@ use bookmark::{KEYS, LSN_KEY};
 use crate::error::{Error, Result};
 use crate::json_file::{self, shown};
 use crate::method::ReplicationMethod;
+use crate::positions::{Bookmarkable, Resume};
 
 /// How far each stream was read.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -93,7 +94,7 @@ impl State {
 
     /// Reads a state file that another program may be rewriting at this moment: `None` on any problem, and for a file
     /// that is empty.
-    pub fn reread_lsns(path: &Path) -> Option<State> {
+    pub fn reread(path: &Path) -> Option<State> {
         State::load(path).ok().filter(|state| !state.bookmarks.is_empty())
     }
 
@@ -113,8 +114,24 @@ impl State {
     }
 
     /// Whether a stream's copy has to be repeated from the start.
-    pub fn copy_unfinished(&self, id: &str) -> bool {
+    fn copy_unfinished(&self, id: &str) -> bool {
         self.bookmark(id).copy_unfinished(self.currently_syncing() == Some(id))
+    }
+
+    /// Returns from where on a LOG_BASED stream is to be read. `table_oid`: what its table has now, where that is known; a
+    /// table that was dropped and made again has another, and is copied again.
+    pub fn resume(&self, id: &str, table_oid: Option<u32>) -> Resume {
+        let bookmark = self.bookmark(id);
+        let is_same_table = match (bookmark.table_oid(), table_oid) {
+            (Some(copied), Some(now)) => copied == now,
+            _ => true,
+        };
+        if is_same_table && !self.copy_unfinished(id) { bookmark.position() } else { Resume::Copy }
+    }
+
+    /// Returns from where on the log has to be kept for a stream's bookmark, whether or not its copy was finished.
+    pub fn kept_from(&self, id: &str) -> Resume {
+        self.bookmark(id).position()
     }
 
     /// Clears a stream's bookmark if it was written under another replication method or replication key; says whether
@@ -156,15 +173,36 @@ impl State {
     }
 
     /// Writes a LOG_BASED bookmark.
-    pub fn set_log_based(&mut self, id: &str, lsn: u64, version: i64, copy: Copy, table_oid: Option<u32>) {
-        let entries = [("lsn", json!(lsn)), ("version", json!(version)), ("xmin", copy.xmin())];
-        let oid = table_oid.map(|oid| ("table_oid", json!(oid)));
-        self.set(id, ReplicationMethod::LogBased, entries.into_iter().chain(oid));
+    pub fn set_log_based(&mut self, id: &str, position: Bookmarkable, version: i64, copy: Copy, table_oid: u32) {
+        self.set_position(id, position.lsn().0, version, copy, table_oid);
+    }
+
+    /// Gives a LOG_BASED bookmark whose copy is finished this tap's form; its position stays.
+    pub fn adopt(&mut self, id: &str, version: i64, table_oid: u32) {
+        if let Some(lsn) = self.bookmark(id).lsn() {
+            self.set_position(id, lsn, version, Copy::Finished, table_oid);
+        }
+    }
+
+    fn set_position(&mut self, id: &str, lsn: u64, version: i64, copy: Copy, table_oid: u32) {
+        let entries = [
+            (LSN_KEY, json!(lsn)),
+            ("version", json!(version)),
+            ("xmin", copy.xmin()),
+            ("table_oid", json!(table_oid)),
+        ];
+        self.set(id, ReplicationMethod::LogBased, entries);
     }
 
     /// Moves a LOG_BASED bookmark, leaving everything else in it; nothing happens to a stream without a bookmark.
-    pub fn set_lsn(&mut self, id: &str, lsn: u64) {
-        self.replace(id, LSN_KEY, json!(lsn));
+    pub fn set_lsn(&mut self, id: &str, position: Bookmarkable) {
+        self.replace(id, LSN_KEY, json!(position.lsn().0));
+    }
+
+    /// Says that a stream's copy is complete, and everything that committed before this position with it.
+    pub fn finish_copy(&mut self, id: &str, position: Bookmarkable) {
+        self.set_lsn(id, position);
+        self.replace(id, "xmin", Copy::Finished.xmin());
     }
 
     /// Gives a LOG_BASED bookmark another version; nothing happens to a stream without a bookmark.
@@ -181,7 +219,7 @@ impl State {
     /// Marks a LOG_BASED stream that is about to be copied, keeping what its bookmark holds. Without a position there is
     /// nothing to mark: the reference refuses `xmin` without `lsn`, and copies such a stream anyway.
     pub fn announce_copy(&mut self, id: &str) {
-        let has_lsn = self.bookmark(id).lsn().is_some();
+        let has_lsn = self.bookmark(id).has_lsn();
         let bookmark = self.bookmark_mut(id);
         bookmark.insert("last_replication_method".to_owned(), json!(ReplicationMethod::LogBased.as_str()));
         if has_lsn {

@@ -1,6 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::pg::Lsn;
 use ReplicationMethod::{FullTable, Incremental, LogBased};
 
 fn parse(text: &str) -> State {
@@ -70,6 +71,28 @@ fn positions_in_every_form() {
 }
 
 #[test]
+fn where_a_stream_goes_on() {
+    let resume = |bookmark: Value, oid| {
+        let state = with(bookmark);
+        (state.resume("public-a", oid), state.kept_from("public-a"))
+    };
+    let at = Resume::At(Lsn(500));
+    for (bookmark, oid, expected) in [
+        (json!({}), None, (Resume::Copy, Resume::Copy)),
+        (json!({"lsn": 0}), None, (Resume::Copy, Resume::Copy)),
+        (json!({"lsn": 1}), Some(9), (Resume::AtSlot, Resume::AtSlot)),
+        (json!({"lsn": 500, "version": 1}), Some(9), (at, at)),
+        (json!({"lsn": 500, "xmin": 1}), None, (Resume::Copy, at)),
+        (json!({"lsn": 500, "xmin": null, "table_oid": 9}), Some(9), (at, at)),
+        (json!({"lsn": 500, "xmin": null, "table_oid": 9}), None, (at, at)),
+        (json!({"lsn": 500, "xmin": null, "table_oid": 9}), Some(10), (Resume::Copy, at)),
+        (json!({"replication_key": "_sdc_lsn", "replication_key_value": 500}), Some(9), (at, at)),
+    ] {
+        assert_eq!(resume(bookmark.clone(), oid), expected, "{bookmark} {oid:?}");
+    }
+}
+
+#[test]
 fn fast_sync_bookmark() {
     let state = with(json!({"lsn": 500, "version": 1}));
     let bookmark = state.bookmark("public-a");
@@ -124,13 +147,13 @@ fn bookmarks_are_written_in_the_reference_s_shape() {
     assert_eq!(state.bookmark("public-a").replication_key(), Some("id"));
 
     let mut state = State::default();
-    state.set_log_based("public-a", 42, 9, Copy::Finished, Some(16384));
+    state.set_log_based("public-a", Bookmarkable::for_test(42), 9, Copy::Finished, 16384);
     let log_based = r#"{"last_replication_method":"LOG_BASED","lsn":42,"version":9,"xmin":null,"table_oid":16384}"#;
     assert_eq!(written(&state), format!(r#"{{"bookmarks":{{"public-a":{log_based}}},"currently_syncing":null}}"#));
     assert_eq!(state.bookmark("public-a").table_oid(), Some(16384));
     assert_eq!(state.bookmark("public-a").method(), Some(LogBased));
-    state.set_lsn("public-a", 43);
-    state.set_lsn("public-b", 43);
+    state.set_lsn("public-a", Bookmarkable::for_test(43));
+    state.set_lsn("public-b", Bookmarkable::for_test(43));
     assert_eq!(
         written(&state),
         format!(r#"{{"bookmarks":{{"public-a":{}}},"currently_syncing":null}}"#, log_based.replace("42", "43"))
@@ -244,12 +267,12 @@ fn wrong_types_are_named() {
 fn a_file_being_rewritten_is_passed_over() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("state.json");
-    assert_eq!(State::reread_lsns(&path), None);
+    assert_eq!(State::reread(&path), None);
     assert!(State::load(&path).unwrap_err().to_string().starts_with("cannot read "));
     for partial in ["", "{\"bookmarks\": {\"publ", "{}", "[]"] {
         std::fs::write(&path, partial).unwrap();
-        assert_eq!(State::reread_lsns(&path), None, "{partial}");
+        assert_eq!(State::reread(&path), None, "{partial}");
     }
     std::fs::write(&path, r#"{"bookmarks": {"public-a": {"lsn": 5}}}"#).unwrap();
-    assert_eq!(State::reread_lsns(&path).unwrap().bookmark("public-a").lsn(), Some(5));
+    assert_eq!(State::reread(&path).unwrap().bookmark("public-a").lsn(), Some(5));
 }

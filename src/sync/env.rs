@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crate::config::Config;
 use crate::pg::connect::Server;
 use crate::state::Bookmark;
+use crate::sync::cancel::QueryInHand;
 use crate::types;
 
 /// What every part of a run needs: settings and servers.
@@ -19,6 +20,8 @@ pub struct Env {
     pub secondary: Option<Server>,
     /// The state file, which may be rewritten while the run goes on.
     pub state_file: Option<PathBuf>,
+    /// What is cancelled where the run is cut short.
+    pub(crate) query_in_hand: QueryInHand,
 }
 
 impl Env {

@@ -1,5 +1,6 @@
 //! A sync: what is to be read, in which order, and the methods that read it.
 
+pub(crate) mod cancel;
 pub(crate) mod copy;
 pub(crate) mod env;
 pub(crate) mod output;
@@ -7,30 +8,28 @@ pub(crate) mod plan;
 mod present_columns;
 pub(crate) mod select;
 pub(crate) mod stream;
-mod transaction_snapshot;
+mod visibility;
 
 use crate::catalog::Catalog;
 use crate::error::Result;
 use crate::method::ReplicationMethod;
-use crate::pg::Lsn;
 use crate::pg::connect::Client;
-use crate::pg::wire::Session;
+use crate::positions::{Resume, Stored, Track};
 
 use copy::initial::Copier;
+use copy::sessions::Sessions;
 use copy::{full_table, incremental};
 use env::Env;
-use output::Context;
+use output::Output;
 use plan::StreamPlan;
-use stream::live::Start;
 use stream::prepare;
 use stream::prepare::Source;
-use stream::prepare::bookmarks::is_streamed;
+use stream::prepare::bookmarks::resume;
 
 /// Reads every selected stream; without a catalog, everything that the role can read.
 ///
-/// After an error or when dropped at any await, [`Context::cut_short`] makes the state right.
-pub async fn sync(ctx: &mut Context, env: &Env, catalog: Option<Catalog>) -> Result<()> {
-    ctx.batches = env.config.batch_config.clone();
+/// After an error or when dropped at any await, [`Output::cut_short`] makes the state right.
+pub async fn sync(output: &mut Output, env: &Env, catalog: Option<Catalog>) -> Result<()> {
     let client = env.tables().connect().await?;
     let mut selected = select::select(&client, env, catalog).await?;
     if !selected.refused.is_empty() {
@@ -44,7 +43,7 @@ pub async fn sync(ctx: &mut Context, env: &Env, catalog: Option<Catalog>) -> Res
         if let Some(warning) = select::hidden_rows(plan, env) {
             tracing::warn!("{}: {warning}", plan.id);
         }
-        if ctx.state.clear_on_change(&plan.id, plan.method, plan.replication_key.as_deref()) {
+        if output.state.clear_on_change(&plan.id, plan.method, plan.replication_key.as_deref()) {
             tracing::info!("{}: the replication method or key changed; starting anew", plan.id);
         }
     }
@@ -53,7 +52,7 @@ pub async fn sync(ctx: &mut Context, env: &Env, catalog: Option<Catalog>) -> Res
         plans.iter().any(|p| p.id == id && p.method == ReplicationMethod::LogBased)
             || unreadable.iter().any(|unreadable| unreadable == id)
     };
-    ctx.state.drop_unselected_log_based(is_log_based);
+    output.state.drop_unselected_log_based(is_log_based);
 
     let (log_based, others): (Vec<_>, Vec<_>) =
         plans.into_iter().partition(|plan| plan.method == ReplicationMethod::LogBased);
@@ -61,8 +60,8 @@ pub async fn sync(ctx: &mut Context, env: &Env, catalog: Option<Catalog>) -> Res
         (Some(_), false) => &env.primary.connect().await?,
         _ => &client,
     };
-    let log_based = LogBased::prepare(ctx, env, primary, log_based, &unreadable).await?;
-    run(ctx, env, primary, log_based, others).await?;
+    let log_based = LogBased::prepare(output, env, primary, log_based, &unreadable).await?;
+    run(output, env, primary, log_based, others).await?;
 
     selected.left_out()
 }
@@ -72,13 +71,13 @@ struct LogBased {
     source: Option<Source>,
     copies: Vec<StreamPlan>,
     streamed: Vec<StreamPlan>,
-    acknowledge: Option<Lsn>,
+    acknowledge: Option<Stored>,
 }
 
 impl LogBased {
     /// `unreadable`: streams that are left out of this run; their bookmarks are to be served later.
     async fn prepare(
-        ctx: &mut Context,
+        output: &mut Output,
         env: &Env,
         client: &Client,
         mut plans: Vec<StreamPlan>,
@@ -87,52 +86,51 @@ impl LogBased {
         if plans.is_empty() {
             return Ok(LogBased { source: None, copies: plans, streamed: Vec::new(), acknowledge: None });
         }
-        let mut source = prepare::prepare(env, client, &mut plans, &ctx.state).await?;
-        let (streamed, copies): (Vec<_>, Vec<_>) =
-            plans.into_iter().partition(|plan| is_streamed(plan, &ctx.state) && !source.copy_again.contains(&plan.id));
+        let mut source = prepare::prepare(env, client, &mut plans, &output.state).await?;
+        let (streamed, copies): (Vec<_>, Vec<_>) = plans
+            .into_iter()
+            .partition(|plan| resume(plan, &output.state) != Resume::Copy && !source.copy_again.contains(&plan.id));
         for plan in &copies {
-            let oid = ctx.state.bookmark(&plan.id).table_oid();
+            let oid = output.state.bookmark(&plan.id).table_oid();
             if oid.is_some_and(|oid| oid != plan.table.oid) {
                 tracing::warn!("{}: the table was dropped and made again; copying it again", plan.id);
             }
-            ctx.state.announce_copy(&plan.id);
+            output.state.announce_copy(&plan.id);
         }
-        // What the given state says is stored, and no position that means "where the slot stands".
-        let is_waited_for = |id: &&String| !ctx.state.copy_unfinished(id) && ctx.state.bookmark(id).lsn().is_some();
-        let left_out: Vec<String> = unreadable.iter().filter(is_waited_for).cloned().collect();
-        let ids = streamed.iter().map(|plan| &plan.id).chain(&left_out);
-        let stored = ids.map(|id| ctx.state.bookmark(id).lsn()).min().flatten();
-        source.streams.extend(left_out);
-        let acknowledge = stored.filter(|lsn| *lsn != 1).map(Lsn).filter(|lsn| *lsn > source.confirmed_flush);
+        // What the given state says is stored; no stream that has to be copied waits for anything.
+        let of_unreadable = unreadable.iter().map(|id| (id.clone(), output.state.resume(id, None)));
+        let left_out: Vec<_> = of_unreadable.filter(|(_, resume)| *resume != Resume::Copy).collect();
+        let given = streamed.iter().map(|plan| resume(plan, &output.state));
+        let acknowledge = source.position.stored(given.chain(left_out.iter().map(|(_, resume)| *resume)));
+        source.streams.extend(left_out.into_iter().map(|(id, _)| id));
         Ok(LogBased { source: Some(source), copies, streamed, acknowledge })
     }
 }
 
 async fn run(
-    ctx: &mut Context,
+    output: &mut Output,
     env: &Env,
     client: &Client,
     log_based: LogBased,
     others: Vec<StreamPlan>,
 ) -> Result<()> {
-    let LogBased { source, copies, streamed, acknowledge } = log_based;
-    let mut source = source;
-    let floor = source.as_ref().map_or(Lsn::INVALID, |s| s.confirmed_flush.max(acknowledge.unwrap_or_default()));
-    let exported = source.as_mut().and_then(|source| source.exported.take());
-    let publications = source.as_ref().map_or_else(Vec::new, |source| source.publications.clone());
-    let mut copier = Copier::new(env, exported, floor, publications);
-    let mut tables: Option<Session> = None;
-    let mut streamed: Vec<(StreamPlan, Start)> = streamed
+    let LogBased { mut source, copies, streamed, acknowledge } = log_based;
+    let mut copier = source.as_mut().map(|source| {
+        let floor = source.position.floor(acknowledge);
+        Copier::new(env, source.exported.take(), floor, source.publications.clone())
+    });
+    let mut sessions = Sessions::new(env.tables());
+    let mut streamed: Vec<(StreamPlan, Track)> = streamed
         .into_iter()
-        .map(|plan| {
-            let lsn = ctx.state.bookmark(&plan.id).lsn().filter(|lsn| *lsn != 1).map(Lsn);
-            (plan, Start::Bookmark(lsn))
+        .map(|plan| match resume(&plan, &output.state) {
+            Resume::At(lsn) => (plan, Track::From(lsn)),
+            Resume::AtSlot | Resume::Copy => (plan, Track::AtSlot),
         })
         .collect();
 
     // Copies first: a snapshot holds back vacuum, and a new slot's waits for the first of them.
     let mut queue: Vec<StreamPlan> = copies.into_iter().chain(others).collect();
-    let interrupted = ctx.state.currently_syncing().map(str::to_owned);
+    let interrupted = output.state.currently_syncing().map(str::to_owned);
     queue.sort_by(|a, b| {
         let rank = |plan: &StreamPlan| match plan.method {
             _ if interrupted.as_deref() == Some(plan.id.as_str()) => 0,
@@ -143,44 +141,35 @@ async fn run(
     });
     let mut copies_left = queue.iter().filter(|plan| plan.method == ReplicationMethod::LogBased).count();
     for mut plan in queue {
-        ctx.state.set_currently_syncing(Some(&plan.id));
+        output.state.set_currently_syncing(Some(&plan.id));
         match plan.method {
             ReplicationMethod::LogBased => {
-                if let Some(copied) = copier.copy(ctx, &mut plan).await? {
-                    streamed.push((plan, Start::Snapshot(copied)));
+                let Some(copying) = &mut copier else { continue };
+                if let Some(copied) = copying.copy(output, &mut plan).await? {
+                    streamed.push((plan, Track::AfterCopy(copied)));
                 }
                 copies_left -= 1;
-                if copies_left == 0 {
+                if copies_left == 0
+                    && let Some(copier) = copier.take()
+                {
                     copier.close().await;
                 }
             }
-            method => {
-                let session = match &mut tables {
-                    Some(session) => session,
-                    none => none.insert(env.tables().session().await?),
-                };
-                if method == ReplicationMethod::FullTable {
-                    full_table::sync(ctx, env, session, &mut plan).await?;
-                } else {
-                    ctx.cancels(env.tables(), session);
-                    incremental::sync(ctx, session, &mut plan, env.config.limit()).await?;
-                }
-            }
+            ReplicationMethod::FullTable => full_table::sync(output, env, &mut sessions, &mut plan).await?,
+            ReplicationMethod::Incremental => incremental::sync(output, env, &mut sessions, &mut plan).await?,
         }
-        ctx.state.set_currently_syncing(None);
-        ctx.write_state_between_streams().await?;
+        output.state.set_currently_syncing(None);
+        output.write_state_between_streams().await?;
     }
-    ctx.cancels_nothing();
-    ctx.state.set_currently_syncing(None);
-    ctx.write_state().await?;
-    ctx.hand_over().await?;
-    if let Some(session) = tables {
-        session.close().await;
-    }
+    env.query_in_hand.clear();
+    output.state.set_currently_syncing(None);
+    output.write_state().await?;
+    output.hand_over().await?;
+    sessions.close().await;
     if let Some(source) = &mut source
         && !streamed.is_empty()
     {
-        stream::run(ctx, env, client, source, streamed, acknowledge).await?;
+        stream::stream(output, env, client, source, streamed, acknowledge).await?;
     }
     Ok(())
 }

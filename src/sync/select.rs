@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 
 use super::env::Env;
-use super::stream::prepare::slot::obstacle;
 use super::plan::StreamPlan;
+use super::stream::prepare::slot::obstacle;
 use crate::catalog::Catalog;
 use crate::discovery::{Scope, discover, nothing_readable};
 use crate::error::{Error, Result, to_run};

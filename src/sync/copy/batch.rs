@@ -10,19 +10,19 @@ use std::path::{Path, PathBuf};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use crate::sync::output::Context;
-use super::rows::Lines;
-use super::incremental::KeyTracker;
-use crate::sync::plan::StreamPlan;
+use super::key_tracker::KeyTracker;
+use super::sink::RowSink;
 use crate::config::{BatchCompression, BatchConfig};
 use crate::error::{Error, Result};
 use crate::logging::RecordCounter;
 use crate::singer::JsonBuf;
 use crate::singer::writer::CHUNK;
+use crate::sync::output::Output;
+use crate::sync::plan::StreamPlan;
 
 /// Gathers the rows of one query into files.
-pub(crate) struct BatchLines<'a> {
-    ctx: &'a mut Context,
+pub(crate) struct BatchSink<'a> {
+    output: &'a mut Output,
     config: BatchConfig,
     stream: String,
     /// What ends a line.
@@ -40,9 +40,9 @@ pub(crate) struct BatchLines<'a> {
     rows: u64,
 }
 
-impl<'a> BatchLines<'a> {
+impl<'a> BatchSink<'a> {
     pub(crate) fn new(
-        ctx: &'a mut Context,
+        output: &'a mut Output,
         config: BatchConfig,
         plan: &StreamPlan,
         version: i64,
@@ -53,8 +53,8 @@ impl<'a> BatchLines<'a> {
         let stream: String = plan.id.chars().map(plain).collect();
         // Of this run alone, so that no file is written twice.
         let (now, pid) = (chrono::Utc::now().timestamp_micros(), std::process::id());
-        BatchLines {
-            ctx,
+        BatchSink {
+            output,
             name: format!("{}tap-postgres-rs--{stream}-{now}-{pid}", config.storage.prefix),
             config,
             stream: plan.id.clone(),
@@ -99,16 +99,16 @@ impl<'a> BatchLines<'a> {
         let Some(file) = self.file.take() else { return Ok(()) };
         let path = file.finish()?;
         self.rows = 0;
-        self.ctx.batch(&self.stream, &self.config, &format!("file://{}", path.display()));
+        self.output.batch(&self.stream, &self.config, &format!("file://{}", path.display()));
         if let Some(tracker) = &mut self.tracker {
-            tracker.store(&mut self.ctx.state);
-            return self.ctx.write_state().await;
+            tracker.store(&mut self.output.state);
+            return self.output.write_state().await;
         }
-        self.ctx.hand_over().await
+        self.output.hand_over().await
     }
 }
 
-impl Lines for BatchLines<'_> {
+impl RowSink for BatchSink<'_> {
     #[inline]
     fn begin(&mut self, _: &StreamPlan) {
         self.start = self.buf.len();
@@ -140,7 +140,7 @@ impl Lines for BatchLines<'_> {
     }
 
     async fn hand_over(&mut self) -> Result<()> {
-        self.ctx.hand_over().await
+        self.output.hand_over().await
     }
 }
 

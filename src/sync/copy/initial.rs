@@ -16,19 +16,21 @@ use held_commits::HeldCommits;
 use membership::Membership;
 use secondary::Secondary;
 
-use crate::sync::output::Context;
-use super::rows::{TableSource, copy_table};
-use crate::sync::plan::StreamPlan;
-use crate::sync::present_columns::PresentColumns;
-use crate::sync::transaction_snapshot::{BEGIN, CopySnapshot, TransactionSnapshot};
-use crate::sync::env::{Env, next_version, version_now};
+use super::sessions::Sessions;
+use super::snapshot::Snapshot;
+use super::table::TableCopy;
 use crate::discovery::{Scope, discover};
 use crate::error::{Error, Result};
 use crate::pg::Lsn;
-use crate::pg::quote;
 use crate::pg::wire::Session;
+use crate::positions::{Bookmarkable, CopyPosition, CopySnapshot, TransactionSnapshot};
 use crate::replication::slot::{ExportedSnapshot, Lifetime, is_no_slot_now, is_standby};
 use crate::state::Copy;
+use crate::sync::env::{Env, next_version, version_now};
+use crate::sync::output::Output;
+use crate::sync::plan::StreamPlan;
+use crate::sync::present_columns::PresentColumns;
+use crate::sync::visibility::visible_to;
 
 /// Streams whose copies start within this time of each other share a snapshot. An older one holds back vacuum for longer
 /// than it is worth.
@@ -41,174 +43,179 @@ pub(crate) struct Copier<'a> {
     env: &'a Env,
     /// Of the slot that this run made, if it did: that one serves itself.
     exported: Option<ExportedSnapshot>,
-    /// The slot's position, and not before what this run acknowledges.
-    floor: Lsn,
+    /// What the slot can serve whatever this run acknowledges.
+    floor: Bookmarkable,
     /// What the slot is read with; none where no publication decides what is sent.
     publications: Vec<String>,
-    session: Option<Session>,
+    sessions: Sessions<'a>,
     open: Option<OpenSnapshot>,
     secondary: Option<Secondary<'a>>,
 }
 
-/// A transaction that holds a snapshot.
-#[derive(Clone)]
+/// A snapshot on the primary, and its place in the log.
 struct OpenSnapshot {
+    snapshot: Snapshot,
     taken: Instant,
     place: Place,
 }
 
-/// Where a copy stands in the log.
-#[derive(Clone)]
+/// The place of a snapshot in the log.
 enum Place {
-    /// It holds the transactions committed before this.
-    At(Lsn),
-    /// It holds the transactions that the snapshot sees, all of them committed before `until`.
-    Snapshot { snapshot: TransactionSnapshot, until: Lsn, held: HeldCommits },
+    /// It sees the transactions that committed before this, and no others.
+    Exact(Lsn),
+    /// It sees what it sees, all of which committed before `until`.
+    Visible { transactions: TransactionSnapshot, until: Lsn, held: HeldCommits },
+}
+
+impl Place {
+    /// Returns the place of a table's copy.
+    fn of_copy(&self, plan: &StreamPlan) -> CopyPosition {
+        match self {
+            Place::Exact(lsn) => CopyPosition::Exact(*lsn),
+            Place::Visible { transactions, until, held } => {
+                CopyPosition::Visible(CopySnapshot::new(transactions.clone(), *until, held.of(&plan.table)))
+            }
+        }
+    }
 }
 
 impl<'a> Copier<'a> {
-    /// `floor`: the slot's position, or what this run acknowledges if that is later.
-    pub(crate) fn new(env: &'a Env, exported: Option<ExportedSnapshot>, floor: Lsn, publications: Vec<String>) -> Self {
+    /// `exported`: the snapshot of a slot that this run made; `publications`: what the slot is read with.
+    pub(crate) fn new(
+        env: &'a Env,
+        exported: Option<ExportedSnapshot>,
+        floor: Bookmarkable,
+        publications: Vec<String>,
+    ) -> Self {
         let secondary = env.secondary.as_ref().map(Secondary::new);
-        Copier { env, exported, floor, publications, session: None, open: None, secondary }
+        Copier { env, exported, floor, publications, sessions: Sessions::new(&env.primary), open: None, secondary }
     }
 
     /// Copies a stream. A copy that comes back has no position in the log, and its bookmark stays unfinished: the caller has
     /// to stream the table in this run, until it is past what the snapshot sees.
-    pub(crate) async fn copy(&mut self, ctx: &mut Context, plan: &mut StreamPlan) -> Result<Option<CopySnapshot>> {
+    pub(crate) async fn copy(&mut self, output: &mut Output, plan: &mut StreamPlan) -> Result<Option<CopySnapshot>> {
         tracing::info!("{}: copying the table before its changes are streamed", plan.id);
-        let bookmark = ctx.state.bookmark(&plan.id);
-        let first_run = bookmark.version().is_none() && bookmark.lsn().is_none();
-        let version = next_version(bookmark);
-        let oid = Some(plan.table.oid);
-        // Until its changes are streamed, a copy that no slot stands behind has the position of the main slot.
-        let floor = self.floor;
+        let bookmark = output.state.bookmark(&plan.id);
+        let (first_run, version) = (bookmark.is_new(), next_version(bookmark));
+        let (id, oid) = (plan.id.clone(), plan.table.oid);
         let env = self.env;
         if !plan.key_properties.is_empty()
-            && let Some(session) = self.begin_on_secondary().await?
+            && let Some(mut snapshot) = self.begin_on_secondary().await?
         {
-            ctx.state.set_log_based(&plan.id, floor.0, version, Copy::Unfinished, oid);
-            let mut source = TableSource::new(env, env.tables(), session).in_transaction();
-            copy_table(ctx, &mut source, plan, version, first_run).await?;
-            session.query("COMMIT").await?;
-            ctx.state.set_log_based(&plan.id, floor.0, version, Copy::Finished, oid);
+            // Until its changes are streamed, a copy that no slot stands behind has the position of the main slot.
+            output.state.set_log_based(&id, self.floor, version, Copy::Unfinished, oid);
+            TableCopy { plan, version, first_run }.copy_snapshot(output, env, env.tables(), &mut snapshot).await?;
+            if let Some(secondary) = &mut self.secondary {
+                secondary.end(snapshot).await?;
+            }
+            output.state.set_log_based(&id, self.floor, version, Copy::Finished, oid);
             return Ok(None);
         }
-        let (place, session) = self.snapshot_for(plan).await?;
-        let mut source = TableSource::new(env, &env.primary, session).in_transaction();
-        match place {
-            Place::At(lsn) => {
-                ctx.state.set_log_based(&plan.id, lsn.0, version, Copy::Unfinished, oid);
-                copy_table(ctx, &mut source, plan, version, first_run).await?;
-                ctx.state.set_log_based(&plan.id, lsn.0, version, Copy::Finished, oid);
+        let floor = self.floor;
+        let open = self.snapshot_for(plan).await?;
+        let position = open.place.of_copy(plan);
+        let bookmark = position.bookmark(floor);
+        output.state.set_log_based(&id, bookmark, version, Copy::Unfinished, oid);
+        TableCopy { plan, version, first_run }.copy_snapshot(output, env, &env.primary, &mut open.snapshot).await?;
+        match position {
+            CopyPosition::Exact(_) => {
+                output.state.set_log_based(&id, bookmark, version, Copy::Finished, oid);
                 Ok(None)
             }
-            Place::Snapshot { snapshot, until, held } => {
-                ctx.state.set_log_based(&plan.id, floor.0, version, Copy::Unfinished, oid);
-                copy_table(ctx, &mut source, plan, version, first_run).await?;
-                Ok(Some(CopySnapshot::new(snapshot, until, held.of(&plan.table))))
-            }
+            CopyPosition::Visible(copy) => Ok(Some(copy)),
         }
     }
 
-    /// A session in a transaction of the secondary's that a copy with a key can be read in, if there is one.
-    async fn begin_on_secondary(&mut self) -> Result<Option<&mut Session>> {
+    /// Returns a snapshot on the secondary that a copy with a key can be read in, if there is one.
+    async fn begin_on_secondary(&mut self) -> Result<Option<Snapshot>> {
         let Some(secondary) = &mut self.secondary else { return Ok(None) };
         let mut published = String::new();
         if !self.publications.is_empty() {
-            let session = match &mut self.session {
-                Some(session) => session,
-                none => none.insert(self.env.primary.session().await?),
-            };
-            let snapshot = TransactionSnapshot::read(session).await?;
-            published = Membership::read(session, &self.publications, &snapshot).await?.rows;
+            let mut session = self.sessions.take().await?;
+            let snapshot = visible_to(&mut session).await?;
+            published = Membership::read(&mut session, &self.publications, &snapshot).await?.rows;
+            self.sessions.give_back(session);
         }
-        let session = secondary.begin(self.floor, &self.publications, &published).await?;
-        if session.is_none() {
+        let snapshot = secondary.begin(self.floor.lsn(), &self.publications, &published).await?;
+        if snapshot.is_none() {
             tracing::info!("the secondary is no standby; copying from the primary");
         }
-        Ok(session)
+        Ok(snapshot)
     }
 
-    /// A session on the primary in a transaction whose snapshot sees the table's rows, and which holds the table so that
-    /// this stays so. What was rewritten or truncated since the snapshot looks empty to it, and no log tells of it.
-    async fn snapshot_for(&mut self, plan: &mut StreamPlan) -> Result<(Place, &mut Session)> {
+    /// Returns a snapshot on the primary that sees the table's rows, and whose transaction holds the table so that this stays
+    /// so.
+    async fn snapshot_for(&mut self, plan: &mut StreamPlan) -> Result<&mut OpenSnapshot> {
         for _ in 0..REWRITES {
-            let (_, session) = self.snapshot().await?;
-            if sees_rows(session, plan).await? {
-                let present = PresentColumns::read(session, plan.table.oid).await?;
+            let mut open = self.fresh_snapshot().await?;
+            if open.snapshot.lock_and_see(plan).await? {
+                let present = PresentColumns::read(open.snapshot.session(), plan.table.oid).await?;
                 if !plan.table.columns.iter().all(|column| present.has(column)) {
                     refresh(self.env, plan).await?;
                 }
-                return self.snapshot().await;
+                return Ok(self.open.insert(open));
             }
             tracing::info!("{}: rewritten since the snapshot was taken; taking another", plan.id);
-            session.query("COMMIT").await?;
-            self.open = None;
+            self.sessions.give_back(open.snapshot.end().await?);
         }
         Err(Error::transient(format!("the table of \"{}\" is rewritten again and again", plan.id))
             .hint("copy it when nobody alters or truncates it"))
     }
 
-    /// A session on the primary that is in a transaction with a fresh enough snapshot.
-    async fn snapshot(&mut self) -> Result<(Place, &mut Session)> {
-        let session = match &mut self.session {
-            Some(session) => session,
-            none => none.insert(self.env.primary.session().await?),
-        };
-        if let Some(open) = &self.open {
-            if open.taken.elapsed() < SHARED_FOR {
-                return Ok((open.place.clone(), session));
-            }
-            session.query("COMMIT").await?;
-            self.open = None;
+    /// Returns the open snapshot where it is fresh enough, else another.
+    async fn fresh_snapshot(&mut self) -> Result<OpenSnapshot> {
+        match self.open.take() {
+            Some(open) if open.taken.elapsed() < SHARED_FOR => return Ok(open),
+            Some(open) => self.sessions.give_back(open.snapshot.end().await?),
+            None => {}
         }
-        let exported = match self.exported.take() {
-            Some(exported) => Some(exported),
-            None => {
-                let name = format!("tap_postgres_rs_copy_{}_{}", session.process_id(), version_now());
-                match ExportedSnapshot::create(&self.env.primary, &name, "pgoutput", Lifetime::Temporary).await {
-                    Ok(exported) => Some(exported),
-                    // A standby's snapshot does not list the transactions that are running.
-                    Err(error) if is_no_slot_now(&error) && !is_standby(session).await? => {
-                        tracing::info!(
-                            "no temporary slot for the copy ({error}); its changes are streamed in this run instead"
-                        );
-                        None
-                    }
-                    Err(error) => return Err(error),
-                }
-            }
-        };
-        let place = match exported {
+        let mut session = self.sessions.take().await?;
+        let (snapshot, place) = match self.export(&mut session).await? {
             Some(exported) => {
-                session.query(BEGIN).await?;
-                let sql = format!("SET TRANSACTION SNAPSHOT {}", quote::literal(&exported.snapshot));
-                session.query(&sql).await?;
-                let place = Place::At(exported.consistent_point);
+                let snapshot = Snapshot::begin_with(session, &exported.snapshot).await?;
+                let place = Place::Exact(exported.consistent_point);
                 exported.close().await;
-                place
+                (snapshot, place)
             }
             None => {
-                let held = HeldCommits::read(session).await?;
-                session.query(BEGIN).await?;
-                current_snapshot(session, held, &self.publications).await?
+                let held = HeldCommits::read(&mut session).await?;
+                let mut snapshot = Snapshot::begin(session).await?;
+                let place = current_place(snapshot.session(), held, &self.publications).await?;
+                (snapshot, place)
             }
         };
-        self.open = Some(OpenSnapshot { taken: Instant::now(), place: place.clone() });
-        Ok((place, session))
+        Ok(OpenSnapshot { snapshot, taken: Instant::now(), place })
+    }
+
+    /// Returns the snapshot of the slot that this run made, or of a temporary one; `None` where there can be none now.
+    async fn export(&mut self, session: &mut Session) -> Result<Option<ExportedSnapshot>> {
+        if let Some(exported) = self.exported.take() {
+            return Ok(Some(exported));
+        }
+        let name = format!("tap_postgres_rs_copy_{}_{}", session.process_id(), version_now());
+        match ExportedSnapshot::create(&self.env.primary, &name, "pgoutput", Lifetime::Temporary).await {
+            Ok(exported) => Ok(Some(exported)),
+            // A standby's snapshot does not list the transactions that are running.
+            Err(error) if is_no_slot_now(&error) && !is_standby(session).await? => {
+                tracing::info!(
+                    "no temporary slot for the copy ({error}); its changes are streamed in this run instead"
+                );
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Ends the transactions.
-    pub(crate) async fn close(&mut self) {
-        self.open = None;
-        if let Some(session) = self.session.take() {
-            session.close().await;
+    pub(crate) async fn close(self) {
+        if let Some(open) = self.open {
+            open.snapshot.close().await;
         }
-        if let Some(secondary) = self.secondary.take() {
+        self.sessions.close().await;
+        if let Some(secondary) = self.secondary {
             secondary.close().await;
         }
-        if let Some(exported) = self.exported.take() {
+        if let Some(exported) = self.exported {
             exported.close().await;
         }
     }
@@ -231,33 +238,17 @@ async fn refresh(env: &Env, plan: &mut StreamPlan) -> Result<()> {
 
 /// The place of a transaction's snapshot. A writer that is older than a table's membership in a publication has changes
 /// that are not published, and that the snapshot does not see either. (A slot waits for such writers when it is made.)
-async fn current_snapshot(session: &mut Session, held: HeldCommits, publications: &[String]) -> Result<Place> {
-    let snapshot = TransactionSnapshot::read(session).await?;
+async fn current_place(session: &mut Session, held: HeldCommits, publications: &[String]) -> Result<Place> {
+    let transactions = visible_to(session).await?;
     // The position is read after the snapshot, in which everything visible was committed before it.
     let until = session.query_value("SELECT pg_catalog.pg_current_wal_insert_lsn()").await?;
     let until = until
         .and_then(|lsn| lsn.parse().ok())
         .ok_or_else(|| Error::run("the server does not say where its WAL ends"))?;
-    if !publications.is_empty() && !Membership::read(session, publications, &snapshot).await?.settled {
+    if !publications.is_empty() && !Membership::read(session, publications, &transactions).await?.settled {
         return Err(Error::transient("a transaction that is still writing is older than a change of a publication").hint(
             "run again when it has ended; or free a replication slot (max_replication_slots), for which the server waits itself",
         ));
     }
-    Ok(Place::Snapshot { snapshot, until, held })
-}
-
-/// Takes a lock that keeps the table as it is, and says whether the transaction's snapshot sees its rows: the snapshot's
-/// idea of the files against the current one.
-pub(crate) async fn sees_rows(session: &mut Session, plan: &StreamPlan) -> Result<bool> {
-    // Not LOCK TABLE, which a role that may read but some of the columns may not.
-    session.query(&format!("SELECT FROM {} LIMIT 0", plan.own_rows())).await?;
-    let sql = format!(
-        "WITH RECURSIVE tree(oid) AS (SELECT {oid}::oid UNION ALL SELECT i.inhrelid FROM tree \
-         JOIN pg_catalog.pg_inherits i ON i.inhparent = tree.oid) \
-         SELECT EXISTS (SELECT FROM pg_catalog.pg_class WHERE oid = {oid}) AND NOT EXISTS \
-         (SELECT FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid WHERE c.relkind = 'r' \
-         AND c.relfilenode IS DISTINCT FROM pg_catalog.pg_relation_filenode(c.oid))",
-        oid = plan.table.oid
-    );
-    session.query_bool(&sql).await
+    Ok(Place::Visible { transactions, until, held })
 }

@@ -1,8 +1,21 @@
 //! Rows of tables, read with COPY: the copy that a LOG_BASED stream begins with, FULL_TABLE and INCREMENTAL.
+//!
+//! ```text
+//! initial ─┬▶ table ─┬▶ parallel ─▶ several connections ─┐
+//! full_table┘        └▶ query ──▶ one connection ────────┴▶ rows ─▶ RowSink: the run, a batch, a worker's lines
+//! incremental ─────────▲
+//! ```
 
-pub(crate) mod batch;
+mod batch;
 pub(crate) mod full_table;
 pub(crate) mod incremental;
 pub(crate) mod initial;
-pub(crate) mod parallel;
+mod key_tracker;
+mod parallel;
+mod query;
 pub(crate) mod rows;
+mod run_sink;
+pub(crate) mod sessions;
+pub(crate) mod sink;
+mod snapshot;
+mod table;

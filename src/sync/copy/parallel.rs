@@ -11,141 +11,70 @@
 //! those pages of every leaf of a partitioned table: the root is read, as by one connection, with its columns and its rights.
 
 mod ranges;
+mod work;
 mod worker;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
 use std::sync::mpsc as finish;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
 
 use tokio::sync::mpsc;
 
 use ranges::{Ranges, why_not};
+use work::{CANCEL_PATIENCE, Report, Work};
 use worker::Worker;
 
-use crate::sync::output::Context;
-use super::rows::TableSource;
-use super::initial::sees_rows;
-use crate::sync::plan::{RecordEnd, StreamPlan};
-use crate::sync::transaction_snapshot::BEGIN;
+use super::snapshot::{BEGIN, Snapshot, lock};
 use crate::error::{Error, Result};
 use crate::logging::RecordCounter;
 use crate::pg::connect::Server;
 use crate::pg::quote;
 use crate::pg::wire::Session;
-use crate::singer::writer::KEEP;
+use crate::sync::env::Env;
+use crate::sync::output::Output;
+use crate::sync::plan::{RecordEnd, StreamPlan};
 
 /// How long a worker may wait for the table. Who waits to alter it waits for the copy's session, which the server does not
 /// know to be waiting for this one.
 const LOCK_PATIENCE: &str = "10s";
-/// How long a copy that is cut short waits for the server to take cancel requests.
-const CANCEL_PATIENCE: Duration = Duration::from_secs(1);
-
-/// Sends the rows of a whole table, which `query` selects; false if that is left to one connection.
-pub(crate) async fn copy(
-    ctx: &mut Context,
-    source: &mut TableSource<'_>,
-    plan: &StreamPlan,
-    query: &str,
-    version: i64,
-) -> Result<bool> {
-    if source.parallelism == 1 {
-        return Ok(false);
+/// Whether a table can be read by several connections; logs why it can't.
+pub(super) fn is_possible(env: &Env, session: &Session, plan: &StreamPlan) -> bool {
+    if env.config.copy_parallelism.get() == 1 {
+        return false;
     }
-    if ctx.batches.is_some() {
-        tracing::info!("{}: copied by one connection: its rows go into batches", plan.id);
-        return Ok(false);
-    }
-    if let Some(reason) = why_not(source.session, plan) {
+    let obstacle = match &env.config.batch_config {
+        Some(_) => Some("its rows go into batches".to_owned()),
+        None => why_not(session, plan),
+    };
+    if let Some(reason) = &obstacle {
         tracing::info!("{}: copied by one connection: {reason}", plan.id);
-        return Ok(false);
     }
-    if source.in_transaction {
-        return copy_snapshot(ctx, source, plan, query, version).await;
-    }
-    source.session.query(BEGIN).await?;
-    let copied = sees_rows(source.session, plan).await? && copy_snapshot(ctx, source, plan, query, version).await?;
-    source.session.query("COMMIT").await?;
-    Ok(copied)
+    obstacle.is_none()
 }
 
-/// The same, what the transaction of the copy's session sees.
-async fn copy_snapshot(
-    ctx: &mut Context,
-    source: &mut TableSource<'_>,
+/// Sends the rows of a whole table that a snapshot sees, which `query` selects; false if that is left to one connection.
+pub(super) async fn copy(
+    output: &mut Output,
+    env: &Env,
+    server: &Server,
+    snapshot: &mut Snapshot,
     plan: &StreamPlan,
     query: &str,
     version: i64,
 ) -> Result<bool> {
-    let Some(ranges) = Ranges::of(source.session, plan, source.parallelism).await? else { return Ok(false) };
-    let workers = source.parallelism.min(ranges.len());
+    let connections = env.config.copy_parallelism.get();
+    let Some(ranges) = Ranges::of(snapshot.session(), plan, connections).await? else { return Ok(false) };
+    let workers = connections.min(ranges.len());
     tracing::info!("{}: copied in {} ranges by up to {workers} connections", plan.id, ranges.len());
     let begin = format!(
-        "{BEGIN}; SET TRANSACTION SNAPSHOT {}; SET LOCAL lock_timeout = '{LOCK_PATIENCE}'; SELECT FROM {} LIMIT 0",
-        quote::literal(&export_snapshot(source.session).await?),
-        plan.own_rows()
+        "{BEGIN}; SET TRANSACTION SNAPSHOT {}; SET LOCAL lock_timeout = '{LOCK_PATIENCE}'; {}",
+        quote::literal(&snapshot.export().await?),
+        lock(plan)
     );
-    let work = Arc::new(Work {
-        server: source.server.clone(),
-        begin,
-        query: query.to_owned(),
-        end: RecordEnd::new(version),
-        ranges,
-        next: AtomicUsize::new(0),
-        done: AtomicUsize::new(0),
-        empty: Mutex::default(),
-    });
+    let work = Arc::new(Work::new(server.clone(), begin, query.to_owned(), RecordEnd::new(version), ranges));
     // Nothing may come for long.
-    ctx.hand_over().await?;
-    Crew::start(&work, plan, workers).copy(ctx, plan).await
-}
-
-async fn export_snapshot(session: &mut Session) -> Result<String> {
-    let name = session.query_value("SELECT pg_catalog.pg_export_snapshot()").await?;
-    name.ok_or_else(|| Error::run("the server does not name the snapshot that it exported"))
-}
-
-/// What the workers of a copy share.
-struct Work {
-    server: Server,
-    /// What a session begins with: the snapshot, and a lock on the table.
-    begin: String,
-    query: String,
-    end: RecordEnd,
-    ranges: Ranges,
-    /// The first range that nobody has taken.
-    next: AtomicUsize,
-    /// How many ranges were read and their lines handed over.
-    done: AtomicUsize,
-    /// Memory of lines that have gone out.
-    empty: Mutex<Vec<Vec<u8>>>,
-}
-
-impl Work {
-    fn take_range(&self) -> Option<String> {
-        self.ranges.query(&self.query, self.next.fetch_add(1, Ordering::Relaxed))
-    }
-
-    fn take_empty(&self) -> Vec<u8> {
-        self.empty.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
-    }
-
-    fn give_back(&self, memory: Vec<u8>) {
-        if memory.capacity() <= KEEP {
-            self.empty.lock().unwrap_or_else(PoisonError::into_inner).push(memory);
-        }
-    }
-}
-
-/// What a worker tells.
-enum Report {
-    /// Whole lines.
-    Lines { json: Vec<u8>, records: u64 },
-    /// It could not begin.
-    Refused(Error),
-    /// It could not go on.
-    Failed(Error),
+    output.hand_over().await?;
+    Crew::start(&work, plan, workers).copy(output, plan).await
 }
 
 /// The workers of a copy. Dropped before they are through, it has their queries cancelled.
@@ -175,27 +104,25 @@ impl Crew {
     }
 
     /// Passes the lines on until all ranges are read; false if no worker could begin.
-    async fn copy(mut self, ctx: &mut Context, plan: &StreamPlan) -> Result<bool> {
+    async fn copy(mut self, output: &mut Output, plan: &StreamPlan) -> Result<bool> {
         let mut counter = RecordCounter::of_rows(&plan.id, Some(plan.table.row_estimate));
         while let Some(report) = self.reports.recv().await {
             match report {
                 Report::Lines { mut json, records } => {
-                    ctx.before_record();
                     counter.add(records, json.len());
-                    ctx.out.buf.append(&mut json);
-                    ctx.mark();
+                    output.append_records(&mut json);
                     self.work.give_back(json);
-                    ctx.hand_over().await?;
+                    output.hand_over().await?;
                 }
                 Report::Refused(error) => tracing::info!("{}: one connection less copies: {error}", plan.id),
                 Report::Failed(error) => return Err(error),
             }
         }
-        if self.work.next.load(Ordering::Relaxed) == 0 {
+        if !self.work.has_begun() {
             return Ok(false);
         }
         // A worker that panicked reports nothing.
-        if self.work.done.load(Ordering::Relaxed) != self.work.ranges.len() {
+        if !self.work.is_done() {
             return Err(Error::run("a thread of the copy ended before its work"));
         }
         counter.finish();

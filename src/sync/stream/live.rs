@@ -4,20 +4,14 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::logging::RecordCounter;
-use crate::pg::Lsn;
-use crate::sync::output::Context;
+use crate::positions::TransactionSnapshot;
+use crate::sync::output::Output;
 use crate::sync::plan::{RecordEnd, StreamPlan};
-use crate::sync::transaction_snapshot::{CopySnapshot, TransactionSnapshot};
 
 /// A stream of the phase.
 pub(crate) struct Live {
     pub plan: StreamPlan,
     pub version: i64,
-    /// Transactions that committed before this are in the target already.
-    pub from: Lsn,
-    /// A copy of this run without a position of its own: what its snapshot saw is in the target already. The copy counts
-    /// as finished when the stream is past the position.
-    pub copied: Option<CopySnapshot>,
     /// Closes its records.
     pub end: RecordEnd,
     pub counter: RecordCounter,
@@ -34,31 +28,16 @@ pub(crate) struct Live {
 
 /// A transaction that is being received.
 pub(crate) struct Transaction {
-    commit_lsn: Lsn,
     pub xid: u32,
     /// Microseconds since 1970.
     commit_time: i64,
 }
 
-/// Where a stream starts that goes into the phase.
-pub(crate) enum Start {
-    /// At its bookmark; `None` for "where the slot stands".
-    Bookmark(Option<Lsn>),
-    /// After a copy of this run.
-    Snapshot(CopySnapshot),
-}
-
 impl Live {
     /// A stream, with the version that its records carry.
-    pub(crate) fn new(plan: StreamPlan, start: Start, version: i64) -> Self {
-        let (from, copied) = match start {
-            Start::Bookmark(lsn) => (lsn.unwrap_or(Lsn::INVALID), None),
-            Start::Snapshot(copied) => (Lsn::INVALID, Some(copied)),
-        };
+    pub(crate) fn new(plan: StreamPlan, version: i64) -> Self {
         Live {
             version,
-            from,
-            copied,
             end: RecordEnd::new(version),
             counter: RecordCounter::new(&plan.id),
             described: None,
@@ -69,15 +48,15 @@ impl Live {
         }
     }
 
+    /// Has its records carry the present time of extraction from here on.
+    pub(crate) fn renew_end(&mut self) {
+        self.end = RecordEnd::new(self.version);
+    }
+
     /// Its records carry this version from here on.
     pub(crate) fn begin_version(&mut self, version: i64) {
         self.version = version;
         self.end = RecordEnd::new(version);
-    }
-
-    /// Whether the changes of a transaction are still to be sent.
-    pub(crate) fn wants(&self, transaction: &Transaction) -> bool {
-        transaction.commit_lsn >= self.from && self.copied.as_ref().is_none_or(|copied| !copied.holds(transaction.xid))
     }
 
     /// Whether the table is known to have a column of this name.
@@ -97,15 +76,15 @@ impl Live {
     }
 
     /// Appends its SCHEMA message.
-    pub(crate) fn announce(&self, ctx: &mut Context, debug_lsn: bool) {
+    pub(crate) fn announce(&self, output: &mut Output, debug_lsn: bool) {
         let schema = self.plan.stream_schema(debug_lsn);
-        ctx.schema(&self.plan.id, &schema, &self.plan.key_properties, &["lsn"]);
+        output.schema(&self.plan.id, &schema, &self.plan.key_properties, &["lsn"]);
     }
 }
 
 impl Transaction {
-    pub(crate) fn new(commit_lsn: Lsn, commit_time: i64, xid: u32) -> Self {
-        Transaction { commit_lsn, xid, commit_time }
+    pub(crate) fn new(commit_time: i64, xid: u32) -> Self {
+        Transaction { xid, commit_time }
     }
 
     /// How long ago it committed, by this machine's clock.

@@ -1,83 +1,145 @@
-//! Which of the two ways to read the log serves a run.
+//! Where changes come from: a walsender's stream, or one bulk read.
 
-use std::fmt;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
 
-use super::prepare::Source;
-use super::live::Live;
-use super::run::End;
-use crate::config::WalReader;
-use crate::error::Result;
-use crate::pg::connect::Client;
-use crate::pg::error::query_error;
-use crate::pg::row::Fields as _;
-use crate::sync::env::Env;
+use tokio::time::timeout;
 
-/// How the log is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Method {
-    /// As a walsender sends it.
-    Stream,
-    /// In one go, over SQL.
-    Bulk,
+use crate::error::{Error, Result};
+use crate::pg::Lsn;
+use crate::pg::error::RESTARTED;
+use crate::positions::Stored;
+use crate::replication::bulk::BulkRead;
+use crate::replication::stream::{Event, Feedback, WalStream};
+use crate::replication::{Change, OutputPlugin};
+
+/// What a source says.
+pub(super) enum Input<'a> {
+    /// A message of the output plugin, with its own position in the log.
+    Change { lsn: Lsn, change: Change<'a> },
+    /// The server has sent everything that committed before this, if no transaction is open.
+    Keepalive { wal_end: Lsn },
+    /// Nothing came for as long as was waited.
+    Quiet,
+    /// Everything up to the end of the run has come.
+    End,
 }
 
-impl fmt::Display for Method {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Method::Stream => "stream",
-            Method::Bulk => "bulk",
-        })
+/// A source of changes.
+pub(super) trait ChangeSource {
+    /// Waits for the next message, for so long at the most.
+    async fn next(&mut self, wait: Duration) -> Result<Input<'_>>;
+
+    /// Asks the server how far it is. The answer is a keepalive.
+    fn ask(&self);
+
+    /// Lets the server forget what is stored.
+    fn acknowledge(&self, stored: Stored);
+}
+
+/// A walsender.
+pub(super) struct Walsender<'a> {
+    stream: WalStream,
+    feedback: Feedback,
+    plugin: &'a mut dyn OutputPlugin,
+}
+
+impl<'a> Walsender<'a> {
+    pub(super) fn new(stream: WalStream, plugin: &'a mut dyn OutputPlugin) -> Self {
+        Walsender { feedback: stream.feedback(), stream, plugin }
+    }
+
+    /// How long the server may take to answer [`ask`](ChangeSource::ask) while it is alive.
+    pub(super) fn patience(&self) -> Duration {
+        self.stream.answer_patience()
+    }
+
+    /// Ends the stream, so that the slot is free.
+    pub(super) async fn finish(self) {
+        self.stream.finish().await;
     }
 }
 
-/// The way that the setting names, as far as the server and the run allow it.
-pub(crate) async fn choose(env: &Env, client: &Client, source: &Source, streams: &[Live], end: &End) -> Result<Method> {
-    let wanted = env.config.wal_reader;
-    if wanted == WalReader::Stream {
-        return Ok(Method::Stream);
-    }
-    let obstacle = match obstacle(env, client, end) {
-        None if wanted == WalReader::Auto => unfit(env, client, source, streams, end).await?,
-        obstacle => obstacle,
-    };
-    match obstacle {
-        None => Ok(Method::Bulk),
-        Some(why) => {
-            tracing::info!("not reading in bulk: {why}");
-            Ok(Method::Stream)
+impl ChangeSource for Walsender<'_> {
+    async fn next(&mut self, wait: Duration) -> Result<Input<'_>> {
+        match within(wait, self.stream.next()).await {
+            None => Ok(Input::Quiet),
+            Some(event) => match event? {
+                None => Err(Error::transient("the server ended the replication stream").hint(RESTARTED)),
+                Some(Event::Data { start, payload }) => {
+                    Ok(Input::Change { lsn: start, change: self.plugin.decode(payload)? })
+                }
+                Some(Event::Keepalive { wal_end }) => Ok(Input::Keepalive { wal_end }),
+            },
         }
     }
-}
 
-/// Why a bulk read is impossible.
-fn obstacle(env: &Env, client: &Client, end: &End) -> Option<String> {
-    if !env.config.break_at_end_lsn {
-        Some("break_at_end_lsn is false, so the run has no end to read to".to_owned())
-    } else if !client.server_version().has_slot_advance() {
-        Some("the server is older than PostgreSQL 11".to_owned())
-    } else if !end.of_record {
-        Some("the end of the log is not known to be the end of a record".to_owned())
-    } else {
-        None
+    fn ask(&self) {
+        self.feedback.request_reply();
+    }
+
+    fn acknowledge(&self, stored: Stored) {
+        tracing::debug!("acknowledging {stored}");
+        self.feedback.acknowledge(stored);
     }
 }
 
-/// Why a bulk read would be no good: the server keeps the whole result before the first row leaves.
-async fn unfit(env: &Env, client: &Client, source: &Source, streams: &[Live], end: &End) -> Result<Option<String>> {
-    const MB: u64 = 1 << 20;
-    let wal = end.lsn.0.saturating_sub(source.restart_lsn.0);
-    if wal > env.config.bulk_max_wal_mb.saturating_mul(MB) {
-        return Ok(Some(format!("{} MB of WAL to read are more than bulk_max_wal_mb", wal / MB)));
+/// A bulk read.
+pub(super) struct Bulk<'a> {
+    rows: BulkRead<'a>,
+    plugin: &'a mut dyn OutputPlugin,
+    started: bool,
+    ended: bool,
+}
+
+impl<'a> Bulk<'a> {
+    pub(super) fn new(rows: BulkRead<'a>, plugin: &'a mut dyn OutputPlugin) -> Self {
+        Bulk { rows, plugin, started: false, ended: false }
     }
-    // Compressed values are small in the log and large in what the plugin prints.
-    let sql = "WITH RECURSIVE tree(oid) AS (SELECT pg_catalog.unnest($1::oid[]) UNION \
-               SELECT i.inhrelid FROM tree JOIN pg_catalog.pg_inherits i ON i.inhparent = tree.oid) \
-               SELECT coalesce(sum(pg_catalog.pg_relation_size(c.oid)), 0)::int8, \
-               coalesce(sum(pg_catalog.pg_relation_size(c.reltoastrelid)) FILTER (WHERE c.reltoastrelid <> 0), 0)::int8 \
-               FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid WHERE c.relkind = 'r'";
-    let oids: Vec<u32> = streams.iter().map(|live| live.plan.table.oid).collect();
-    let row =
-        client.query_one(sql, &[&oids]).await.map_err(|e| query_error("cannot read the sizes of the tables", e))?;
-    let (heap, toast): (i64, i64) = (row.field(0)?, row.field(1)?);
-    Ok((toast > 0 && toast >= heap).then(|| "the tables keep most of their data in TOAST".to_owned()))
+
+    /// Whether a row has come: the server has not refused.
+    pub(super) fn has_started(&self) -> bool {
+        self.started
+    }
+
+    /// Whether the server has nothing more to send.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended
+    }
+}
+
+impl ChangeSource for Bulk<'_> {
+    async fn next(&mut self, wait: Duration) -> Result<Input<'_>> {
+        match within(wait, self.rows.next()).await {
+            None => Ok(Input::Quiet),
+            Some(row) => {
+                let row = row?;
+                self.started = true;
+                match row {
+                    Some((lsn, payload)) => Ok(Input::Change { lsn, change: self.plugin.decode(payload)? }),
+                    None => {
+                        self.ended = true;
+                        Ok(Input::End)
+                    }
+                }
+            }
+        }
+    }
+
+    /// Silence is legal: the server gathers everything before the first row leaves.
+    fn ask(&self) {}
+
+    /// What is stored was acknowledged before the read; the slot is not this session's any more.
+    fn acknowledge(&self, _: Stored) {}
+}
+
+/// Waits for a future, for so long at the most. Where it is ready at once, as nearly always, the clock is not asked.
+async fn within<T>(wait: Duration, future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    match poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await {
+        Poll::Ready(value) => Some(value),
+        Poll::Pending => timeout(wait, future).await.ok(),
+    }
 }

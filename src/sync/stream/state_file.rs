@@ -5,32 +5,29 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use crate::pg::Lsn;
+use crate::positions::Resume;
 use crate::state::State;
 
 /// How often the state file is looked at.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Watches the state file for positions that are stored by now.
-pub(crate) struct StateFile {
+/// Watches the state file for bookmarks that are stored by now.
+pub(super) struct StateFile {
     path: PathBuf,
     /// Every LOG_BASED stream of the run, those that were copied in it too: all of them read from the slot next time.
     streams: Vec<String>,
     looked: Instant,
     modified: Option<SystemTime>,
-    acknowledged: Lsn,
 }
 
 impl StateFile {
-    /// `acknowledged`: what the server knows to be stored already.
-    pub(crate) fn new(path: PathBuf, streams: Vec<String>, acknowledged: Lsn) -> Self {
+    pub(super) fn new(path: PathBuf, streams: Vec<String>) -> Self {
         let modified = modified(&path);
-        StateFile { path, streams, looked: Instant::now(), modified, acknowledged }
+        StateFile { path, streams, looked: Instant::now(), modified }
     }
 
-    /// A position that may be acknowledged because a rewritten file says so, if there is a new one. Nothing past
-    /// `reached`, which is how far the run has written.
-    pub(crate) fn stored(&mut self, now: Instant, reached: Lsn) -> Option<Lsn> {
+    /// Returns the bookmarks of a file that was rewritten, if it is time to look for one.
+    pub(super) fn bookmarks(&mut self, now: Instant) -> Option<Vec<Resume>> {
         if now - self.looked < INTERVAL {
             return None;
         }
@@ -40,15 +37,9 @@ impl StateFile {
             return None;
         }
         // A file that is being written right now is looked at again.
-        let state = State::reread_lsns(&self.path)?;
+        let state = State::reread(&self.path)?;
         self.modified = modified;
-        let lsn = self.streams.iter().map(|id| state.bookmark(id).lsn()).min().flatten()?;
-        let lsn = Lsn(lsn).min(reached);
-        if lsn.0 == 1 || lsn <= self.acknowledged {
-            return None;
-        }
-        self.acknowledged = lsn;
-        Some(lsn)
+        Some(self.streams.iter().map(|id| state.kept_from(id)).collect())
     }
 }
 

@@ -6,7 +6,7 @@
 use crate::error::{Error, Result};
 use crate::pg::quote;
 use crate::pg::wire::Session;
-use crate::sync::transaction_snapshot::TransactionSnapshot;
+use crate::positions::TransactionSnapshot;
 
 /// The publications of a slot as a session sees them.
 pub(crate) struct Membership {

@@ -8,24 +8,24 @@ use super::membership::Membership;
 use crate::error::{Error, Result};
 use crate::pg::Lsn;
 use crate::pg::connect::Server;
-use crate::pg::wire::Session;
-use crate::sync::transaction_snapshot::{BEGIN, TransactionSnapshot};
+use crate::sync::copy::sessions::Sessions;
+use crate::sync::copy::snapshot::Snapshot;
+use crate::sync::visibility::visible_to;
 
 /// How long to wait for a secondary to have replayed what a copy needs.
 const REPLAY_PATIENCE: Duration = Duration::from_secs(300);
 
 /// The server that tables with a key are copied from.
 pub(crate) struct Secondary<'a> {
-    server: &'a Server,
-    session: Option<Session>,
+    sessions: Sessions<'a>,
 }
 
 impl<'a> Secondary<'a> {
     pub(crate) fn new(server: &'a Server) -> Self {
-        Secondary { server, session: None }
+        Secondary { sessions: Sessions::new(server) }
     }
 
-    /// A session in a transaction whose snapshot sees everything that committed before `position`, and everything that was
+    /// Returns a snapshot that sees everything that committed before `position`, and everything that was
     /// written before the publications were as in `published`. `None` if the server is no standby: what it shows may not be
     /// what its log says.
     pub(crate) async fn begin(
@@ -33,30 +33,28 @@ impl<'a> Secondary<'a> {
         position: Lsn,
         publications: &[String],
         published: &str,
-    ) -> Result<Option<&mut Session>> {
-        let session = match &mut self.session {
-            Some(session) => session,
-            none => none.insert(self.server.session().await?),
-        };
+    ) -> Result<Option<Snapshot>> {
+        let mut session = self.sessions.take().await?;
         let sql = format!("SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.pg_last_wal_replay_lsn() >= '{position}'");
         let give_up = Instant::now() + REPLAY_PATIENCE;
         loop {
             let rows = session.query(&sql).await?;
             let says = |at: usize| rows.first().and_then(|row| row.get(at)?.as_deref()) == Some("t");
             if !says(0) {
+                self.sessions.give_back(session);
                 return Ok(None);
             }
             if says(1) {
-                session.query(BEGIN).await?;
+                let mut snapshot = Snapshot::begin(session).await?;
                 if publications.is_empty() {
-                    return Ok(Some(session));
+                    return Ok(Some(snapshot));
                 }
-                let snapshot = TransactionSnapshot::read(session).await?;
-                let replayed = Membership::read(session, publications, &snapshot).await?;
+                let visible = visible_to(snapshot.session()).await?;
+                let replayed = Membership::read(snapshot.session(), publications, &visible).await?;
                 if replayed.settled && replayed.rows == published {
-                    return Ok(Some(session));
+                    return Ok(Some(snapshot));
                 }
-                session.query("COMMIT").await?;
+                session = snapshot.end().await?;
             }
             if Instant::now() >= give_up {
                 return Err(Error::run(format!(
@@ -69,9 +67,13 @@ impl<'a> Secondary<'a> {
         }
     }
 
+    /// Ends a snapshot of [`begin`](Self::begin).
+    pub(crate) async fn end(&mut self, snapshot: Snapshot) -> Result<()> {
+        self.sessions.give_back(snapshot.end().await?);
+        Ok(())
+    }
+
     pub(crate) async fn close(self) {
-        if let Some(session) = self.session {
-            session.close().await;
-        }
+        self.sessions.close().await;
     }
 }

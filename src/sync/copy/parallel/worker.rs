@@ -1,17 +1,17 @@
 //! One of the connections that copy a table.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::{CANCEL_PATIENCE, Report, Work};
+use super::work::{CANCEL_PATIENCE, Report, Work};
 use crate::error::{Error, Result};
 use crate::pg::wire::Session;
 use crate::singer::JsonBuf;
 use crate::singer::writer::CHUNK;
-use crate::sync::copy::rows::{Lines, write_rows};
+use crate::sync::copy::rows::write_rows;
+use crate::sync::copy::sink::RowSink;
 use crate::sync::plan::StreamPlan;
 
 /// Reads range after range, on a thread of its own.
@@ -78,25 +78,25 @@ impl Worker {
     }
 
     async fn read(&mut self, session: &mut Session) -> Result<()> {
-        let mut lines = WorkerLines { work: &self.work, reports: &self.reports, buf: JsonBuf::new(), records: 0 };
+        let mut sink = WorkerSink { work: &self.work, reports: &self.reports, buf: JsonBuf::new(), records: 0 };
         while let Some(query) = self.work.take_range() {
-            write_rows(session, &mut self.plan, &query, &mut lines).await?;
-            lines.hand_over().await?;
-            self.work.done.fetch_add(1, Ordering::Relaxed);
+            write_rows(session, &mut self.plan, &query, &mut sink).await?;
+            sink.hand_over().await?;
+            self.work.range_done();
         }
         Ok(())
     }
 }
 
 /// Gathers lines for the run.
-struct WorkerLines<'a> {
+struct WorkerSink<'a> {
     work: &'a Work,
     reports: &'a mpsc::Sender<Report>,
     buf: JsonBuf,
     records: u64,
 }
 
-impl Lines for WorkerLines<'_> {
+impl RowSink for WorkerSink<'_> {
     #[inline]
     fn begin(&mut self, plan: &StreamPlan) {
         self.records += 1;

@@ -2,14 +2,15 @@
 
 use std::collections::HashMap;
 
-use crate::sync::stream::live::{Live, Transaction};
 use crate::error::Result;
 use crate::pg::connect::Client;
 use crate::pg::error::query_error;
 use crate::pg::row::Fields as _;
 use crate::pg::table::{ReplicaIdentity, TableKind};
+use crate::positions::TransactionSnapshot;
 use crate::replication::{Relation, RelationColumn, TableRef, Tuple};
-use crate::sync::transaction_snapshot::TransactionSnapshot;
+use crate::sync::stream::live::{Live, Transaction};
+use crate::sync::visibility::wait_visible;
 
 /// The tables of which the log has changes, by the names that it has for them.
 #[derive(Default)]
@@ -166,7 +167,7 @@ async fn root_of(
     table: TableRef<'_>,
     transaction: &Transaction,
 ) -> Result<(Option<u32>, TransactionSnapshot)> {
-    let snapshot = TransactionSnapshot::seeing(client, std::iter::once(transaction.xid)).await?;
+    let snapshot = wait_visible(client, std::iter::once(transaction.xid)).await?;
     let (oid, schema, name) = match table {
         TableRef::Oid(oid) => (Some(oid), None, None),
         TableRef::Name(schema, name) => (None, Some(schema), Some(name)),

@@ -6,24 +6,25 @@ pub(crate) mod record;
 
 use std::collections::HashSet;
 
-use crate::sync::stream::prepare::Source;
-use crate::sync::stream::live::{Live, Transaction};
-use crate::sync::stream::prepare::published::leave_out;
-use record::{RecordWriter, RowChange, Unfit};
-use layout::{Route, Routes, Shape, differs, identity_differs, wanted_by};
-use pointer::Toast;
 use crate::config::OnTruncate;
 use crate::discovery::{Scope, discover, hidden_columns};
 use crate::error::{Error, Result};
 use crate::pg::Lsn;
 use crate::pg::connect::Client;
 use crate::pg::table::TableKind;
+use crate::positions::TransactionSnapshot;
 use crate::replication::publication::{self, Publications};
 use crate::replication::{Change, OldTuple, TableRef};
-use crate::sync::output::Context;
-use crate::sync::plan::StreamPlan;
-use crate::sync::transaction_snapshot::TransactionSnapshot;
 use crate::sync::env::{Env, version_now};
+use crate::sync::output::Output;
+use crate::sync::plan::StreamPlan;
+use crate::sync::stream::live::{Live, Transaction};
+use crate::sync::stream::prepare::Source;
+use crate::sync::stream::prepare::published::leave_out;
+use crate::sync::visibility::wait_visible;
+use layout::{Route, Routes, Shape, differs, identity_differs, wanted_by};
+use pointer::Toast;
+use record::{RecordWriter, RowChange, Unfit};
 
 /// Turns changes into records.
 pub(crate) struct Applier<'a> {
@@ -63,7 +64,7 @@ impl<'a> Applier<'a> {
     /// Appends the records of a change of this transaction; `lsn` is the change's own position.
     pub(crate) async fn apply(
         &mut self,
-        ctx: &mut Context,
+        output: &mut Output,
         transaction: &Transaction,
         lsn: Lsn,
         change: Change<'_>,
@@ -74,28 +75,28 @@ impl<'a> Applier<'a> {
                 for &stream in &targets {
                     let live = &self.streams[stream];
                     if differs(live, &relation) && !live.is_described_after(transaction) {
-                        self.refresh(ctx, stream, transaction).await?;
+                        self.refresh(output, stream, transaction).await?;
                     }
                 }
                 self.routes.relation(&self.streams, targets, &relation);
                 Ok(0)
             }
             Change::Insert { table, new } => {
-                self.row(ctx, transaction, lsn, table, RowChange { old: None, new: Some(new) }).await
+                self.row(output, transaction, lsn, table, RowChange { old: None, new: Some(new) }).await
             }
             Change::Update { table, old, new } => {
-                self.row(ctx, transaction, lsn, table, RowChange { old, new: Some(new) }).await
+                self.row(output, transaction, lsn, table, RowChange { old, new: Some(new) }).await
             }
             Change::Delete { table, old } => {
-                self.row(ctx, transaction, lsn, table, RowChange { old: Some(old), new: None }).await
+                self.row(output, transaction, lsn, table, RowChange { old: Some(old), new: None }).await
             }
             Change::Truncate { tables } => {
                 for table in tables {
                     let route = self.look_up(table, transaction).await?;
                     for target in self.routes.targets(route) {
                         let live = &mut self.streams[target.stream];
-                        if live.wants(transaction) {
-                            truncate(ctx, live, table, self.env.config.on_truncate);
+                        if output.ledger().wants(target.stream) {
+                            truncate(output, live, table, self.env.config.on_truncate);
                         }
                     }
                 }
@@ -121,7 +122,7 @@ impl<'a> Applier<'a> {
 
     async fn row(
         &mut self,
-        ctx: &mut Context,
+        output: &mut Output,
         transaction: &Transaction,
         lsn: Lsn,
         table: TableRef<'_>,
@@ -132,13 +133,13 @@ impl<'a> Applier<'a> {
         let mut records = 0;
         for target in 0..self.routes.targets(route).len() {
             let stream = self.routes.targets(route)[target].stream;
-            if !self.streams[stream].wants(transaction) {
+            if !output.ledger().wants(stream) {
                 continue;
             }
             // Where tuples name their columns, they are all that tells of a table that changed.
             let mut may_have_changed = named && !self.streams[stream].is_described_after(transaction);
             if named && !self.fill_shapes(stream, &change) && may_have_changed {
-                self.refresh(ctx, stream, transaction).await?;
+                self.refresh(output, stream, transaction).await?;
                 self.fill_shapes(stream, &change);
                 may_have_changed = false;
             }
@@ -153,13 +154,13 @@ impl<'a> Applier<'a> {
                 let fetches = self.toast.fetches(live);
                 let debug_lsn = self.env.config.debug_lsn;
                 let writer = RecordWriter { live, transaction, lsn, debug_lsn, fetches, may_have_changed, written: 0 };
-                match writer.write(ctx, &mut self.toast, stream, shapes, &change) {
+                match writer.write(output, stream, shapes, &change) {
                     Ok(written) => {
                         records += written;
                         break;
                     }
                     Err(Unfit(_)) if may_have_changed => {
-                        self.refresh(ctx, stream, transaction).await?;
+                        self.refresh(output, stream, transaction).await?;
                         self.fill_shapes(stream, &change);
                         may_have_changed = false;
                     }
@@ -177,7 +178,7 @@ impl<'a> Applier<'a> {
         if self.all_partitions.as_ref().is_some_and(|snapshot| snapshot.sees(transaction.xid)) {
             return Ok(());
         }
-        let snapshot = TransactionSnapshot::seeing(self.client, std::iter::once(transaction.xid)).await?;
+        let snapshot = wait_visible(self.client, std::iter::once(transaction.xid)).await?;
         for live in self.streams.iter().filter(|live| live.plan.table.kind == TableKind::Partitioned) {
             let leaves = publication::leaves(self.client, live.plan.table.oid).await?;
             if let Some(leaf) = leaves.into_iter().find(|leaf| !schemas.contains(&leaf.schema)) {
@@ -209,9 +210,9 @@ impl<'a> Applier<'a> {
     }
 
     /// Describes a stream's table again, after this transaction, and announces it if it changed.
-    async fn refresh(&mut self, ctx: &mut Context, stream: usize, transaction: &Transaction) -> Result<()> {
+    async fn refresh(&mut self, output: &mut Output, stream: usize, transaction: &Transaction) -> Result<()> {
         let live = &mut self.streams[stream];
-        let snapshot = TransactionSnapshot::seeing(self.client, std::iter::once(transaction.xid)).await?;
+        let snapshot = wait_visible(self.client, std::iter::once(transaction.xid)).await?;
         let wanted = [(live.plan.table.schema.clone(), live.plan.table.name.clone())];
         let found = discover(self.client, Scope::Tables(&wanted)).await?.into_iter().next();
         let hidden = hidden_columns(self.client, live.plan.table.oid).await?;
@@ -230,7 +231,7 @@ impl<'a> Applier<'a> {
             None => None,
         };
         // The holes name columns of the plan as it was.
-        self.toast.fill(self.env, self.client, &mut self.streams, ctx).await?;
+        self.toast.fill(self.env, self.client, &mut self.streams, output).await?;
         let live = &mut self.streams[stream];
         let before = (live.plan.schema.clone(), live.plan.key_properties.clone());
         live.plan.refresh(table, &self.env.types);
@@ -239,7 +240,7 @@ impl<'a> Applier<'a> {
         }
         if (&live.plan.schema, &live.plan.key_properties) != (&before.0, &before.1) {
             tracing::info!("{}: the table changed; sending its schema again", live.plan.id);
-            live.announce(ctx, self.env.config.debug_lsn);
+            live.announce(output, self.env.config.debug_lsn);
         }
         self.routes.reshape(&self.streams, stream);
         Ok(())
@@ -247,7 +248,7 @@ impl<'a> Applier<'a> {
 }
 
 /// A table was truncated that this stream has the rows of: all of them, or those of a partition.
-fn truncate(ctx: &mut Context, live: &mut Live, table: TableRef<'_>, on_truncate: OnTruncate) {
+fn truncate(output: &mut Output, live: &mut Live, table: TableRef<'_>, on_truncate: OnTruncate) {
     let whole = match table {
         TableRef::Oid(oid) => live.plan.table.oid == oid,
         TableRef::Name(schema, name) => live.plan.table.schema == schema && live.plan.table.name == name,
@@ -256,8 +257,8 @@ fn truncate(ctx: &mut Context, live: &mut Live, table: TableRef<'_>, on_truncate
         OnTruncate::ActivateVersion if whole => {
             live.begin_version(version_now().max(live.version.saturating_add(1)));
             let id = &live.plan.id;
-            ctx.state.set_version(id, live.version);
-            ctx.activate_version_inside(id, live.version);
+            output.state.set_version(id, live.version);
+            output.activate_version(id, live.version);
             tracing::info!("{id}: the table was truncated; going on under a new version");
         }
         OnTruncate::ActivateVersion => {

@@ -5,9 +5,8 @@
 //! buffer is handed over the holes are filled. What the table holds by then may be newer than the change: then the newer
 //! change follows in the stream. A row that is gone by then keeps its hole: its delete follows.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
-use crate::sync::stream::live::Live;
 use crate::config::UnchangedToast;
 use crate::error::{Error, Result};
 use crate::pg::connect::Client;
@@ -18,10 +17,11 @@ use crate::pg::table::Column;
 use crate::pg::wire::Session;
 use crate::singer::JsonBuf;
 use crate::sync::env::Env;
-use crate::sync::output::Context;
+use crate::sync::output::{Hole, Key, Output};
 use crate::sync::plan::StreamPlan;
 use crate::sync::present_columns::PresentColumns;
-use crate::sync::transaction_snapshot::TransactionSnapshot;
+use crate::sync::stream::live::Live;
+use crate::sync::visibility::wait_visible;
 
 /// At most so many rows wait for their values, and are read in one query,
 const MOST_ROWS: usize = 200;
@@ -33,13 +33,9 @@ const FIRST_ROWS: usize = 8;
 /// undefined_column
 const UNDEFINED_COLUMN: &str = "42703";
 
-type Key = Vec<Vec<u8>>;
-
 /// The holes in the buffered lines.
 pub(crate) struct Toast {
     mode: UnchangedToast,
-    rows: Vec<IncompleteRow>,
-    transactions: HashSet<u32>,
     session: Option<Session>,
     /// How many rows are to wait.
     limit: usize,
@@ -47,30 +43,9 @@ pub(crate) struct Toast {
     largest: usize,
 }
 
-/// The columns that a record lacks, with the places in the buffer where their properties belong.
-#[derive(Default)]
-pub(crate) struct Missing(Vec<(usize, usize)>);
-
-struct IncompleteRow {
-    stream: usize,
-    key: Key,
-    missing: Missing,
-}
-
-impl Missing {
-    /// The property of this column of the plan belongs at this place of the buffer.
-    pub(crate) fn push(&mut self, at: usize, column: usize) {
-        self.0.push((at, column));
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
 impl Toast {
     pub(crate) fn new(mode: UnchangedToast) -> Self {
-        Toast { mode, rows: Vec::new(), transactions: HashSet::new(), session: None, limit: FIRST_ROWS, largest: 0 }
+        Toast { mode, session: None, limit: FIRST_ROWS, largest: 0 }
     }
 
     /// Whether what the log does not have is read from the stream's table.
@@ -78,25 +53,9 @@ impl Toast {
         self.mode == UnchangedToast::Fetch && !live.plan.key_properties.is_empty()
     }
 
-    /// Remembers what a record lacks. Without a whole key there is nothing to look it up by.
-    pub(crate) fn add(&mut self, stream: usize, key: Option<Key>, xid: u32, missing: Missing) {
-        match key {
-            Some(key) if !key.is_empty() && self.mode == UnchangedToast::Fetch => {
-                self.rows.push(IncompleteRow { stream, key, missing });
-                self.transactions.insert(xid);
-            }
-            _ => {}
-        }
-    }
-
-    /// Whether the buffer has holes.
-    pub(crate) fn is_pending(&self) -> bool {
-        !self.rows.is_empty()
-    }
-
     /// Whether as many rows wait as should be read at once.
-    pub(crate) fn is_full(&self) -> bool {
-        self.rows.len() >= self.limit
+    pub(crate) fn is_full(&self, output: &mut Output) -> bool {
+        output.holes().len() >= self.limit
     }
 
     /// Fills the holes of the buffer.
@@ -105,30 +64,28 @@ impl Toast {
         env: &Env,
         client: &Client,
         streams: &mut [Live],
-        ctx: &mut Context,
+        output: &mut Output,
     ) -> Result<()> {
-        if self.rows.is_empty() {
+        if output.holes().is_empty() {
             return Ok(());
         }
         let session = match &mut self.session {
             Some(session) => session,
             none => none.insert(env.primary.session().await?),
         };
-        TransactionSnapshot::seeing(client, self.transactions.iter().copied()).await?;
-        self.transactions.clear();
-        let mut rows = std::mem::take(&mut self.rows);
-        rows.sort_by_key(|row| row.stream);
+        let holes = output.holes();
+        wait_visible(client, holes.transactions().iter().copied()).await?;
+        let rows = holes.by_stream();
         // Place in the buffer → the property as JSON.
         let mut found: Vec<(usize, Vec<u8>)> = Vec::new();
         for of_stream in rows.chunk_by(|a, b| a.stream == b.stream) {
             fetch(session, &mut streams[of_stream[0].stream], of_stream, &mut found).await?;
         }
         found.sort_unstable_by_key(|(at, _)| *at);
-        ctx.insert(&found);
+        output.fill(&found);
         let largest = found.iter().map(|(_, property)| property.len()).max().unwrap_or(0);
         self.largest = largest.max(self.largest / 2);
         self.limit = (BYTES / self.largest.max(1)).clamp(1, MOST_ROWS);
-        ctx.progress.incomplete = false;
         Ok(())
     }
 }
@@ -137,19 +94,18 @@ impl Toast {
 async fn fetch(
     session: &mut Session,
     live: &mut Live,
-    batch: &[IncompleteRow],
+    batch: &[&Hole],
     found: &mut Vec<(usize, Vec<u8>)>,
 ) -> Result<()> {
     let plan = &mut live.plan;
-    let mut columns: Vec<usize> =
-        batch.iter().flat_map(|row| row.missing.0.iter().map(|(_, column)| *column)).collect();
+    let mut columns: Vec<usize> = batch.iter().flat_map(|row| row.missing.iter().map(|(_, column)| *column)).collect();
     columns.sort_unstable();
     columns.dedup();
-    let mut by_key: HashMap<&Key, Vec<&IncompleteRow>> = HashMap::new();
-    for row in batch {
+    let mut by_key: HashMap<&Key, Vec<&Hole>> = HashMap::new();
+    for &row in batch {
         by_key.entry(&row.key).or_default().push(row);
     }
-    let rows: Vec<(&Key, Vec<&IncompleteRow>)> = by_key.into_iter().collect();
+    let rows: Vec<(&Key, Vec<&Hole>)> = by_key.into_iter().collect();
     let mut pieces = vec![rows.as_slice()];
     let mut told = false;
     while let Some(rows) = pieces.pop() {
@@ -194,7 +150,7 @@ fn is_data_exception(code: &str) -> bool {
 
 /// The SELECT of the rows with these keys: for each the number of its key, then these columns. Keys are compared by their
 /// types: the log may spell one as it was, `1.10` for what is `1.1` now.
-fn select(plan: &StreamPlan, columns: &[usize], rows: &[(&Key, Vec<&IncompleteRow>)]) -> String {
+fn select(plan: &StreamPlan, columns: &[usize], rows: &[(&Key, Vec<&Hole>)]) -> String {
     let keys: Vec<&Column> = plan.key_properties.iter().filter_map(|key| plan.table.column(key)).collect();
     let selected: String =
         columns.iter().map(|column| format!(", t.{}", quote::ident(&plan.columns[*column].name))).collect();
@@ -229,7 +185,7 @@ async fn look_up(
     session: &mut Session,
     plan: &mut StreamPlan,
     columns: &[usize],
-    rows: &[(&Key, Vec<&IncompleteRow>)],
+    rows: &[(&Key, Vec<&Hole>)],
     found: &mut Vec<(usize, Vec<u8>)>,
 ) -> Result<()> {
     let query = format!("COPY ({}) TO STDOUT", select(plan, columns, rows));
@@ -258,7 +214,7 @@ async fn look_up(
                 unfit.push(*column);
             }
             property.byte(b',');
-            for (at, missing) in rows.iter().flat_map(|row| &row.missing.0) {
+            for (at, missing) in rows.iter().flat_map(|row| &row.missing) {
                 if missing == column {
                     found.push((*at, property.as_bytes().to_vec()));
                 }

@@ -1,12 +1,11 @@
 //! A row change becomes records.
 
-use crate::sync::stream::live::{Live, Transaction};
 use super::layout::Shape;
-use super::pointer::{Missing, Toast};
 use crate::pg::Lsn;
 use crate::replication::{OldTuple, Tuple, Value};
 use crate::singer::JsonBuf;
-use crate::sync::output::Context;
+use crate::sync::output::{Hole, Output};
+use crate::sync::stream::live::{Live, Transaction};
 
 /// A row change: at least one of the rows is there.
 pub(crate) struct RowChange<'t> {
@@ -35,8 +34,7 @@ impl RecordWriter<'_> {
     /// Returns how many records the change became; it may become none if the table is not as described, or had another key.
     pub(crate) fn write(
         mut self,
-        ctx: &mut Context,
-        toast: &mut Toast,
+        output: &mut Output,
         stream: usize,
         (new_shape, old_shape): (&Shape, &Shape),
         change: &RowChange<'_>,
@@ -48,16 +46,18 @@ impl RecordWriter<'_> {
             self.tell_unidentified();
             return Ok(0);
         }
-        ctx.before_record();
-        let start = ctx.out.buf.len();
+        let start = output.begin_record().len();
         let written = match (change.new, old) {
-            (Some(new), old) => self.row(ctx, toast, stream, (new_shape, &new), (old_shape, old)),
-            (None, Some(old)) => self.delete(&mut ctx.out.buf, old_shape, &old),
+            (Some(new), old) => self.row(output, stream, (new_shape, &new), (old_shape, old)),
+            (None, Some(old)) => self.delete(output.buf(), old_shape, &old),
             (None, None) => Ok(()),
         };
         match written {
-            Ok(()) => self.live.counter.add(self.written, ctx.out.buf.len() - start),
-            Err(_) => ctx.out.buf.truncate(start),
+            Ok(()) => {
+                self.live.counter.add(self.written, output.buf().len() - start);
+                output.end_record();
+            }
+            Err(_) => output.buf().truncate(start),
         }
         written.map(|()| self.written)
     }
@@ -65,20 +65,19 @@ impl RecordWriter<'_> {
     /// A record of the new row, after one that the old row is gone where the key changed.
     fn row(
         &mut self,
-        ctx: &mut Context,
-        toast: &mut Toast,
+        output: &mut Output,
         stream: usize,
         (new_shape, new): (&Shape, &Tuple<'_>),
         (old_shape, old): (&Shape, Option<Tuple<'_>>),
     ) -> Result<(), Unfit> {
-        let out = &mut ctx.out.buf;
+        let out = output.buf();
         if let Some(old) = &old
             && self.key_changed(new_shape, new, old_shape, old)
         {
             self.delete(out, old_shape, old)?;
         }
         self.live.plan.start_record(out);
-        let mut missing = Missing::default();
+        let mut missing = Vec::new();
         for (index, column) in new_shape.columns.iter().enumerate() {
             let Some(column) = *column else { continue };
             match new.value(index) {
@@ -88,7 +87,7 @@ impl RecordWriter<'_> {
                 }
                 // What became of the value when the column got its type is known to the table alone.
                 _ if new_shape.is_retyped(index) && self.fetches && !self.is_key(column) => {
-                    missing.push(out.len(), column)
+                    missing.push((out.len(), column))
                 }
                 Some(Value::Text(text)) => {
                     self.known(out, column, Some(text), new_shape.of_type(index), &mut missing)?
@@ -114,9 +113,14 @@ impl RecordWriter<'_> {
                 }
             };
             let key = self.live.plan.key_properties.iter().map(value).collect();
-            toast.add(stream, key, self.transaction.xid, missing);
-            ctx.progress.incomplete = toast.is_pending();
+            // Without a whole key there is nothing to look it up by.
+            if self.fetches
+                && let Some(key) = key
+            {
+                output.punch(Hole { stream, key, missing }, self.transaction.xid);
+            }
         }
+        let out = output.buf();
         out.raw(br#""_sdc_deleted_at":null"#);
         self.end(out);
         Ok(())
@@ -181,7 +185,7 @@ impl RecordWriter<'_> {
         column: usize,
         text: Option<&[u8]>,
         of_type: bool,
-        missing: &mut Missing,
+        missing: &mut Vec<(usize, usize)>,
     ) -> Result<(), Unfit> {
         if self.property(out, column, text, of_type) {
             return Ok(());
@@ -201,7 +205,7 @@ impl RecordWriter<'_> {
         out: &mut JsonBuf,
         column: usize,
         old: Option<Value<'_>>,
-        missing: &mut Missing,
+        missing: &mut Vec<(usize, usize)>,
     ) -> Result<(), Unfit> {
         match old {
             Some(Value::Text(text)) => self.known(out, column, Some(text), false, missing),
@@ -211,11 +215,11 @@ impl RecordWriter<'_> {
     }
 
     /// A value that the log does not have.
-    fn absent(&mut self, out: &JsonBuf, column: usize, missing: &mut Missing) -> Result<(), Unfit> {
+    fn absent(&mut self, out: &JsonBuf, column: usize, missing: &mut Vec<(usize, usize)>) -> Result<(), Unfit> {
         if self.is_key(column) {
             return Err(Unfit(column));
         }
-        missing.push(out.len(), column);
+        missing.push((out.len(), column));
         Ok(())
     }
 

@@ -1,4 +1,4 @@
-//! LOG_BASED: the slot and what it is read with, checked before anything is read; the stream phase is in [`run`].
+//! What is checked before the log is read: the slot, the publications, the bookmarks.
 
 pub(crate) mod bookmarks;
 pub(crate) mod published;
@@ -7,8 +7,6 @@ pub(crate) mod warn;
 
 use std::collections::HashSet;
 
-use crate::sync::env::Env;
-use crate::sync::plan::StreamPlan;
 use crate::config::OutputPluginName;
 use crate::error::Result;
 use crate::pg::Lsn;
@@ -16,12 +14,16 @@ use crate::pg::connect::Client;
 use crate::pg::error::query_error;
 use crate::pg::row::Fields as _;
 use crate::pg::table::TableKind;
+use crate::positions;
 use crate::replication::OutputPlugin;
+use crate::replication::log_end::log_end;
 use crate::replication::pgoutput::Pgoutput;
 use crate::replication::publication;
 use crate::replication::slot::{ExportedSnapshot, Lifetime, Slot};
 use crate::replication::wal2json::{self, Wal2json};
 use crate::state::State;
+use crate::sync::env::Env;
+use crate::sync::plan::StreamPlan;
 use bookmarks::check_bookmarks;
 use published::{publications, settle_columns};
 use slot::{SlotChoice, check_right, check_server, drop_slot};
@@ -35,8 +37,8 @@ pub(crate) struct Source {
     /// With wal2json, which is told the tables to send: schemas of which it sends every one. Partitions come under their own
     /// names, and may be attached at any time.
     pub whole_schemas: Option<HashSet<String>>,
-    /// Where it stands.
-    pub confirmed_flush: Lsn,
+    /// Where it stands, and where the log ended then.
+    pub position: positions::Slot,
     /// From here on the server has to read to serve it.
     pub restart_lsn: Lsn,
     /// The publications that decide what the slot brings, if any do.
@@ -100,7 +102,8 @@ pub(crate) async fn prepare(env: &Env, client: &Client, plans: &mut [StreamPlan]
             (exported.consistent_point, exported.consistent_point, Some(exported))
         }
     };
-    check_bookmarks(env, client, name, confirmed_flush, plans, state, &mut copy_again).await?;
+    let position = positions::Slot { confirmed_flush, wal_end: log_end(client).await? };
+    check_bookmarks(env, (name, position), plans, state, &mut copy_again)?;
     for plan in plans.iter() {
         for warning in [warn::of_identity(plan), warn::of_virtual_columns(plan)].into_iter().flatten() {
             tracing::warn!("{}: {warning}", plan.id);
@@ -111,7 +114,7 @@ pub(crate) async fn prepare(env: &Env, client: &Client, plans: &mut [StreamPlan]
         slot: choice.name,
         plugin,
         whole_schemas,
-        confirmed_flush,
+        position,
         restart_lsn,
         publications: published,
         streams,

@@ -1,0 +1,231 @@
+//! How far the streams of a run are.
+
+use std::ops::ControlFlow;
+
+use super::slot::least;
+use super::{Bookmarkable, CopySnapshot, Resume, Slot, Stored};
+use crate::pg::Lsn;
+
+/// A server whose log ends inside a record that is not complete stops within a page of it.
+const PAGE: u64 = 8192;
+
+/// Where the log ended when the run began (rule 5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct End {
+    /// The position.
+    pub(crate) lsn: Lsn,
+    /// Whether it is the end of a record, so that decoding is sure to get there.
+    pub(crate) of_record: bool,
+}
+
+/// Where the changes of a stream begin that this run reads.
+#[derive(Clone, Debug)]
+pub(crate) enum Track {
+    /// With the transactions that committed at or after this position.
+    From(Lsn),
+    /// With whatever the slot brings.
+    AtSlot,
+    /// With the transactions that a copy of this run does not hold.
+    AfterCopy(CopySnapshot),
+}
+
+/// How far bookmarks are to be moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Upto {
+    /// To the end of the last transaction: the same place whichever way the log is read.
+    LastCommit,
+    /// To the last position that is known to be complete.
+    Reached,
+}
+
+/// A copy may lack a transaction: its commit waited for a synchronous standby when the copy was made, and the slot was past it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct HeldBack {
+    /// The stream.
+    pub(crate) stream: String,
+}
+
+/// The positions of a run that streams changes.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    streams: Vec<Stream>,
+    /// Where the run ends; `None` for never.
+    end: Option<End>,
+    open: Option<Transaction>,
+    /// The end of the last transaction.
+    committed: Lsn,
+    /// The last position up to which the server says that it has sent everything.
+    heard: Lsn,
+    /// The position reached when lines were last handed over.
+    handed_over: Lsn,
+    /// What the server knows to be stored: it brings nothing from before.
+    acknowledged: Lsn,
+}
+
+#[derive(Debug)]
+struct Stream {
+    id: String,
+    /// Transactions that committed before this are in the target already.
+    from: Lsn,
+    /// The copy of this run that is not yet known to be complete.
+    copy: Option<CopySnapshot>,
+    /// What its bookmark holds; `None` for "where the slot stands".
+    bookmark: Option<Lsn>,
+}
+
+/// The transaction that is being received.
+#[derive(Clone, Copy, Debug)]
+struct Transaction {
+    commit_lsn: Lsn,
+    xid: u32,
+}
+
+impl Ledger {
+    /// Begins with these streams; they are known by their place from here on. `acknowledged`: what this run acknowledges at
+    /// its start.
+    pub(crate) fn new(
+        streams: Vec<(String, Track)>,
+        slot: Slot,
+        acknowledged: Option<Stored>,
+        end: Option<End>,
+    ) -> Ledger {
+        let stream = |(id, track)| {
+            let (bookmark, copy) = match track {
+                Track::From(lsn) => (Some(lsn), None),
+                Track::AtSlot => (None, None),
+                Track::AfterCopy(copy) => (None, Some(copy)),
+            };
+            Stream { id, from: bookmark.unwrap_or(Lsn::INVALID), copy, bookmark }
+        };
+        Ledger {
+            streams: streams.into_iter().map(stream).collect(),
+            end,
+            acknowledged: slot.floor(acknowledged).0,
+            ..Ledger::default()
+        }
+    }
+
+    /// Returns the position to ask the server for (rule 2): the least of the streams'; the invalid one for "where the slot
+    /// stands".
+    pub(crate) fn start(&self) -> Lsn {
+        self.streams.iter().map(|stream| stream.from).min().unwrap_or(Lsn::INVALID)
+    }
+
+    /// Takes the start of a transaction. Breaks where the run ends before it (rule 5): transactions come in the order of their
+    /// commits, so that all before the end have come.
+    pub(crate) fn begin(&mut self, commit_lsn: Lsn, xid: u32) -> ControlFlow<()> {
+        if let Some(end) = self.end.filter(|end| commit_lsn >= end.lsn) {
+            self.heard = self.heard.max(end.lsn);
+            return ControlFlow::Break(());
+        }
+        for copy in self.streams.iter_mut().filter_map(|stream| stream.copy.as_mut()) {
+            copy.came(xid);
+        }
+        self.open = Some(Transaction { commit_lsn, xid });
+        ControlFlow::Continue(())
+    }
+
+    /// Whether a transaction is open.
+    pub(crate) fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// Whether the changes of the open transaction are still to be sent to the stream at this place (rules 2 and 6).
+    #[inline]
+    pub(crate) fn wants(&self, stream: usize) -> bool {
+        let (Some(transaction), Some(stream)) = (self.open, self.streams.get(stream)) else { return false };
+        transaction.commit_lsn >= stream.from && stream.copy.as_ref().is_none_or(|copy| !copy.holds(transaction.xid))
+    }
+
+    /// Takes the end of the open transaction; `end_lsn`: the end of its commit record.
+    pub(crate) fn commit(&mut self, end_lsn: Lsn) {
+        self.open = None;
+        self.committed = self.committed.max(end_lsn);
+    }
+
+    /// Takes the server's word that it has sent everything that committed before this. It means nothing while a transaction is
+    /// open. Breaks where that is the end of the run.
+    pub(crate) fn keepalive(&mut self, wal_end: Lsn) -> ControlFlow<()> {
+        if self.is_open() {
+            return ControlFlow::Continue(());
+        }
+        self.heard = self.heard.max(wal_end);
+        if self.end.is_some_and(|end| wal_end >= end.lsn) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    /// Whether a server that stands still at this position may never get to the end: it lies inside a record that is not
+    /// complete.
+    pub(crate) fn may_stop_short(&self, wal_end: Lsn) -> bool {
+        self.end.is_some_and(|end| !end.of_record && wal_end < end.lsn && end.lsn.0 - wal_end.0 < PAGE)
+    }
+
+    /// Takes note that a bulk read brought everything up to the end of the run.
+    pub(crate) fn read_all(&mut self) {
+        if let Some(end) = self.end.filter(|_| !self.is_open()) {
+            self.heard = self.heard.max(end.lsn);
+        }
+    }
+
+    /// Returns the last position before which everything has come.
+    pub(crate) fn reached(&self) -> Lsn {
+        self.committed.max(self.heard)
+    }
+
+    /// Takes note that the lines of all that has come were handed over, those of an open transaction aside.
+    pub(crate) fn handed_over(&mut self) {
+        self.handed_over = self.reached();
+    }
+
+    /// Goes back to where lines were last handed over: those since then are forgotten.
+    pub(crate) fn forget(&mut self) {
+        (self.committed, self.heard) = (self.handed_over, Lsn::INVALID);
+        self.open = None;
+    }
+
+    /// Returns the bookmarks that move (rule 1), each with its stream. They never go back, nor to where the slot can't serve
+    /// them, and that of a copy that is not known to be complete stays.
+    pub(crate) fn bookmarks(&mut self, upto: Upto) -> impl Iterator<Item = (&str, Bookmarkable)> {
+        let position = match upto {
+            Upto::LastCommit => self.committed,
+            Upto::Reached => self.reached(),
+        };
+        let served = position >= self.acknowledged;
+        self.streams.iter_mut().filter_map(move |stream| {
+            let moves = served && stream.copy.is_none() && stream.bookmark.is_none_or(|known| known < position);
+            moves.then(|| {
+                stream.bookmark = Some(position);
+                (stream.id.as_str(), Bookmarkable(position))
+            })
+        })
+    }
+
+    /// Takes the copies that are complete because the log was read past what their snapshots see (rule 6), and returns the
+    /// streams with their first bookmarks.
+    pub(crate) fn finished_copies(&mut self) -> Result<Vec<(String, Bookmarkable)>, HeldBack> {
+        let position = self.reached();
+        let mut finished = Vec::new();
+        for stream in &mut self.streams {
+            match &stream.copy {
+                Some(copy) if copy.is_passed(position) && copy.lacks_some() => {
+                    return Err(HeldBack { stream: stream.id.clone() });
+                }
+                Some(copy) if copy.is_passed(position) => stream.copy = None,
+                _ => continue,
+            }
+            stream.bookmark = Some(position);
+            finished.push((stream.id.clone(), Bookmarkable(position)));
+        }
+        Ok(finished)
+    }
+
+    /// Returns what may be acknowledged now that a state came back with these bookmarks, if that is news (rule 4). Nothing
+    /// that this run has not reached.
+    pub(crate) fn stored(&mut self, given: impl IntoIterator<Item = Resume>) -> Option<Stored> {
+        let lsn = least(given)?.min(self.reached());
+        if lsn <= self.acknowledged {
+            return None;
+        }
+        self.acknowledged = lsn;
+        Some(Stored(lsn))
+    }
+}

@@ -1,0 +1,56 @@
+//! Which transactions a snapshot sees.
+
+/// `pg_current_snapshot()`: which transactions were visible, by ids with their epoch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TransactionSnapshot {
+    xmin: u64,
+    xmax: u64,
+    running: Vec<u64>,
+}
+
+impl TransactionSnapshot {
+    /// Reads the text `xmin:xmax:xid,xid,…`.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split(':');
+        let (xmin, xmax, running) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?, parts.next()?);
+        let running =
+            running.split(',').filter(|xid| !xid.is_empty()).map(|xid| xid.parse().ok()).collect::<Option<_>>()?;
+        Some(TransactionSnapshot { xmin, xmax, running })
+    }
+
+    /// Returns the id, without its epoch, before which no transaction was running.
+    pub(crate) fn oldest(&self) -> u32 {
+        self.xmin as u32
+    }
+
+    /// Whether it sees a committed transaction with this id; the log writes ids without their epoch.
+    pub(crate) fn sees(&self, xid: u32) -> bool {
+        // A signed distance in the circle of 2^32 ids: no two ids in use are further apart than half of it.
+        let before = |limit: u64| (xid.wrapping_sub(limit as u32) as i32) < 0;
+        before(self.xmin) || (before(self.xmax) && !self.running.iter().any(|&running| running as u32 == xid))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_sees_what_was_committed_before_it() {
+        let snapshot = TransactionSnapshot::parse("10:15:10,12").unwrap();
+        for (xid, seen) in [(9, true), (10, false), (11, true), (12, false), (14, true), (15, false), (16, false)] {
+            assert_eq!(snapshot.sees(xid), seen, "{xid}");
+        }
+        assert_eq!(TransactionSnapshot::parse("10:10:").unwrap().running, Vec::<u64>::new());
+        assert_eq!(TransactionSnapshot::parse("10:x:"), None);
+    }
+
+    #[test]
+    fn ids_are_compared_across_the_wrap_of_their_epoch() {
+        let epoch = 1u64 << 32;
+        let snapshot = TransactionSnapshot { xmin: epoch + 3, xmax: epoch + 5, running: vec![epoch + 3] };
+        for (xid, seen) in [(u32::MAX, true), (3, false), (4, true), (5, false)] {
+            assert_eq!(snapshot.sees(xid), seen, "{xid}");
+        }
+    }
+}

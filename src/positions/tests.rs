@@ -1,0 +1,528 @@
+//! Random histories: interleaved transactions, streams at different bookmarks, copies with and without a position, runs that are
+//! cut at any step and resumed from any STATE that they wrote. Whatever happens, each transaction reaches each stream.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const STREAMS: usize = 3;
+
+/// Decisions, taken from a string of random bytes so that proptest can shrink a history.
+struct Dice<'a>(std::slice::Iter<'a, u8>);
+
+impl Dice<'_> {
+    /// A number below `n`; 0 once the bytes have run out.
+    fn below(&mut self, n: usize) -> usize {
+        self.0.next().map_or(0, |&byte| usize::from(byte) % n)
+    }
+
+    fn one_in(&mut self, n: usize) -> bool {
+        self.below(n) == n - 1
+    }
+}
+
+/// A committed transaction in the log.
+#[derive(Clone, Copy, Debug)]
+struct Committed {
+    xid: u32,
+    commit_lsn: Lsn,
+    end_lsn: Lsn,
+    /// Whether it changed each stream's table.
+    changes: [bool; STREAMS],
+}
+
+/// The server: its log, and its slot.
+struct Server {
+    log: Vec<Committed>,
+    end: Lsn,
+    next_xid: u32,
+    running: Vec<(u32, [bool; STREAMS])>,
+    /// Committed, but no snapshot sees them: they wait for a synchronous standby.
+    invisible: Vec<u32>,
+    confirmed_flush: Lsn,
+}
+
+impl Server {
+    fn new() -> Server {
+        Server {
+            log: Vec::new(),
+            end: Lsn(1000),
+            next_xid: 10,
+            running: Vec::new(),
+            invisible: Vec::new(),
+            confirmed_flush: Lsn(1000),
+        }
+    }
+
+    /// Something happens on the server.
+    fn work(&mut self, dice: &mut Dice<'_>) {
+        match dice.below(6) {
+            0 | 1 => {
+                let changes = [dice.below(2) == 0, dice.below(2) == 0, dice.below(2) == 0];
+                self.running.push((self.next_xid, changes));
+                self.next_xid += 1;
+            }
+            2 | 3 => self.commit(dice),
+            // Records of no transaction.
+            4 => self.end.0 += dice.below(20) as u64,
+            _ => self.invisible.clear(),
+        }
+    }
+
+    fn commit(&mut self, dice: &mut Dice<'_>) {
+        if self.running.is_empty() {
+            return;
+        }
+        let (xid, changes) = self.running.swap_remove(dice.below(self.running.len()));
+        let end_lsn = Lsn(self.end.0 + 1 + dice.below(3) as u64);
+        self.log.push(Committed { xid, commit_lsn: self.end, end_lsn, changes });
+        self.end = end_lsn;
+        if dice.one_in(6) {
+            self.invisible.push(xid);
+        }
+    }
+
+    fn settle(&mut self, dice: &mut Dice<'_>) {
+        while !self.running.is_empty() {
+            self.commit(dice);
+        }
+        self.invisible.clear();
+    }
+
+    fn slot(&self) -> Slot {
+        Slot { confirmed_flush: self.confirmed_flush, wal_end: self.end }
+    }
+
+    fn acknowledge(&mut self, stored: Stored, given: &[Resume]) {
+        for resume in given {
+            assert!(matches!(resume, Resume::At(lsn) if *lsn >= stored.lsn()), "{stored} is not in {given:?}");
+        }
+        assert!(
+            stored.lsn() >= self.confirmed_flush && stored.lsn() <= self.end,
+            "the slot goes back, or past the log"
+        );
+        self.confirmed_flush = stored.lsn();
+    }
+
+    fn snapshot(&self) -> TransactionSnapshot {
+        let running: Vec<u32> =
+            self.running.iter().map(|(xid, _)| *xid).chain(self.invisible.iter().copied()).collect();
+        let xmin = running.iter().copied().min().unwrap_or(self.next_xid);
+        let list: Vec<String> = running.iter().map(u32::to_string).collect();
+        TransactionSnapshot::parse(&format!("{xmin}:{}:{}", self.next_xid, list.join(","))).unwrap()
+    }
+
+    fn of_stream(&self, stream: usize, holds: impl Fn(&Committed) -> bool) -> Vec<u32> {
+        self.log.iter().filter(|tx| tx.changes[stream] && holds(tx)).map(|tx| tx.xid).collect()
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Line {
+    /// Rows of these transactions.
+    Rows(usize, Vec<u32>),
+    State(Vec<Resume>),
+}
+
+/// What a run wrote: the lines that a target has, and those that are buffered.
+#[derive(Default)]
+struct Written {
+    lines: Vec<Line>,
+    buffer: Vec<Line>,
+    /// How much of the buffer is complete.
+    cut: usize,
+    /// The last line that was handed over is of a transaction of which more is to come.
+    torn: bool,
+    /// A buffered line lacks a value.
+    hole: bool,
+    /// The lines up to here are stored: a state behind them came back while the run went on.
+    stored: usize,
+}
+
+impl Written {
+    fn hand_over(&mut self, ledger: &mut Ledger, state: &mut [Resume]) {
+        self.hole = false;
+        if ledger.is_open() && self.cut > 0 {
+            let rest = self.buffer.split_off(self.cut);
+            self.lines.append(&mut self.buffer);
+            self.buffer = rest;
+            self.torn = false;
+        } else {
+            if ledger.is_open() && !self.torn {
+                move_bookmarks(ledger, Upto::LastCommit, state);
+                self.lines.push(Line::State(state.to_vec()));
+            }
+            self.torn = ledger.is_open();
+            self.lines.append(&mut self.buffer);
+        }
+        self.cut = 0;
+        ledger.handed_over();
+    }
+
+    /// As a run ends that fails or is interrupted.
+    fn cut_short(&mut self, ledger: &mut Ledger, state: &mut [Resume]) {
+        if self.hole {
+            ledger.forget();
+            self.cut = 0;
+        }
+        self.buffer.truncate(self.cut);
+        self.torn &= self.cut == 0;
+        move_bookmarks(ledger, Upto::Reached, state);
+        self.lines.append(&mut self.buffer);
+        if !self.torn {
+            self.lines.push(Line::State(state.to_vec()));
+        }
+    }
+}
+
+fn last_state(lines: &[Line]) -> Option<&[Resume]> {
+    lines.iter().rev().find_map(|line| match line {
+        Line::State(state) => Some(state.as_slice()),
+        Line::Rows(..) => None,
+    })
+}
+
+fn move_bookmarks(ledger: &mut Ledger, upto: Upto, state: &mut [Resume]) {
+    for (id, position) in ledger.bookmarks(upto) {
+        let stream: usize = id.parse().unwrap();
+        if let Resume::At(known) = state[stream] {
+            assert!(position.lsn() > known, "a bookmark goes back");
+        }
+        state[stream] = Resume::At(position.lsn());
+    }
+}
+
+/// What became of a transaction.
+enum Outcome {
+    Complete,
+    /// The run ends before it.
+    End,
+    /// The run was killed or interrupted inside of it.
+    Cut,
+}
+
+struct History<'a, 'd> {
+    server: Server,
+    dice: &'a mut Dice<'d>,
+    /// The transactions that the target has, each as often as it came.
+    target: [Vec<u32>; STREAMS],
+    state: Vec<Resume>,
+    /// What lies before the state that came back: it must not come again.
+    settled: [BTreeSet<u32>; STREAMS],
+    /// Whether a run did not end by itself, so that transactions may come again.
+    repeats: bool,
+}
+
+impl History<'_, '_> {
+    /// A run; `cut`: it may be cut, the target may die, and others write meanwhile.
+    fn run(&mut self, cut: bool) {
+        let mut written = Written::default();
+        let given = self.state.clone();
+        self.sync(given.clone(), &mut written, cut);
+        let kept = if cut && self.dice.one_in(3) {
+            self.repeats = true;
+            written.stored + self.dice.below(written.lines.len() - written.stored + 1)
+        } else {
+            written.lines.len()
+        };
+        for line in &written.lines[..kept] {
+            if let Line::Rows(stream, xids) = line {
+                self.target[*stream].extend(xids);
+            }
+        }
+        // Which of the states that it took the target printed, or the scheduler kept.
+        let known = if cut && self.dice.one_in(4) {
+            self.repeats = true;
+            written.stored + self.dice.below(kept - written.stored + 1)
+        } else {
+            kept
+        };
+        if let Some(place) = written.lines[..known].iter().rposition(|line| matches!(line, Line::State(_))) {
+            self.settle(&written.lines[..=place]);
+        }
+        self.state = last_state(&written.lines[..known]).map_or(given, <[Resume]>::to_vec);
+    }
+
+    /// Takes note of what is before a state that came back.
+    fn settle(&mut self, lines: &[Line]) {
+        let state = last_state(lines).unwrap();
+        for stream in 0..STREAMS {
+            if state[stream] == Resume::Copy {
+                self.settled[stream].clear();
+            }
+        }
+        for line in lines {
+            if let Line::Rows(stream, xids) = line
+                && state[*stream] != Resume::Copy
+            {
+                self.settled[*stream].extend(xids);
+            }
+        }
+    }
+
+    /// Returns early where the run is killed.
+    fn sync(&mut self, mut state: Vec<Resume>, written: &mut Written, cut: bool) {
+        let slot = self.server.slot();
+        for resume in &state {
+            assert_eq!(slot.gap(*resume), None, "the slot can't serve what it promised");
+        }
+        let given: Vec<Resume> = state.iter().copied().filter(|resume| *resume != Resume::Copy).collect();
+        let acknowledged = slot.stored(given.iter().copied());
+        let floor = slot.floor(acknowledged);
+        let mut tracks = Vec::new();
+        for stream in 0..STREAMS {
+            match state[stream] {
+                Resume::Copy => {
+                    written.lines.push(Line::State(state.clone()));
+                    let track = self.copy(stream, written, floor, &mut state, cut);
+                    if cut && self.dice.one_in(20) {
+                        self.repeats = true;
+                        return;
+                    }
+                    written.lines.push(Line::State(state.clone()));
+                    tracks.extend(track.map(|track| (stream, track)));
+                }
+                Resume::AtSlot => tracks.push((stream, Track::AtSlot)),
+                Resume::At(lsn) => tracks.push((stream, Track::From(lsn))),
+            }
+        }
+        if !tracks.is_empty() {
+            self.stream(tracks, &given, slot, acknowledged, &mut state, written, cut);
+        }
+    }
+
+    fn copy(
+        &mut self,
+        stream: usize,
+        written: &mut Written,
+        floor: Bookmarkable,
+        state: &mut [Resume],
+        cut: bool,
+    ) -> Option<Track> {
+        let (holds, position): (Box<dyn Fn(&Committed) -> bool>, _) = if self.dice.below(2) == 0 {
+            let point = self.server.end;
+            (Box::new(move |tx| tx.commit_lsn < point), CopyPosition::Exact(point))
+        } else {
+            let held = self.server.invisible.clone();
+            let snapshot = self.server.snapshot();
+            let seen = snapshot.clone();
+            let copy = CopySnapshot::new(snapshot, self.server.end, held);
+            (Box::new(move |tx| seen.sees(tx.xid)), CopyPosition::Visible(copy))
+        };
+        let bookmark = position.bookmark(floor);
+        assert_eq!(self.server.slot().gap(Resume::At(bookmark.lsn())), None);
+        // What comes to be visible while rows are read does not change what the snapshot sees.
+        let rows = self.server.of_stream(stream, &*holds);
+        for _ in 0..if cut { self.dice.below(3) } else { 0 } {
+            self.server.work(self.dice);
+        }
+        written.lines.push(Line::Rows(stream, rows));
+        match position {
+            CopyPosition::Exact(_) => {
+                state[stream] = Resume::At(bookmark.lsn());
+                None
+            }
+            CopyPosition::Visible(copy) => Some(Track::AfterCopy(copy)),
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn stream(
+        &mut self,
+        tracks: Vec<(usize, Track)>,
+        given: &[Resume],
+        slot: Slot,
+        acknowledged: Option<Stored>,
+        state: &mut [Resume],
+        written: &mut Written,
+        cut: bool,
+    ) {
+        let places: Vec<usize> = tracks.iter().map(|(stream, _)| *stream).collect();
+        let of_record = self.dice.below(2) == 0;
+        let end = End { lsn: self.server.end, of_record };
+        let tracks = tracks.into_iter().map(|(stream, track)| (stream.to_string(), track)).collect();
+        let mut ledger = Ledger::new(tracks, slot, acknowledged, Some(end));
+        if let Some(stored) = acknowledged {
+            self.server.acknowledge(stored, given);
+        }
+        let from = ledger.start().max(self.server.confirmed_flush);
+        let mut next = self.server.log.iter().position(|tx| tx.commit_lsn >= from).unwrap_or(self.server.log.len());
+        loop {
+            match self.dice.below(12) {
+                // 0, which the dice show once the bytes have run out, has to lead to an end.
+                1 if cut => self.server.work(self.dice),
+                2 if cut && self.dice.one_in(2) => {
+                    self.repeats = true;
+                    // Killed at once, or interrupted.
+                    if self.dice.below(2) == 0 {
+                        written.cut_short(&mut ledger, state);
+                    }
+                    return;
+                }
+                3 => written.hand_over(&mut ledger, state),
+                4 => {
+                    if self.write_state(&mut ledger, state, written).is_err() {
+                        written.cut_short(&mut ledger, state);
+                        self.repeats = true;
+                        return;
+                    }
+                }
+                5 => {
+                    // A state that the target has printed comes back while the run goes on.
+                    let upto = written.stored + self.dice.below(written.lines.len() - written.stored + 1);
+                    if let Some(known) = last_state(&written.lines[..upto])
+                        && let Some(stored) = ledger.stored(known.iter().copied())
+                    {
+                        written.stored = upto;
+                        self.server.acknowledge(stored, known);
+                    }
+                }
+                6 => {
+                    // From where it began to decode up to the next commit.
+                    let upto = self.server.log.get(next).map_or(self.server.end, |tx| tx.commit_lsn);
+                    let wal_end = Lsn(upto.0 - (self.dice.below(8) as u64).min(upto.0));
+                    if ledger.keepalive(wal_end).is_break() {
+                        break;
+                    }
+                }
+                _ => match self.server.log.get(next).copied() {
+                    Some(tx) => {
+                        next += 1;
+                        match self.transaction(tx, &places, &mut ledger, state, written, end, cut) {
+                            Outcome::Complete => {}
+                            Outcome::End => break,
+                            Outcome::Cut => return,
+                        }
+                    }
+                    None if self.dice.below(2) == 0 => {
+                        if ledger.keepalive(self.server.end).is_break() {
+                            break;
+                        }
+                    }
+                    None => {
+                        ledger.read_all();
+                        break;
+                    }
+                },
+            }
+        }
+        // A run that ended by itself has everything that committed before its end.
+        assert!(ledger.reached() >= end.lsn);
+        for tx in self.server.log.iter().filter(|tx| tx.commit_lsn >= from && tx.commit_lsn < end.lsn) {
+            assert!(self.server.log[..next].iter().any(|sent| sent.xid == tx.xid), "ended before {tx:?}");
+        }
+        if self.write_state(&mut ledger, state, written).is_err() {
+            self.repeats = true;
+            written.cut_short(&mut ledger, state);
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn transaction(
+        &mut self,
+        tx: Committed,
+        places: &[usize],
+        ledger: &mut Ledger,
+        state: &mut [Resume],
+        written: &mut Written,
+        end: End,
+        cut: bool,
+    ) -> Outcome {
+        match ledger.begin(tx.commit_lsn, tx.xid) {
+            ControlFlow::Break(()) => {
+                assert!(tx.commit_lsn >= end.lsn);
+                return Outcome::End;
+            }
+            ControlFlow::Continue(()) => assert!(tx.commit_lsn < end.lsn, "read past the end"),
+        }
+        for (place, &stream) in places.iter().enumerate() {
+            if tx.changes[stream] && ledger.wants(place) {
+                assert!(!self.settled[stream].contains(&tx.xid), "{tx:?} comes again");
+                written.buffer.push(Line::Rows(stream, vec![tx.xid]));
+                written.hole |= self.dice.one_in(8);
+            }
+            match self.dice.below(8) {
+                3 => written.hand_over(ledger, state),
+                // The server's word while a transaction is open.
+                1 => assert!(ledger.keepalive(self.server.end).is_continue()),
+                2 if cut && self.dice.one_in(4) => {
+                    self.repeats = true;
+                    if self.dice.below(2) == 0 {
+                        written.cut_short(ledger, state);
+                    }
+                    return Outcome::Cut;
+                }
+                _ => {}
+            }
+        }
+        ledger.commit(tx.end_lsn);
+        written.cut = written.buffer.len();
+        Outcome::Complete
+    }
+
+    fn write_state(
+        &mut self,
+        ledger: &mut Ledger,
+        state: &mut [Resume],
+        written: &mut Written,
+    ) -> Result<(), HeldBack> {
+        // Missing values are read first.
+        written.hole = false;
+        move_bookmarks(ledger, Upto::Reached, state);
+        for (id, position) in ledger.finished_copies()? {
+            state[id.parse::<usize>().unwrap()] = Resume::At(position.lsn());
+        }
+        written.lines.append(&mut written.buffer);
+        written.cut = 0;
+        written.torn = false;
+        written.lines.push(Line::State(state.to_vec()));
+        ledger.handed_over();
+        Ok(())
+    }
+}
+
+fn check(choices: &[u8]) {
+    let mut dice = Dice(choices.iter());
+    let mut server = Server::new();
+    for _ in 0..dice.below(12) {
+        server.work(&mut dice);
+    }
+    server.confirmed_flush = server.end;
+    let state: Vec<Resume> =
+        (0..STREAMS).map(|_| [Resume::Copy, Resume::AtSlot, Resume::At(server.end)][dice.below(3)]).collect();
+    // What a stream that is not copied has from before.
+    let target = std::array::from_fn(|stream| match state[stream] {
+        Resume::Copy => Vec::new(),
+        _ => server.of_stream(stream, |_| true),
+    });
+    let mut history = History { server, dice: &mut dice, target, state, settled: Default::default(), repeats: false };
+    for _ in 0..1 + history.dice.below(4) {
+        for _ in 0..history.dice.below(6) {
+            history.server.work(history.dice);
+        }
+        history.run(true);
+    }
+    history.server.settle(history.dice);
+    history.run(false);
+    history.run(false);
+    for stream in 0..STREAMS {
+        let all: BTreeSet<u32> = history.server.of_stream(stream, |_| true).into_iter().collect();
+        let came: BTreeSet<u32> = history.target[stream].iter().copied().collect();
+        assert_eq!(came, all, "stream {stream}");
+        if !history.repeats {
+            assert_eq!(history.target[stream].len(), all.len(), "stream {stream}: something came twice");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn each_transaction_reaches_each_stream(choices in prop::collection::vec(any::<u8>(), 0..300)) {
+        check(&choices);
+    }
+}

@@ -1,0 +1,79 @@
+//! What the workers of a copy share, and what they report.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use super::ranges::Ranges;
+use crate::error::Error;
+use crate::pg::connect::Server;
+use crate::singer::writer::KEEP;
+use crate::sync::plan::RecordEnd;
+
+/// How long a copy that is cut short waits for the server to take cancel requests.
+pub(super) const CANCEL_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What the workers of a copy share.
+pub(super) struct Work {
+    pub(super) server: Server,
+    /// What a session begins with: the snapshot, and a lock on the table.
+    pub(super) begin: String,
+    query: String,
+    pub(super) end: RecordEnd,
+    ranges: Ranges,
+    /// The first range that nobody has taken.
+    next: AtomicUsize,
+    /// How many ranges were read and their lines handed over.
+    done: AtomicUsize,
+    /// Memory of lines that have gone out.
+    empty: Mutex<Vec<Vec<u8>>>,
+}
+
+impl Work {
+    pub(super) fn new(server: Server, begin: String, query: String, end: RecordEnd, ranges: Ranges) -> Work {
+        let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Work { server, begin, query, end, ranges, next, done, empty: Mutex::default() }
+    }
+
+    /// Returns the query of the next range; `None` when there is none left.
+    pub(super) fn take_range(&self) -> Option<String> {
+        self.ranges.query(&self.query, self.next.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Takes note that a range was read and its lines handed over.
+    pub(super) fn range_done(&self) {
+        self.done.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether a worker has taken a range.
+    pub(super) fn has_begun(&self) -> bool {
+        self.next.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether every range was read.
+    pub(super) fn is_done(&self) -> bool {
+        self.done.load(Ordering::Relaxed) == self.ranges.len()
+    }
+
+    /// Returns memory for lines.
+    pub(super) fn take_empty(&self) -> Vec<u8> {
+        self.empty.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+    }
+
+    /// Takes memory back whose lines have gone out.
+    pub(super) fn give_back(&self, memory: Vec<u8>) {
+        if memory.capacity() <= KEEP {
+            self.empty.lock().unwrap_or_else(PoisonError::into_inner).push(memory);
+        }
+    }
+}
+
+/// What a worker tells.
+pub(super) enum Report {
+    /// Whole lines.
+    Lines { json: Vec<u8>, records: u64 },
+    /// It could not begin.
+    Refused(Error),
+    /// It could not go on.
+    Failed(Error),
+}

@@ -1,0 +1,280 @@
+//! The buffered lines, with the place where a run may be cut.
+//!
+//! ```text
+//! handed over ──────────────────┐┌─ buffered
+//!  … complete … │ open so far   ││ its rest │ complete │ open transaction
+//!               └─ torn ────────┘│          │          └─ kept back, forgotten where the run is cut
+//!                                0          cut        len
+//! ```
+//!
+//! A line that lacks a value, or belongs to a transaction that is still open, is not complete. What is complete can leave at any
+//! time; a transaction too large to be kept back leaves in parts, and until its end no STATE may follow.
+
+use super::holes::Holes;
+use crate::error::Result;
+use crate::singer::{JsonBuf, MessageWriter};
+
+/// The lines of an open transaction are kept back up to this size.
+const LARGE_TRANSACTION: usize = 4 * 1024 * 1024;
+
+/// The lines that were not handed to the writing thread yet. Every line ends at one of [`end_line`](Self::end_line) and
+/// [`close`](Self::close), which know whether it is complete.
+pub(super) struct Lines {
+    writer: MessageWriter,
+    /// The buffered lines up to here are complete.
+    cut: usize,
+    /// Whether a transaction is open: the lines that come belong to it.
+    open: bool,
+    /// Whether the last line that was handed over belongs to a transaction whose rest is buffered, or still to come.
+    torn: bool,
+    /// The values that buffered lines lack.
+    holes: Holes,
+}
+
+impl Lines {
+    pub(super) fn new(writer: MessageWriter) -> Lines {
+        Lines { writer, cut: 0, open: false, torn: false, holes: Holes::default() }
+    }
+
+    /// Returns where lines are written.
+    #[inline]
+    pub(super) fn buf(&mut self) -> &mut JsonBuf {
+        &mut self.writer.buf
+    }
+
+    /// Ends a line. It is complete unless a transaction is open.
+    #[inline]
+    pub(super) fn end_line(&mut self) {
+        if !self.open {
+            self.cut = self.writer.buf.len();
+        }
+    }
+
+    /// Begins a transaction.
+    pub(super) fn open(&mut self) {
+        self.open = true;
+    }
+
+    /// Ends the transaction: its lines are complete.
+    pub(super) fn close(&mut self) {
+        self.open = false;
+        self.cut = self.writer.buf.len();
+    }
+
+    /// Returns the values that buffered lines lack.
+    pub(super) fn holes(&mut self) -> &mut Holes {
+        &mut self.holes
+    }
+
+    /// Whether so much is buffered that lines should leave.
+    #[inline]
+    pub(super) fn is_full(&self) -> bool {
+        self.writer.is_full()
+    }
+
+    /// Whether lines should leave while a transaction is open: complete ones, or its own where it is large.
+    #[inline]
+    pub(super) fn needs_room(&self) -> bool {
+        self.is_full() && (self.cut > 0 || self.is_large())
+    }
+
+    fn is_large(&self) -> bool {
+        self.writer.buf.len() >= LARGE_TRANSACTION
+    }
+
+    /// Whether the next [`hand_over`](Self::hand_over) passes on lines of the open transaction.
+    pub(super) fn will_tear(&self) -> bool {
+        self.open && self.cut == 0 && self.is_large() && self.holes.is_empty()
+    }
+
+    /// Whether what was handed over ends inside a transaction.
+    pub(super) fn is_torn(&self) -> bool {
+        self.torn
+    }
+
+    /// Hands complete lines to the writing thread, and those of an open transaction where it is large; waits while the reader is
+    /// too slow. A line that lacks a value never leaves, nor what follows it. Returns whether anything that was buffered may
+    /// have left.
+    ///
+    /// # Errors
+    /// The reader of stdout is gone.
+    pub(super) async fn hand_over(&mut self) -> Result<bool> {
+        if !self.holes.is_empty() {
+            return Ok(false);
+        }
+        let (len, torn) = match self.open {
+            false => (self.writer.buf.len(), false),
+            true if self.cut > 0 => (self.cut, false),
+            true if self.is_large() => (self.writer.buf.len(), true),
+            true => return Ok(false),
+        };
+        self.writer.drain_front(len).await?;
+        (self.cut, self.torn) = (0, torn);
+        Ok(true)
+    }
+
+    /// Fills the holes, each with its text at its place; the places are in order. A hole without a text stays absent.
+    pub(super) fn fill(&mut self, texts: &[(usize, Vec<u8>)]) {
+        self.insert(texts);
+        self.holes = Holes::default();
+    }
+
+    fn insert(&mut self, texts: &[(usize, Vec<u8>)]) {
+        let Some((first, _)) = texts.first() else { return };
+        // What lies before stays where it is.
+        let rest = self.writer.buf.as_bytes()[*first..].to_vec();
+        self.writer.buf.truncate(*first);
+        let (mut done, mut cut) = (*first, self.cut);
+        for (at, text) in texts {
+            self.writer.buf.raw(&rest[done - first..at - first]);
+            self.writer.buf.raw(text);
+            done = *at;
+            if *at < self.cut {
+                cut += text.len();
+            }
+        }
+        self.writer.buf.raw(&rest[done - first..]);
+        self.cut = cut;
+    }
+
+    /// Inserts a line in front of all that is buffered.
+    pub(super) fn prepend(&mut self, line: Vec<u8>) {
+        self.insert(&[(0, line)]);
+    }
+
+    /// Forgets what is not complete. Returns whether that includes transactions that had ended: a line before them lacked a
+    /// value.
+    pub(super) fn cut_short(&mut self) -> bool {
+        let lacking = !self.holes.is_empty();
+        if lacking {
+            self.holes = Holes::default();
+            self.cut = 0;
+        }
+        self.writer.buf.truncate(self.cut);
+        self.torn &= self.cut == 0;
+        self.open = false;
+        lacking
+    }
+
+    /// Hands over what is buffered and waits until the reader has taken everything.
+    pub(super) async fn finish(&mut self) -> Result<()> {
+        self.writer.finish().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::sync::output::holes::Hole;
+
+    #[derive(Clone, Default)]
+    struct Sink(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Sink {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn lines() -> (Lines, Sink) {
+        let sink = Sink::default();
+        (Lines::new(MessageWriter::new(sink.clone())), sink)
+    }
+
+    fn write(lines: &mut Lines, text: &str) {
+        lines.buf().raw(text.as_bytes());
+        lines.end_line();
+    }
+
+    async fn written(mut lines: Lines, sink: Sink) -> String {
+        lines.finish().await.unwrap();
+        String::from_utf8(sink.0.lock().unwrap().clone()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_open_transaction_is_kept_back_and_forgotten() {
+        let (mut lines, sink) = lines();
+        write(&mut lines, "a\n");
+        lines.open();
+        write(&mut lines, "b\n");
+        assert!(lines.hand_over().await.unwrap());
+        assert_eq!(lines.buf().as_bytes(), b"b\n");
+        assert!(!lines.hand_over().await.unwrap() && !lines.is_torn());
+        assert!(!lines.cut_short());
+        assert_eq!(written(lines, sink).await, "a\n");
+    }
+
+    #[tokio::test]
+    async fn a_large_transaction_is_torn_until_its_end_is_buffered_or_handed_over() {
+        let (mut lines, sink) = lines();
+        let large = format!("{}\n", "x".repeat(LARGE_TRANSACTION));
+        lines.open();
+        write(&mut lines, &large);
+        assert!(lines.will_tear());
+        assert!(lines.hand_over().await.unwrap() && lines.is_torn());
+        write(&mut lines, "rest\n");
+        assert!(!lines.hand_over().await.unwrap() && lines.is_torn());
+        lines.close();
+        // Its end is buffered only: that is where a run may be cut.
+        assert!(lines.is_torn());
+        assert!(!lines.cut_short() && !lines.is_torn());
+        assert_eq!(written(lines, sink).await, large + "rest\n");
+    }
+
+    #[tokio::test]
+    async fn a_run_cut_inside_of_a_torn_transaction_stays_torn() {
+        let (mut lines, _) = lines();
+        lines.open();
+        write(&mut lines, &format!("{}\n", "x".repeat(LARGE_TRANSACTION)));
+        lines.hand_over().await.unwrap();
+        write(&mut lines, "rest\n");
+        assert!(!lines.cut_short());
+        assert!(lines.is_torn() && lines.buf().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_line_that_lacks_a_value_does_not_leave() {
+        let (mut lines, sink) = lines();
+        write(&mut lines, "a\n");
+        lines.open();
+        let at = lines.buf().len() + 1;
+        write(&mut lines, "[]\n");
+        lines.holes().add(Hole { stream: 0, key: vec![b"1".to_vec()], missing: vec![(at, 0)] }, 5);
+        lines.close();
+        assert!(!lines.hand_over().await.unwrap());
+        lines.fill(&[(at, b"value".to_vec())]);
+        assert!(lines.hand_over().await.unwrap());
+        assert_eq!(written(lines, sink).await, "a\n[value]\n");
+    }
+
+    #[tokio::test]
+    async fn cutting_forgets_complete_lines_behind_one_that_lacks_a_value() {
+        let (mut lines, sink) = lines();
+        write(&mut lines, "a\n");
+        lines.holes().add(Hole { stream: 0, key: vec![b"1".to_vec()], missing: vec![(0, 0)] }, 5);
+        assert!(lines.cut_short());
+        assert_eq!(written(lines, sink).await, "");
+    }
+
+    #[test]
+    fn what_is_inserted_before_the_cut_moves_it() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let _guard = runtime.enter();
+        let (mut lines, _) = lines();
+        write(&mut lines, "ab\n");
+        lines.open();
+        write(&mut lines, "cd\n");
+        lines.insert(&[(1, b"1".to_vec()), (3, b"2".to_vec()), (4, b"3".to_vec())]);
+        assert_eq!(lines.buf().as_bytes(), b"a1b\n2c3d\n");
+        lines.cut_short();
+        assert_eq!(lines.buf().as_bytes(), b"a1b\n");
+    }
+}
