@@ -45,3 +45,10 @@ start_server() (
         >>"$name/postgresql.conf"
     as_server "$pg_bin/pg_ctl" -D "$name" -l "$name.log" -w start >/dev/null || { cat "$name.log" >&2; exit 1; }
 )
+
+# sql DATABASE ARGUMENT… runs psql on the server in $dir.
+sql() {
+    local database=$1
+    shift
+    "$pg_bin/psql" -X -q -v ON_ERROR_STOP=1 -h "$dir" -U postgres -d "$database" "$@"
+}

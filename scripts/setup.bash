@@ -1,4 +1,4 @@
-# What scripts/test and scripts/demo need on a machine that may have nothing. Sourced, from the repository's root.
+# What the scripts need on a machine that may have nothing, and the tap itself. Sourced, from the repository's root.
 
 # Settings of the developer's shell (PGPORT, PGHOST, …) shall reach neither server nor psql nor the tap.
 unset "${!PG@}"
@@ -35,6 +35,22 @@ need_rust() {
     command -v cargo >/dev/null || die "cargo is missing: install Rust from https://rustup.rs, then run this again"
     # Rust links with cc, and ring compiles C with it.
     command -v cc >/dev/null || { step "Installing a C compiler"; apt_install gcc libc6-dev; }
+}
+
+# Sets tap to the executable: $TAP_BIN, or what is built now; `need_tap --release` builds it as users have it.
+need_tap() {
+    local profile=debug
+    if [ -n "${TAP_BIN:-}" ]; then
+        tap=$(realpath "$TAP_BIN")
+    else
+        need_rust
+        [ "${1:-}" != --release ] || profile=release
+        step "Building the tap${1:+ (release; some minutes the first time)}"
+        cargo build --locked --quiet "$@"
+        tap=$(cargo metadata --locked --no-deps --format-version 1 |
+            sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/$profile/tap-postgres-rs
+    fi
+    [ -x "$tap" ] || die "no executable at $tap"
 }
 
 # Sets pg_bin to the server programs: $TAP_TEST_PG_BIN, or the newest release installed. With the argument wal2json,

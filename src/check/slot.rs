@@ -7,6 +7,7 @@ use crate::config::{Choice as _, OutputPluginName, WalReader};
 use crate::error::{Error, Result, to_run};
 use crate::pg::connect::Client;
 use crate::pg::error::{query_error, sqlstate};
+use crate::pg::quote;
 use crate::pg::row::Fields as _;
 use crate::replication::OutputPlugin;
 use crate::replication::bulk::BulkRead;
@@ -42,7 +43,7 @@ pub(super) async fn check(
         Err(error) => Err(error),
     };
     capacity(report, env, client, choice.as_ref().is_ok_and(|choice| choice.slot.is_none() && !choice.lost)).await?;
-    keep_size(report, client).await?;
+    keep_size(report, env, client).await?;
     let choice = match choice {
         Ok(choice) => choice,
         Err(error) => {
@@ -63,7 +64,7 @@ pub(super) async fn check(
         )),
         None => report.ok(format_args!("replication slot \"{name}\" is not there yet; a run makes it ({plugin})")),
     }
-    if is_allowed(client, plugin).await? {
+    if is_allowed(report, env, client, plugin).await? {
         if may_replicate {
             plugin_works(report, env, client, &choice, plans).await?;
         }
@@ -115,8 +116,8 @@ async fn capacity(report: &mut Report, env: &Env, client: &Client, needs_slot: b
 }
 
 /// Whether a slot that nobody reads fills the disk.
-async fn keep_size(report: &mut Report, client: &Client) -> Result<()> {
-    match setting(client, "max_slot_wal_keep_size").await?.as_deref() {
+async fn keep_size(report: &mut Report, env: &Env, client: &Client) -> Result<()> {
+    match setting(report, env, client, "max_slot_wal_keep_size").await?.as_deref() {
         // Before 13 nothing bounds it.
         None => {}
         Some("-1") => report.warning(format_args!(
@@ -158,9 +159,10 @@ async fn stands(report: &mut Report, client: &Client, slot: &Slot) -> Result<()>
     Ok(())
 }
 
-/// Whether the server may load a plugin, as far as it has a say in that.
-async fn is_allowed(client: &Client, plugin: &str) -> Result<bool> {
-    let libraries = setting(client, "output_plugin_libraries").await?;
+/// Whether the server may load a plugin, as far as it has a say in that and the role may see it. Where it may not, trying the
+/// plugin tells.
+async fn is_allowed(report: &mut Report, env: &Env, client: &Client, plugin: &str) -> Result<bool> {
+    let libraries = setting(report, env, client, "output_plugin_libraries").await?;
     Ok(libraries.is_none_or(|libraries| names(&libraries).any(|name| name == plugin)))
 }
 
@@ -200,10 +202,20 @@ async fn probe(env: &Env, client: &Client, slot: &Slot, plugin: OutputPluginName
     BulkRead::probe(&mut session, &slot.name, plugin.as_ref()).await
 }
 
-/// A setting of the server; none if it does not know it.
-async fn setting(client: &Client, name: &str) -> Result<Option<String>> {
-    let row = client.query_one("SELECT pg_catalog.current_setting($1, true)", &[&name]).await;
-    row.map_err(|e| query_error(format!("cannot read {name}"), e))?.field(0)
+/// Reads a setting of the server; none if it does not know it, or does not show it to the role, which is told.
+async fn setting(report: &mut Report, env: &Env, client: &Client, name: &str) -> Result<Option<String>> {
+    match client.query_one("SELECT pg_catalog.current_setting($1, true)", &[&name]).await {
+        Ok(row) => row.field(0),
+        Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
+            let sql = format!("GRANT pg_read_all_settings TO {}", quote::ident(&env.config.user));
+            report.ok(format_args!(
+                "{name} is not shown to the role, which need not see it; to see it {}",
+                to_run(&[sql])
+            ));
+            Ok(None)
+        }
+        Err(error) => Err(query_error(format!("cannot read {name}"), error)),
+    }
 }
 
 /// The names in a setting that is a list, some of them perhaps in double quotes.

@@ -108,11 +108,6 @@ impl State {
         self.currently_syncing = id.map(str::to_owned);
     }
 
-    /// The streams that have a bookmark, in the order of the file.
-    pub fn streams(&self) -> impl Iterator<Item = &str> {
-        self.bookmarks.keys().map(String::as_str)
-    }
-
     /// A stream's bookmark; an empty one where it has none.
     pub fn bookmark(&self, id: &str) -> Bookmark<'_> {
         Bookmark::new(self.bookmarks.get(id).and_then(Value::as_object))

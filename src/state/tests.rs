@@ -40,7 +40,6 @@ fn order_unknown_keys_and_exact_numbers_survive() {
     );
     let state = parse(text);
     assert_eq!(written(&state), text);
-    assert_eq!(state.streams().collect::<Vec<_>>(), ["public-z", "public-a"]);
     assert_eq!(state.currently_syncing(), Some("public-z"));
     assert_eq!(state.bookmark("public-z").replication_key_value().unwrap().to_string(), "12345678901234567890.10");
     assert_eq!(state.bookmark("public-a").version(), Some(1_795_324_419_444));
@@ -217,7 +216,8 @@ fn only_log_based_bookmarks_of_unselected_streams_go() {
         "empty": {},
     }}));
     state.drop_unselected_log_based(|id| id == "kept");
-    assert_eq!(state.streams().collect::<Vec<_>>(), ["full", "kept", "empty"]);
+    let written: Value = serde_json::from_str(&written(&state)).unwrap();
+    assert_eq!(written["bookmarks"].as_object().unwrap().keys().collect::<Vec<_>>(), ["full", "kept", "empty"]);
 }
 
 #[test]

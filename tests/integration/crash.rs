@@ -3,24 +3,23 @@
 //! `TAP_CRASH_ROUNDS` sets how often (a plugin; 8 otherwise), `TAP_CRASH_SEED` repeats the choices of a run that failed,
 //! though not its timing.
 
-pub(crate) mod writer;
+mod writer;
 
-use std::env;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStdout};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::harness::messages::Record;
+use crate::harness::random::{Random, Told, seed, setting};
 use crate::harness::tap::{gather, wait};
-use crate::harness::target::{Target, source_rows};
+use crate::harness::target::{Target, assert_rows, source_rows};
 use crate::harness::{Catalog, Cluster, Message, Tap, TestDb, check_protocol, plugins};
-use crate::log_based::wait_until;
-use writer::{DROP_ORIGIN, HUGE_TRANSACTION, Random, TABLES, Writer};
+use writer::{DROP_ORIGIN, HUGE_TRANSACTION, TABLES, writer};
 
 #[test]
 fn pgoutput() {
@@ -41,8 +40,7 @@ fn crashes(plugin: &'static str) {
         return;
     }
     let rounds = setting("TAP_CRASH_ROUNDS").unwrap_or(8);
-    let clock = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a clock after 1970");
-    let seed = setting("TAP_CRASH_SEED").unwrap_or(clock.as_micros() as u64);
+    let seed = seed("TAP_CRASH_SEED");
     // Of its own: slots are taken away, and transactions stay open.
     let cluster = Cluster::start("max_replication_slots = 3");
     let mut random = Random(seed);
@@ -50,7 +48,7 @@ fn crashes(plugin: &'static str) {
     while round < rounds {
         let mut life = Life::new(&cluster, plugin, random.next());
         let _told = Told(format!("TAP_CRASH_SEED={seed}, {plugin}, from round {round}"));
-        let writer = Writer::start(&life.db, random.next());
+        let writer = writer(&life.db, random.next());
         let rounds_to_come = ROUNDS_A_LIFE.min(rounds - round);
         let huge = life.random.below(rounds_to_come);
         for number in 0..rounds_to_come {
@@ -65,22 +63,6 @@ fn crashes(plugin: &'static str) {
         life.round(Cut::Never);
         life.assert_equal();
         life.db.psql(DROP_ORIGIN);
-    }
-}
-
-pub(crate) fn setting(name: &str) -> Option<u64> {
-    env::var(name).ok().map(|value| value.parse().unwrap_or_else(|_| panic!("{name}={value} is no number")))
-}
-
-/// Says at the end of a failed test what would repeat it.
-pub(crate) struct Told(pub(crate) String);
-
-impl Drop for Told {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            use std::io::Write;
-            let _ = writeln!(std::io::stderr(), "{}", self.0);
-        }
     }
 }
 
@@ -182,12 +164,11 @@ impl Life {
 
     /// Whether there are slots left for a copy of its own. The tap's own slot keeps its place.
     fn spare_slots(&self, spare: bool) {
-        let sql = "select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_type = 'physical';";
-        self.db.psql(sql);
+        self.db.free_spare_slots();
         if !spare && self.confirmed_flush().is_some() {
             // The server may not have noticed yet that a run was killed.
-            wait_until(&self.db, "not exists (select from pg_replication_slots where temporary)");
-            self.db.psql("select pg_create_physical_replication_slot('taken_' || i) from generate_series(1, 2) i;");
+            self.db.wait_until("not exists (select from pg_replication_slots where temporary)");
+            self.db.take_spare_slots();
         }
     }
 
@@ -275,17 +256,7 @@ impl Life {
             let expected = source_rows(&self.db, table);
             let found = self.target.rows(id);
             assert!(expected.len() > 100, "too few rows of {table} to tell anything");
-            if found != expected {
-                let (missing, invented) = (difference(&expected, &found), difference(&found, &expected));
-                panic!(
-                    "{table}: {} rows are missing, {} are wrong: {:?} {:?}\n{:#?}",
-                    missing.len(),
-                    invented.len(),
-                    &missing[..missing.len().min(5)],
-                    &invented[..invented.len().min(5)],
-                    self.log
-                );
-            }
+            assert_rows(&format!("{table} after {:#?}", self.log), &found, &expected);
         }
     }
 }
@@ -321,17 +292,4 @@ fn read(stdout: ChildStdout, until: Option<u64>, leave: bool) -> (JoinHandle<Vec
         messages
     });
     (thread, reached)
-}
-
-/// What the first has and the second has not, both in order, each as often as it stands there.
-fn difference<'a>(of: &'a [String], without: &[String]) -> Vec<&'a str> {
-    let mut without = without.iter().peekable();
-    let mut rest = Vec::new();
-    for row in of {
-        while without.next_if(|other| *other < row).is_some() {}
-        if without.next_if(|other| *other == row).is_none() {
-            rest.push(row.as_str());
-        }
-    }
-    rest
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Catalog, Cluster, Tap, TestDb, needs};
+use crate::harness::{Catalog, Cluster, Role, Tap, TestDb, needs};
 
 /// The names of a stream's properties, in order.
 fn columns<'a>(catalog: &'a Catalog, stream: &str) -> Vec<&'a str> {
@@ -16,13 +16,6 @@ fn property<'a>(catalog: &'a Catalog, stream: &str, column: &str) -> &'a Value {
 
 fn keys(catalog: &Catalog, stream: &str) -> Value {
     catalog.metadata(stream, None)["table-key-properties"].clone()
-}
-
-/// A role of this database alone, which may do nothing yet.
-fn role(db: &TestDb) -> String {
-    let role = format!("role_of_{}", db.name());
-    db.psql(&format!("create role {role} login replication"));
-    role
 }
 
 #[test]
@@ -75,7 +68,7 @@ fn odd_identifiers() {
 #[test]
 fn only_what_the_role_can_read() {
     let db = TestDb::new("discovery_privileges");
-    let role = role(&db);
+    let role = Role::new(&db, "replication");
     db.psql(&format!(
         "create table readable (id integer primary key, a text);
          create table some_columns (id integer primary key, open text, secret text);
@@ -88,13 +81,14 @@ fn only_what_the_role_can_read() {
          create schema closed; create table closed.granted (id integer primary key);
          create schema open; create table open.granted (id integer primary key);
          insert into some_columns values (1, 'open', 'secret'); insert into without_key values (1, 'open');
-         grant usage on schema open to {role};
-         grant select on readable, closed.granted, open.granted, shown to {role};
-         grant select (id, open) on some_columns to {role}; grant select (open) on without_key to {role};
-         grant select (a) on half_a_key to {role};
-         grant insert, update, delete on writable to {role};"
+         grant usage on schema open to {0};
+         grant select on readable, closed.granted, open.granted, shown to {0};
+         grant select (id, open) on some_columns to {0}; grant select (open) on without_key to {0};
+         grant select (a) on half_a_key to {0};
+         grant insert, update, delete on writable to {0};",
+        role.name
     ));
-    let tap = || Tap::new(&db).config("user", role.as_str());
+    let tap = || Tap::new(&db).config("user", role.name.as_str());
     let catalog = tap().discover();
     // Not the one in a schema that the role may not enter: a run without a catalog would fail on it.
     let ids = ["half_a_key", "readable", "shown", "some_columns", "without_key"].map(|name| format!("public-{name}"));
@@ -108,7 +102,6 @@ fn only_what_the_role_can_read() {
     let output = tap().run();
     assert_eq!(Value::from(output.records("public-some_columns")[0].clone()), json!({"id": 1, "open": "open"}));
     assert_eq!(Value::from(output.records("public-without_key")[0].clone()), json!({"open": "open"}));
-    db.psql(&format!("drop owned by {role}; drop role {role}"));
 }
 
 #[test]

@@ -70,3 +70,18 @@ fn links_lead_somewhere() {
     }
     assert!(links > 40, "hardly any link: {links}");
 }
+
+/// Sources and folders that docs/internals.md names, from the repository's root or from `src` on.
+#[test]
+fn the_internals_name_what_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("docs/internals.md")).expect("read docs/internals.md");
+    // Every other part stands between backticks; that of a block of code is no word.
+    let words = text.split('`').skip(1).step_by(2).filter(|part| !part.contains(char::is_whitespace));
+    let named: BTreeSet<&str> =
+        words.filter(|word| word.contains('/') && (word.ends_with(".rs") || word.ends_with('/'))).collect();
+    assert!(named.len() > 10, "hardly any source is named: {named:?}");
+    let exists = |name: &str| root.join(name).exists() || root.join("src").join(name).exists();
+    let missing: Vec<&&str> = named.iter().filter(|name| !exists(name)).collect();
+    assert!(missing.is_empty(), "docs/internals.md names what does not exist: {missing:#?}");
+}

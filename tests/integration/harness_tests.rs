@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::harness::compare::{assert_messages, canonical, difference, instant};
-use crate::harness::{Catalog, Cluster, Message, Tap, TestDb, check_protocol, plugins};
+use crate::harness::{Catalog, Cluster, Message, Tap, TestDb, check_protocol, plugins, until_within};
 
 fn parse(line: &Value) -> Message {
     Message::parse(&line.to_string()).expect("a message")
@@ -89,11 +89,9 @@ fn a_cluster_of_its_own_restarts_and_has_a_standby() {
     let standby = cluster.standby();
     let replica = db.view_of(&standby);
     assert_eq!(replica.query_one("select pg_is_in_recovery()"), "t");
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while replica.query_one("select to_regclass('t') is not null") != "t" {
-        assert!(Instant::now() < deadline, "the standby does not replay");
-        thread::sleep(Duration::from_millis(20));
-    }
+    until_within(Duration::from_secs(10), "the standby replays", || {
+        replica.query_one("select to_regclass('t') is not null") == "t"
+    });
     cluster.stop("SIGINT");
     cluster.start_again();
     assert_eq!(db.query_one("select a from t"), "7");
@@ -123,25 +121,20 @@ fn nothing_is_left_after_a_kill() {
         .stdout(Stdio::null())
         .spawn()
         .expect("run the test binary");
-    let deadline = Instant::now() + Duration::from_secs(30);
-    let dir = loop {
-        match fs::read_to_string(&file) {
-            Ok(dir) if !dir.is_empty() => break dir,
-            _ => assert!(Instant::now() < deadline, "the server does not start"),
-        }
-        thread::sleep(Duration::from_millis(20));
-    };
+    let mut dir = String::new();
+    until_within(Duration::from_secs(30), "the server starts", || {
+        dir = fs::read_to_string(&file).unwrap_or_default();
+        !dir.is_empty()
+    });
     let pid = fs::read_to_string(Path::new(&dir).join("data/postmaster.pid")).expect("a running server");
     let pid: i32 = pid.lines().next().and_then(|line| line.parse().ok()).expect("a pid");
     child.kill().expect("kill -9");
     child.wait().expect("wait for the killed process");
 
     let pid = rustix::process::Pid::from_raw(pid).expect("a pid");
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while Path::new(&dir).exists() || rustix::process::test_kill_process(pid).is_ok() {
-        assert!(Instant::now() < deadline, "server {pid:?} or {dir} is left");
-        thread::sleep(Duration::from_millis(20));
-    }
+    until_within(Duration::from_secs(10), format!("server {pid:?} and {dir} are gone"), || {
+        !Path::new(&dir).exists() && rustix::process::test_kill_process(pid).is_err()
+    });
     let error = fs::metadata(&dir).expect_err("the directory is gone");
     assert_eq!(error.kind(), io::ErrorKind::NotFound);
 }

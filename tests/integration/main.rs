@@ -2,6 +2,7 @@
 //!
 //! `harness` runs the server and the tap and compares messages; every other module is a feature.
 
+mod architecture;
 mod batches;
 mod check;
 mod connect;

@@ -2,14 +2,16 @@
 //! happens meanwhile.
 
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::harness::target::{Target, row_text, source_rows};
-use crate::harness::{Catalog, Cluster, Message, Output, Running, Stalled, Tap, TestDb, needs, release};
-use crate::log_based::{Source, wait_until, with_both_plugins};
+use crate::harness::target::{Target, row_text};
+use crate::harness::{
+    Catalog, Cluster, Message, Output, Role, Running, Stalled, Tap, TestDb, needs, release, until_within,
+};
+use crate::log_based::{Source, with_both_plugins};
 
 with_both_plugins!(
     rows_written_meanwhile_arrive_once,
@@ -145,7 +147,7 @@ fn a_copy_of_a_partitioned_table_and_its_changes(plugin: &str) {
     let mut target = Target::default();
     target.apply(&first.messages);
     target.apply(&second.messages);
-    assert_converged(&target, &source.db);
+    target.assert_holds(&source.db, &["item"]);
 }
 
 /// FULL_TABLE reads the rows of tables that inherit, LOG_BASED does not.
@@ -166,20 +168,6 @@ fn tables_that_inherit() {
     assert_eq!(rows(&output).len(), 15_000);
 }
 
-/// The target holds what the table does.
-#[track_caller]
-fn assert_converged(target: &Target, db: &TestDb) {
-    let expected = source_rows(db, "item");
-    let found = target.rows("public-item");
-    let differing = found.iter().zip(&expected).find(|(a, b)| a != b);
-    assert!(
-        found == expected,
-        "{} rows rather than {}, the first that differ: {differing:?}",
-        found.len(),
-        expected.len()
-    );
-}
-
 /// Copies a table while it is written to, and follows it.
 #[track_caller]
 fn converge(source: &Source, changes: &str) {
@@ -190,7 +178,7 @@ fn converge(source: &Source, changes: &str) {
     let mut target = Target::default();
     thread::scope(|scope| {
         let writing = scope.spawn(|| source.db.psql(&each));
-        wait_until(&source.db, "exists (select from item where id > 20000)");
+        source.db.wait_until("exists (select from item where id > 20000)");
         let mut output = source.tap().config("copy_parallelism", 3).run();
         assert_divided(&output);
         target.apply(&output.messages);
@@ -200,7 +188,7 @@ fn converge(source: &Source, changes: &str) {
             target.apply(&output.messages);
         }
     });
-    assert_converged(&target, &source.db);
+    target.assert_holds(&source.db, &["item"]);
 }
 
 /// Without a key, so that a row which came twice is there twice.
@@ -263,12 +251,11 @@ fn small_tables() {
 fn a_role_that_may_read_some_columns() {
     let db = TestDb::new("parallel_columns");
     db.psql(SPARSE);
-    let role = format!("role_of_{}", db.name());
-    db.psql(&format!("create role {role} login; grant select (id) on item to {role};"));
-    let tap = || Tap::new(&db).config("user", role.as_str());
+    let role = Role::new(&db, "");
+    db.psql(&format!("grant select (id) on item to {}", role.name));
+    let tap = || Tap::new(&db).config("user", role.name.as_str());
     let catalog = tap().discover().select("public-item", "FULL_TABLE");
     let output = tap().catalog(&catalog).config("copy_parallelism", 3).run();
-    db.psql(&format!("drop owned by {role}; drop role {role}"));
     assert_one_connection(&output, "the role may not read all columns");
     assert_eq!(rows(&output).len(), 15_000);
 }
@@ -300,11 +287,9 @@ fn a_foreign_leaf() {
 fn with_spare_connections(spare: u32) -> Output {
     let db = TestDb::new("parallel_spare");
     db.psql(SPARSE);
-    let role = format!("role_of_{}", db.name());
-    db.psql(&format!("create role {role} login connection limit {}; grant select on item to {role};", 2 + spare));
+    let role = Role::reader(&db, &format!("connection limit {}", 2 + spare));
     let catalog = catalog(&db, "FULL_TABLE");
-    let output = tap(&db, &catalog, 4).config("user", role.as_str()).run();
-    db.psql(&format!("drop owned by {role}; drop role {role}"));
+    let output = tap(&db, &catalog, 4).config("user", role.name.as_str()).run();
     assert_eq!(rows(&output).len(), 15_000);
     assert_divided(&output);
     output
@@ -325,7 +310,7 @@ fn connections_that_are_refused() {
 #[track_caller]
 fn stalled(db: &TestDb, catalog: &Catalog) -> Stalled {
     let stalled = tap(db, catalog, 3).stall();
-    wait_until(db, &format!("(select count(*) {COPIES} and wait_event = 'ClientWrite') = 3"));
+    db.wait_until(&format!("(select count(*) {COPIES} and wait_event = 'ClientWrite') = 3"));
     stalled
 }
 
@@ -339,7 +324,7 @@ fn a_signal_ends_a_copy() {
         let stalled = stalled(&source.db, &source.catalog);
         stalled.signal(signal);
         // Its last lines still wait for a reader.
-        wait_until(&source.db, &format!("not exists (select {COPIES} and state = 'active')"));
+        source.db.wait_until(&format!("not exists (select {COPIES} and state = 'active')"));
         let output = stalled.finish().expect_code(128 + signal.as_raw());
         assert!(output.messages.last().is_some_and(Message::is_state), "whole lines, then a STATE");
         assert_eq!(output.bookmark("public-item")["xmin"], 1, "an unfinished copy");
@@ -361,19 +346,17 @@ fn a_signal_cancels_the_queries() {
     }
     let db = TestDb::new("parallel_cancel");
     db.psql(SPARSE);
-    let role = format!("role_of_{}", db.name());
-    db.psql(&format!(
+    db.psql(
         "create function slow(integer) returns boolean language sql volatile as
            'select pg_sleep(600) is not null or $1 is null';
-         alter table item enable row level security; create policy p on item using (slow(id));
-         create role {role} login; grant select on item to {role};"
-    ));
-    let running = tap(&db, &catalog(&db, "FULL_TABLE"), 2).config("user", role.as_str()).spawn();
-    wait_until(&db, &format!("(select count(*) {COPIES} and wait_event = 'PgSleep') = 2"));
+         alter table item enable row level security; create policy p on item using (slow(id));",
+    );
+    let role = Role::reader(&db, "");
+    let running = tap(&db, &catalog(&db, "FULL_TABLE"), 2).config("user", role.name.as_str()).spawn();
+    db.wait_until(&format!("(select count(*) {COPIES} and wait_event = 'PgSleep') = 2"));
     running.signal(Signal::TERM);
     running.finish().expect_code(143);
-    wait_until(&db, &format!("not exists (select {COPIES} and state = 'active')"));
-    db.psql(&format!("drop owned by {role}; drop role {role}"));
+    db.wait_until(&format!("not exists (select {COPIES} and state = 'active')"));
 }
 
 #[test]
@@ -388,7 +371,7 @@ fn one_connection_that_is_lost_fails_the_run() {
     assert_eq!(output.logged("level=CRITICAL") + output.logged("level=ERROR"), 1, "{}", output.stderr);
     assert_eq!(activated(&output.messages), 1, "only what a first copy begins with");
     assert_eq!(output.bookmark("public-item")["xmin"], 1, "an unfinished copy");
-    wait_until(&source.db, &format!("not exists (select {COPIES})"));
+    source.db.wait_until(&format!("not exists (select {COPIES})"));
     let next = source.run(output.last_state());
     assert_eq!(rows(&next).len(), 20_000);
 }
@@ -428,10 +411,9 @@ fn a_lock_that_is_waited_for_does_not_hold_up_a_copy() {
     // Time between the copy's lock and those of its connections.
     watching.run("alter system set post_auth_delay = 3; select pg_reload_conf();");
     let running: Running = tap(&db, &catalog, 2).spawn();
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while watching.run("select count(*) from pg_locks where relation = 'item'::regclass;").trim() != "1" {
-        assert!(Instant::now() < deadline, "the copy never locked its table");
-    }
+    until_within(Duration::from_secs(60), "the copy locks its table", || {
+        watching.run("select count(*) from pg_locks where relation = 'item'::regclass;").trim() == "1"
+    });
     let output = thread::scope(|scope| {
         scope.spawn(|| altering.run("alter table item add added integer;"));
         running.finish().expect_code(0)
@@ -451,7 +433,7 @@ fn a_table_that_is_rewritten_when_the_copy_begins() {
     for (connections, ty) in [(1, "bigint"), (3, "numeric")] {
         altering.run(&format!("begin; alter table item alter id type {ty};"));
         let running = tap(&db, &catalog, connections).spawn();
-        wait_until(&db, "exists (select from pg_locks where not granted)");
+        db.wait_until("exists (select from pg_locks where not granted)");
         altering.run("commit;");
         let output = running.finish().expect_code(0);
         assert_eq!(rows(&output).len(), 15_000, "{connections} connections");

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::harness::{Cluster, Message, Output, Tap, TestDb, needs, plugins};
+use crate::harness::{Cluster, Message, Output, Tap, TestDb, needs, plugins, until_within};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -277,11 +277,9 @@ fn a_state_file_rewritten_during_the_run() {
     std::thread::sleep(Duration::from_secs(11));
     let stored = stored.as_state().expect("a STATE").clone();
     fs::write(&path, format!("{stored}\n")).expect("write the state file");
-    let deadline = std::time::Instant::now() + LIMIT;
-    while pipeline.db.confirmed_flush(&slot) < lsn(&stored) {
-        assert!(std::time::Instant::now() < deadline, "the position that the target has stored is not acknowledged");
-        std::thread::sleep(Duration::from_millis(200));
-    }
+    until_within(LIMIT, "the position that the target has stored is acknowledged", || {
+        pipeline.db.confirmed_flush(&slot) >= lsn(&stored)
+    });
     assert_eq!(pipeline.db.confirmed_flush(&slot), lsn(&stored));
     running.signal(Signal::TERM);
     assert_quiet(&running.finish().expect_code(143));

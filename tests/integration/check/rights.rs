@@ -1,10 +1,10 @@
 //! What the role may do.
 
-use super::{ITEM, check, failure_mended, line, lines, mended, tap};
+use super::{ITEM, bounded, check, failure_mended, line, lines, mended, tap};
 use crate::harness::{Catalog, Cluster, Role, Tap, TestDb};
 use crate::log_based::with_both_plugins;
 
-with_both_plugins!(replication);
+with_both_plugins!(replication, the_role_of_the_documentation);
 
 fn replication(plugin: &str) {
     let db = TestDb::new("check_replication");
@@ -78,4 +78,36 @@ fn publications() {
     line(&ran, "ok", &["public-item", "published"]);
     line(&ran, "ok", &["public-plain", "published"]);
     assert_eq!(lines(&ran, "ok", &["sets up"]).len(), 0);
+}
+
+/// The role that users are told to make is enough: nothing fails and nothing is to be warned of. What the server does not show
+/// it is told with the right that would show it, and is not needed.
+fn the_role_of_the_documentation(plugin: &str) {
+    let cluster = bounded();
+    for (page, rights) in [(include_str!("../../../README.md"), 3), (include_str!("../../../docs/log-based.md"), 5)] {
+        let db = TestDb::on(&cluster, "check_documented");
+        db.psql(
+            "create schema sales; create table sales.orders (id integer primary key); insert into sales.orders values (1);",
+        );
+        db.replicate(plugin);
+        let sql = page.split("```").find(|block| block.contains("CREATE ROLE tap")).expect("SQL that makes the role");
+        let sql: Vec<&str> = sql.lines().filter(|line| line.contains(" tap")).collect();
+        assert_eq!(sql.len(), rights, "{sql:?}");
+        let role = Role::made(&db, |name| {
+            sql.join("\n").replace(" tap", &format!(" {name}")).replace(" shop ", &format!(" {} ", db.name()))
+        });
+        let tap = || {
+            let tap = Tap::new(&db).config("user", role.name.as_str());
+            tap.catalog(&Tap::new(&db).discover().select("sales-orders", "LOG_BASED"))
+        };
+        let output = check(&tap().arg("--test")).expect_code(0);
+        assert!(lines(&output, "warning", &[]).is_empty(), "{}", output.stderr);
+        line(&output, "ok", &["the output plugin", plugin, "is installed"]);
+        if let [hidden] = lines(&output, "ok", &["output_plugin_libraries is not shown"]).as_slice() {
+            db.psql(super::sql(hidden));
+            let output = check(&tap().arg("--test")).expect_code(0);
+            assert!(lines(&output, "ok", &["output_plugin_libraries"]).is_empty(), "{}", output.stderr);
+        }
+        assert_eq!(tap().run().records("sales-orders").len(), 1);
+    }
 }

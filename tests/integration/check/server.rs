@@ -1,7 +1,7 @@
 //! The server as a whole: whether it is there, what it is, and its settings.
 
 use super::{ITEM, check, failure_mended, line, lines, mended, sql, tap};
-use crate::harness::{Cluster, Tap, TestDb, needs, release};
+use crate::harness::{Cluster, Role, Tap, TestDb, needs, release};
 
 #[test]
 fn nothing_is_asked_of_a_server_that_is_not_there() {
@@ -114,5 +114,10 @@ fn output_plugin_libraries() {
     db.psql(ITEM);
     db.replicate("pgoutput");
     db.psql("alter system set output_plugin_libraries = test_decoding; select pg_reload_conf();");
-    failure_mended(&db, &tap(&db, &[("item", "LOG_BASED")]), &["output_plugin_libraries", "pgoutput"]);
+    // A role that may not see the setting hears of it when the plugin is tried.
+    let role = Role::reader(&db, "replication");
+    let seen_by = |user: &str| tap(&db, &[("item", "LOG_BASED")]).config("user", user);
+    line(&check(&seen_by(&role.name)), "failure", &["output_plugin_libraries", "pgoutput", "ALTER SYSTEM"]);
+    failure_mended(&db, &seen_by("postgres"), &["output_plugin_libraries", "pgoutput"]);
+    check(&seen_by(&role.name)).expect_code(0);
 }

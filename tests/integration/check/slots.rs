@@ -1,11 +1,11 @@
 //! The slot, its plugin, and the bookmarks that it is to serve.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::json;
 
 use super::{ITEM, check, failure_mended, line, lines, mended, sql, tap};
-use crate::harness::{Cluster, Tap, TestDb, needs};
+use crate::harness::{Cluster, Tap, TestDb, needs, until_within};
 use crate::log_based::{Source, with_both_plugins};
 
 with_both_plugins!(
@@ -57,24 +57,16 @@ fn a_slot_in_use(plugin: &str) {
     source.db.psql(sql(told));
     holder.finish().expect_code(1);
     // The walsender takes a moment to end.
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while check(&tap).status.code() != Some(0) {
-        assert!(Instant::now() < deadline, "{}", output.stderr);
-    }
+    until_within(Duration::from_secs(30), "the slot is free", || check(&tap).status.code() == Some(0));
 }
-
-const FILL: &str =
-    "select pg_logical_emit_message(false, 'filler', repeat('x', 1000000)) from generate_series(1, 20) \\g /dev/null
-    select pg_switch_wal() \\g /dev/null
-    checkpoint;";
 
 fn a_lost_slot(plugin: &str) {
     if !needs(13, "max_slot_wal_keep_size") {
         return;
     }
-    let cluster = Cluster::start("max_slot_wal_keep_size = '1MB'\nmin_wal_size = '32MB'\nmax_wal_size = '32MB'");
+    let cluster = Cluster::forgetful("1MB");
     let source = Source::on(&cluster, plugin, ITEM, &["item"]);
-    (0..4).for_each(|_| drop(source.db.psql(FILL)));
+    (0..4).for_each(|_| source.db.fill_the_log());
     let tap = || tap(&source.db, &[("item", "LOG_BASED")]).config("output_plugin", plugin);
     let again = tap().config("on_slot_lost", "copy_again");
     line(&check(&again).expect_code(0), "warning", &[&source.slot, "is lost", "makes it anew"]);
@@ -86,9 +78,9 @@ fn a_slot_that_keeps_much(plugin: &str) {
     if !needs(13, "wal_status") {
         return;
     }
-    let cluster = Cluster::start("max_slot_wal_keep_size = '1GB'\nmin_wal_size = '32MB'\nmax_wal_size = '32MB'");
+    let cluster = Cluster::forgetful("1GB");
     let source = Source::on(&cluster, plugin, ITEM, &["item"]);
-    (0..3).for_each(|_| drop(source.db.psql(FILL)));
+    (0..3).for_each(|_| source.db.fill_the_log());
     let tap = tap(&source.db, &[("item", "LOG_BASED")]);
     let output = check(&tap).expect_code(0);
     line(&output, "warning", &[&source.slot, "more than max_wal_size"]);

@@ -81,11 +81,10 @@ fn every_connection_goes_where_the_first_one_went() {
     let mut locker = db.session();
     locker.run("begin; lock table copied in access exclusive mode;");
     let running = tap().spawn();
-    let waits = "select count(*) from pg_stat_activity where datname = current_database() \
-                 and application_name = 'tap-postgres-rs' and wait_event_type = 'Lock'";
-    while db.query_one(waits) == "0" {
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
+    db.wait_until(
+        "exists (select from pg_stat_activity where datname = current_database() \
+         and application_name = 'tap-postgres-rs' and wait_event_type = 'Lock')",
+    );
     first.start_again();
     let before = logins(&second, &db);
     locker.run("commit;");
@@ -104,11 +103,9 @@ fn the_kind_of_server_that_is_wanted() {
     let standby = primary.standby();
     let replica = db.view_of(&standby);
     let copy = Tap::new(&db).discover().select("public-copied", "FULL_TABLE");
-    while replica.query_one("select pg_last_wal_replay_lsn() is not null") != "t"
-        || replica.query_one("select count(*) from pg_class where relname = 'streamed'") == "0"
-    {
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
+    replica.wait_until(
+        "pg_last_wal_replay_lsn() is not null and exists (select from pg_class where relname = 'streamed')",
+    );
     let run = |wanted: &str, first: &Arc<Cluster>, second: &Arc<Cluster>| {
         let output = on(&db, &[first, second]).config("target_session_attrs", wanted).catalog(&copy).run();
         assert_eq!(output.records("public-copied").len(), 1);

@@ -137,7 +137,7 @@ fn an_expired_certificate() {
     let cluster = server();
     let db = database(&cluster, "connect_expired");
     let relay = relay::start(cluster.port(), &pem("expired.crt"), &pem("expired.key"));
-    let tap = |sslmode: &str, user: &str| tap(&db, user).config("sslmode", sslmode).config("port", relay);
+    let tap = |sslmode: &str, user: &str| tap(&db, user).config("sslmode", sslmode).config("port", relay.port());
     for sslmode in ["require", "verify-ca", "verify-full"] {
         let tap = tap(sslmode, "md5user").config("sslrootcert", pem("ca.crt"));
         failures::fails(&tap, 1, &["expired", "renewed"]);
@@ -156,7 +156,7 @@ fn channel_binding_cannot_be_taken_away() {
     for (certificate, after) in [("sha384", 0), ("server", 1)] {
         let (certificate, key) = (pem(&format!("{certificate}.crt")), pem(&format!("{certificate}.key")));
         let relay = relay::start_downgrading(cluster.port(), &certificate, &key, after);
-        let tap = tap(&db, "scram").config("sslmode", "require").config("port", relay).catalog(&catalog);
+        let tap = tap(&db, "scram").config("sslmode", "require").config("port", relay.port()).catalog(&catalog);
         failures::fails(&tap, 1, &["channel binding", "something between here and the server"]);
     }
 }
@@ -196,7 +196,7 @@ fn channel_binding() {
     db.replicate("pgoutput");
     // Somebody who decrypts and encrypts again has another certificate, which the server notices.
     let relay = relay::start(cluster.port(), &pem("sha384.crt"), &pem("sha384.key"));
-    let relayed = |user: &str| tap(&db, user).config("sslmode", "require").config("port", relay);
+    let relayed = |user: &str| tap(&db, user).config("sslmode", "require").config("port", relay.port());
     failures::fails(&relayed("scram"), 1, &["channel binding"]);
     // Other methods can't.
     relayed("md5user").arg("--discover").output().expect_code(0);

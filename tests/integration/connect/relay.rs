@@ -8,26 +8,23 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::server::pem;
+use crate::harness::listener::Listener;
 
 /// AuthenticationSASL with both mechanisms, and with the one that binds nothing.
 const OFFER: &[u8; 43] = b"R\0\0\0\x2a\0\0\0\x0aSCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0";
 const WEAKER_OFFER: &[u8] = b"R\0\0\0\x17\0\0\0\x0aSCRAM-SHA-256\0\0";
 
-/// Listens on a free port of loopback until the tests end and relays to this one.
-pub(super) fn start(server: u16, certificate: &str, key: &str) -> u16 {
-    listen(server, certificate, key, usize::MAX)
+/// Relays to this port of the server.
+pub(super) fn start(server: u16, certificate: &str, key: &str) -> Listener {
+    start_downgrading(server, certificate, key, usize::MAX)
 }
 
 /// The same, and takes SCRAM-SHA-256-PLUS from what the server offers to every connection but the first few.
-pub(super) fn start_downgrading(server: u16, certificate: &str, key: &str, after: usize) -> u16 {
-    listen(server, certificate, key, after)
-}
-
-fn listen(server: u16, certificate: &str, key: &str, downgrade_after: usize) -> u16 {
+pub(super) fn start_downgrading(server: u16, certificate: &str, key: &str, after: usize) -> Listener {
     let read = |path: &str| fs::read(path).expect("read a certificate or key");
     let certificate = CertificateDer::from_pem_slice(&read(certificate)).expect("a certificate");
     let key = PrivateKeyDer::from_pem_slice(&read(key)).expect("a key");
@@ -38,41 +35,28 @@ fn listen(server: u16, certificate: &str, key: &str, downgrade_after: usize) -> 
     let connector =
         TlsConnector::from(Arc::new(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth()));
 
-    let (sender, port) = std::sync::mpsc::channel();
-    thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        runtime.block_on(async move {
-            let mut listener = None;
-            for port in 5570..5580 {
-                if let Ok(bound) = TcpListener::bind(("127.0.0.1", port)).await {
-                    sender.send(port).expect("the test waits");
-                    listener = Some(bound);
-                    break;
-                }
-            }
-            let listener = listener.expect("a free port among 5570 to 5579");
-            let mut count = 0;
-            while let Ok((client, _)) = listener.accept().await {
-                let downgrade = count >= downgrade_after;
-                count += 1;
-                let (acceptor, connector) = (acceptor.clone(), connector.clone());
-                tokio::spawn(async move {
-                    // However it ends, it is the client's to tell.
-                    let _ = relay(client, server, acceptor, connector, downgrade).await;
-                });
-            }
+    let mut count = 0;
+    Listener::start(move |client| {
+        let downgrade = count >= after;
+        count += 1;
+        let (acceptor, connector) = (acceptor.clone(), connector.clone());
+        thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            // However it ends, it is the client's to tell.
+            let _ = runtime.block_on(relay(client, server, acceptor, connector, downgrade));
         });
-    });
-    port.recv().expect("the relay listens")
+    })
 }
 
 async fn relay(
-    mut client: TcpStream,
+    client: std::net::TcpStream,
     port: u16,
     accept: TlsAcceptor,
     connect: TlsConnector,
     downgrade: bool,
 ) -> std::io::Result<()> {
+    client.set_nonblocking(true)?;
+    let mut client = TcpStream::from_std(client)?;
     let mut request = [0; 8];
     client.read_exact(&mut request).await?;
     client.write_all(b"S").await?;

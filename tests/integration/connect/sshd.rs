@@ -1,16 +1,16 @@
 //! A private sshd: one process for each connection, as inetd would start it, all gone when this is.
 
 use std::fs::{self, File};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+use crate::harness::listener::Listener;
 use crate::harness::{Cluster, Tap};
 
 const PROGRAM: &str = "/usr/sbin/sshd";
@@ -21,14 +21,8 @@ pub(super) const PASSPHRASE: &str = "s3cr3t passphrase";
 pub(super) struct Sshd {
     dir: tempfile::TempDir,
     user: String,
-    port: u16,
-    shared: Arc<Shared>,
-}
-
-#[derive(Default)]
-struct Shared {
-    over: AtomicBool,
-    connections: Mutex<Vec<TcpStream>>,
+    listener: Listener,
+    connections: Arc<Mutex<Vec<TcpStream>>>,
 }
 
 impl Sshd {
@@ -74,48 +68,40 @@ impl Sshd {
         }
         chown(dir.path(), Some(owner.uid()), Some(owner.gid())).expect("give sshd its directory");
 
-        let listener = TcpListener::bind("127.0.0.1:0").expect("listen on loopback");
-        let port = listener.local_addr().expect("the listener's address").port();
-        let shared = Arc::new(Shared::default());
-        let (accepting, path) = (Arc::clone(&shared), dir.path().to_owned());
-        thread::spawn(move || {
-            for client in listener.incoming().map_while(Result::ok) {
-                if accepting.over.load(SeqCst) {
-                    return;
-                }
-                let log = File::options().append(true).open(path.join("log")).expect("open the log");
-                let socket = || OwnedFd::from(client.try_clone().expect("a socket"));
-                let mut sshd = Command::new(PROGRAM);
-                sshd.args(["-i", "-e", "-f"]).arg(path.join("config"));
-                sshd.stdin(socket()).stdout(socket()).stderr(log);
-                if rustix::process::geteuid().is_root() {
-                    sshd.uid(owner.uid()).gid(owner.gid());
-                }
-                let mut child = sshd.spawn().expect("run sshd");
-                drop(sshd);
-                let connection = client.try_clone().expect("a socket");
-                accepting.connections.lock().expect("a list").push(connection);
-                thread::spawn(move || {
-                    let _ = child.wait();
-                    // This copy would keep it open.
-                    let _ = client.shutdown(Shutdown::Both);
-                });
+        let connections = Arc::new(Mutex::new(Vec::new()));
+        let (open, path) = (Arc::clone(&connections), dir.path().to_owned());
+        let listener = Listener::start(move |client| {
+            let log = File::options().append(true).open(path.join("log")).expect("open the log");
+            let socket = || OwnedFd::from(client.try_clone().expect("a socket"));
+            let mut sshd = Command::new(PROGRAM);
+            sshd.args(["-i", "-e", "-f"]).arg(path.join("config"));
+            sshd.stdin(socket()).stdout(socket()).stderr(log);
+            if rustix::process::geteuid().is_root() {
+                sshd.uid(owner.uid()).gid(owner.gid());
             }
+            let mut child = sshd.spawn().expect("run sshd");
+            drop(sshd);
+            open.lock().expect("a list").push(client.try_clone().expect("a socket"));
+            thread::spawn(move || {
+                let _ = child.wait();
+                // This copy would keep it open.
+                let _ = client.shutdown(Shutdown::Both);
+            });
         });
-        Sshd { dir, user, port, shared }
+        Sshd { dir, user, listener, connections }
     }
 
     /// The tap, led through it with the key `user`.
     pub(super) fn lead(&self, tap: Tap) -> Tap {
         tap.config("ssh_tunnel.host", "127.0.0.1")
-            .config("ssh_tunnel.port", self.port)
+            .config("ssh_tunnel.port", self.port())
             .config("ssh_tunnel.username", &*self.user)
             .config("ssh_tunnel.private_key", self.file("user"))
             .config("ssh_tunnel.host_key", self.text("host.pub"))
     }
 
     pub(super) fn port(&self) -> u16 {
-        self.port
+        self.listener.port()
     }
 
     pub(super) fn user(&self) -> &str {
@@ -139,7 +125,7 @@ impl Sshd {
 
     /// Breaks all connections; their processes end.
     pub(super) fn cut(&self) {
-        for connection in self.shared.connections.lock().expect("a list").drain(..) {
+        for connection in self.connections.lock().expect("a list").drain(..) {
             let _ = connection.shutdown(Shutdown::Both);
         }
     }
@@ -147,9 +133,6 @@ impl Sshd {
 
 impl Drop for Sshd {
     fn drop(&mut self) {
-        self.shared.over.store(true, SeqCst);
-        // So that it accepts no other.
-        drop(TcpStream::connect(("127.0.0.1", self.port)));
         self.cut();
     }
 }

@@ -230,11 +230,10 @@ fn a_target_that_stops_for_longer_than_the_server_waits() {
     let tap = tap().state(&state);
     let mut child = tap.command().spawn().expect("run the tap");
     let peak = watch(&child);
-    let blocked = "select count(*) from pg_stat_activity where datname = current_database() \
-                   and wait_event in ('ClientWrite', 'WalSenderWriteData')";
-    while db.query_one(blocked) == "0" {
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    db.wait_until(
+        "exists (select from pg_stat_activity where datname = current_database() \
+         and wait_event in ('ClientWrite', 'WalSenderWriteData'))",
+    );
     // Whether it is still there after three times that is what this is about.
     std::thread::sleep(Duration::from_secs(6));
     let stdout = gather(child.stdout.take().expect("a piped stdout"));

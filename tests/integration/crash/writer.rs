@@ -1,13 +1,13 @@
 //! An application that writes at random: transactions of several connections at once, savepoints, COPY, two-phase
 //! commits, a replication origin, logical messages.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::Duration;
 
-use crate::harness::TestDb;
 use crate::harness::database::Session;
+use crate::harness::random::Random;
+use crate::harness::{Background, TestDb};
 
 /// `keyed` is changed in every way, `keyless` only grows, nobody selects `other`.
 pub(super) const TABLES: &str = "
@@ -38,52 +38,10 @@ pub(super) const HUGE_TRANSACTION: &str = "
 const CONNECTIONS: usize = 3;
 const KEYS: u64 = 700;
 
-/// SplitMix64.
-#[derive(Clone)]
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub(crate) fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
-    }
-
-    pub(crate) fn chance(&mut self, percent: u64) -> bool {
-        self.below(100) < percent
-    }
-}
-
-/// A thread that writes until it is told to stop.
-pub(super) struct Writer {
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Writer {
-    pub(super) fn start(db: &TestDb, seed: u64) -> Writer {
-        let stop = Arc::new(AtomicBool::new(false));
-        let connections = (0..CONNECTIONS).map(|number| Connection::new(db, number)).collect();
-        let (stopped, random) = (Arc::clone(&stop), Random(seed));
-        Writer { stop, thread: Some(thread::spawn(move || write(connections, random, &stopped))) }
-    }
-
-    /// Every transaction is over when this returns.
-    pub(super) fn stop(mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.take().expect("only taken here").join().expect("the writer");
-    }
-}
-
-impl Drop for Writer {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-    }
+/// Starts what writes until it is told to stop; every transaction is over then.
+pub(super) fn writer(db: &TestDb, seed: u64) -> Background<()> {
+    let connections = (0..CONNECTIONS).map(|number| Connection::new(db, number)).collect();
+    Background::start(move |stop| write(connections, Random(seed), stop))
 }
 
 fn write(mut connections: Vec<Connection>, mut random: Random, stop: &AtomicBool) {

@@ -1,13 +1,12 @@
 //! An application whose tables are altered at random, in and between the transactions that write to them.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
+use std::sync::atomic::Ordering;
+use std::thread;
 use std::time::Duration;
 
-use crate::crash::writer::Random;
 use crate::harness::database::Session;
-use crate::harness::{TestDb, release};
+use crate::harness::random::Random;
+use crate::harness::{Background, TestDb, release};
 
 /// Columns that stay, and are never NULL.
 pub(super) const BASE: [&str; 2] = ["id", "n"];
@@ -33,40 +32,17 @@ const TYPES: [(&str, &str, &[Way]); 5] = [
 /// A type's place above, and what ALTER TABLE says after it.
 type Way = (usize, &'static str);
 
-/// A thread that writes and alters until it is told to stop.
-pub(super) struct Writer {
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<Vec<String>>>,
-}
-
-impl Writer {
-    pub(super) fn start(db: &TestDb, plugin: &'static str, seed: u64) -> Writer {
-        let stop = Arc::new(AtomicBool::new(false));
-        let (session, stopped) = (db.session(), Arc::clone(&stop));
-        let schema = Schema { extra: Default::default(), leaves: vec![0, 1], count: 1 };
-        let mut application = Application { session, plugin, random: Random(seed), schema, told: Vec::new() };
-        let thread = thread::spawn(move || {
-            while !stopped.load(Ordering::Relaxed) {
-                application.transaction();
-                thread::sleep(Duration::from_millis(application.random.below(25)));
-            }
-            application.told
-        });
-        Writer { stop, thread: Some(thread) }
-    }
-
-    /// The last of what it did; its transaction is over.
-    pub(super) fn stop(mut self) -> Vec<String> {
-        self.stop.store(true, Ordering::Relaxed);
-        let mut told = self.thread.take().expect("only taken here").join().expect("the writer");
-        told.split_off(told.len().saturating_sub(60))
-    }
-}
-
-impl Drop for Writer {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-    }
+/// Starts what writes and alters until it is told to stop: what it did, the last transaction being over.
+pub(super) fn writer(db: &TestDb, plugin: &'static str, seed: u64) -> Background<Vec<String>> {
+    let schema = Schema { extra: Default::default(), leaves: vec![0, 1], count: 1 };
+    let mut application = Application { session: db.session(), plugin, random: Random(seed), schema, told: Vec::new() };
+    Background::start(move |stop| {
+        while !stop.load(Ordering::Relaxed) {
+            application.transaction();
+            thread::sleep(Duration::from_millis(application.random.below(25)));
+        }
+        application.told
+    })
 }
 
 /// What the tables look like.

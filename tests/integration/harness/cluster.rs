@@ -71,6 +71,13 @@ impl Cluster {
         Arc::new(cluster)
     }
 
+    /// A server (13 and later) on which a slot that keeps more than this is lost soon: see [`TestDb::fill_the_log`].
+    ///
+    /// [`TestDb::fill_the_log`]: super::TestDb::fill_the_log
+    pub(crate) fn forgetful(keep: &str) -> Arc<Cluster> {
+        Cluster::start(&format!("max_slot_wal_keep_size = '{keep}'\nmin_wal_size = '32MB'\nmax_wal_size = '32MB'"))
+    }
+
     /// A hot standby of this server.
     pub(crate) fn standby(&self) -> Arc<Cluster> {
         let cluster = self.stopped_standby("");
@@ -156,6 +163,11 @@ impl Cluster {
         &self.dir
     }
 
+    /// Its socket.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.dir.join(format!(".s.PGSQL.{}", self.port))
+    }
+
     /// Its port, or the number in its socket's name.
     pub(crate) fn port(&self) -> u16 {
         self.port
@@ -179,6 +191,13 @@ impl Cluster {
         without_pg_variables(&mut command);
         command.env("PGHOST", &self.dir).env("PGPORT", self.port.to_string());
         command.env("PGUSER", "postgres").env("PGCLIENTENCODING", "UTF8");
+        command
+    }
+
+    /// psql on a database, or with a connection string.
+    pub(crate) fn psql(&self, database: &str) -> Command {
+        let mut command = self.program("psql");
+        command.args(["-X", "-d", database]);
         command
     }
 

@@ -6,7 +6,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::{Cluster, release};
+use super::{Cluster, release, until};
 
 /// How psql shows NULL here; a text that no test holds.
 const NULL: &str = "\u{1}null\u{1}";
@@ -92,6 +92,12 @@ impl TestDb {
         }
     }
 
+    /// Waits until a condition holds.
+    #[track_caller]
+    pub(crate) fn wait_until(&self, condition: &str) {
+        until(condition, || self.query_one(&format!("select ({condition})::text")) == "true");
+    }
+
     /// An open psql, for a transaction that stays open.
     pub(crate) fn session(&self) -> Session {
         Session::open(self.command().arg("-qAt"))
@@ -99,9 +105,7 @@ impl TestDb {
 
     /// An open psql on a walsender, which nobody else has meanwhile.
     pub(crate) fn walsender(&self) -> Session {
-        let mut command = self.cluster.program("psql");
-        command.args(["-X", "-qAt", "-d", &format!("dbname={} replication=database", self.name)]);
-        Session::open(&mut command)
+        Session::open(self.cluster.psql(&format!("dbname={} replication=database", self.name)).arg("-qAt"))
     }
 
     /// The name of the slot that the tap looks for in this database.
@@ -164,19 +168,41 @@ impl TestDb {
         self.query(&sql);
     }
 
+    /// Takes every slot of the server that is free, so that no copy has one of its own.
+    #[track_caller]
+    pub(crate) fn take_spare_slots(&self) {
+        self.psql(
+            "select count(pg_create_physical_replication_slot('taken_' || i)) from generate_series(1,
+               current_setting('max_replication_slots')::int - (select count(*)::int from pg_replication_slots)) i;",
+        );
+    }
+
+    /// Gives them back.
+    #[track_caller]
+    pub(crate) fn free_spare_slots(&self) {
+        self.psql("select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_type = 'physical';");
+    }
+
+    /// Fills more than a segment of the log, and checkpoints: on a [`Cluster::forgetful`] server slots lose what they keep.
+    #[track_caller]
+    pub(crate) fn fill_the_log(&self) {
+        self.psql(
+            "select pg_logical_emit_message(false, 'filler', repeat('x', 1000000)) from generate_series(1, 20) \\g /dev/null
+             select pg_switch_wal() \\g /dev/null
+             checkpoint;",
+        );
+    }
+
     fn command(&self) -> Command {
-        let mut command = self.cluster.program("psql");
-        command.args(["-X", "-v", "ON_ERROR_STOP=1", "-d", &self.name]);
+        let mut command = self.cluster.psql(&self.name);
+        command.args(["-v", "ON_ERROR_STOP=1"]);
         command.arg("-v").arg(format!("dbname={}", self.name)).arg("-v").arg(format!("slot={}", self.slot_name()));
         command
     }
 
     #[track_caller]
     fn admin(&self, sql: &str) {
-        feed(
-            self.cluster.program("psql").args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", "postgres", "-f", "-"]),
-            sql,
-        );
+        feed(self.cluster.psql("postgres").args(["-q", "-v", "ON_ERROR_STOP=1", "-f", "-"]), sql);
     }
 }
 
@@ -197,8 +223,8 @@ impl Drop for TestDb {
              drop database if exists {0};",
             self.name
         );
-        let mut command = self.cluster.program("psql");
-        command.args(["-X", "-q", "-d", "postgres", "-f", "-"]).stdin(Stdio::piped());
+        let mut command = self.cluster.psql("postgres");
+        command.args(["-q", "-f", "-"]).stdin(Stdio::piped());
         if let Ok(mut child) = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn() {
             if let Some(mut stdin) = child.stdin.take() {
                 let _ = stdin.write_all(sql.as_bytes());

@@ -12,8 +12,14 @@ impl<'a> Role<'a> {
     /// A role with these options of CREATE ROLE, and no right to anything in the database.
     #[track_caller]
     pub(crate) fn new(db: &'a TestDb, options: &str) -> Role<'a> {
+        Role::made(db, |name| format!("create role {name} login {options}"))
+    }
+
+    /// The role of this name that this SQL makes.
+    #[track_caller]
+    pub(crate) fn made(db: &'a TestDb, sql: impl FnOnce(&str) -> String) -> Role<'a> {
         let name = format!("role_of_{}", db.name());
-        db.psql(&format!("create role {name} login {options}"));
+        db.psql(&sql(&name));
         Role { db, name }
     }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::tap::{gather, wait};
+use super::tap::{collect, wait};
 use super::{Message, Output, Tap};
 
 /// A sync under way.
@@ -153,13 +153,7 @@ impl Stalled {
     /// Reads everything and waits for the end.
     #[track_caller]
     pub(crate) fn finish(mut self) -> Output {
-        let stdout = gather(self.child.stdout.take().expect("a piped stdout"));
-        let stderr = gather(self.child.stderr.take().expect("a piped stderr"));
-        let status = wait(&mut self.child, self.tap.time_limit());
-        let stdout = stdout.join().expect("the thread that reads stdout");
-        let stderr = stderr.join().expect("the thread that reads stderr");
-        let Some(status) = status else { panic!("the tap did not end in time; stderr:\n{stderr}") };
-        Output { messages: Vec::new(), stdout, stderr, status }.parsed()
+        collect(&mut self.child, self.tap.time_limit()).parsed()
     }
 }
 

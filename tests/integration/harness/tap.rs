@@ -129,21 +129,13 @@ impl Tap {
     /// Runs to the end, whatever that is.
     #[track_caller]
     pub(crate) fn output(&self) -> Output {
-        let mut child = self.command().spawn().expect("run the tap");
-        let stdout = gather(child.stdout.take().expect("a piped stdout"));
-        let stderr = gather(child.stderr.take().expect("a piped stderr"));
-        let status = wait(&mut child, self.timeout);
-        let stdout = stdout.join().expect("the thread that reads stdout");
-        let stderr = stderr.join().expect("the thread that reads stderr");
-        let Some(status) = status else {
-            panic!("the tap did not end within {:?}; stdout:\n{}\nstderr:\n{stderr}", self.timeout, tail(&stdout))
-        };
-        for line in stderr.lines() {
+        let output = collect(&mut self.command().spawn().expect("run the tap"), self.timeout);
+        for line in output.stderr.lines() {
             let value: Option<Value> = serde_json::from_str(line).ok();
             let state = value.is_some_and(|value| value.get("bookmarks").is_some());
             assert!(!state, "a log line that PipelineWise would take for state: {line}");
         }
-        Output { messages: Vec::new(), stdout, stderr, status }
+        output
     }
 
     /// Runs a sync that must succeed, and checks what any run must hold to.
@@ -267,6 +259,20 @@ impl Output {
     pub(crate) fn logged(&self, text: &str) -> usize {
         self.stderr.lines().filter(|line| line.contains(text)).count()
     }
+}
+
+/// Reads all that a tap prints, to its end.
+#[track_caller]
+pub(crate) fn collect(child: &mut Child, timeout: Duration) -> Output {
+    let stdout = gather(child.stdout.take().expect("a piped stdout"));
+    let stderr = gather(child.stderr.take().expect("a piped stderr"));
+    let status = wait(child, timeout);
+    let stdout = stdout.join().expect("the thread that reads stdout");
+    let stderr = stderr.join().expect("the thread that reads stderr");
+    let Some(status) = status else {
+        panic!("the tap did not end within {timeout:?}; stdout:\n{}\nstderr:\n{stderr}", tail(&stdout))
+    };
+    Output { messages: Vec::new(), stdout, stderr, status }
 }
 
 /// Reads a pipe to its end beside the test, so that the program never waits for a reader.

@@ -62,6 +62,15 @@ impl Target {
         self.tables.get_mut(stream).unwrap_or_else(|| panic!("no SCHEMA of {stream}"))
     }
 
+    /// Each of these tables of the schema public has the rows of its stream here, each as often: no row is missing, none is
+    /// there twice, none that the source has deleted.
+    #[track_caller]
+    pub(crate) fn assert_holds(&self, db: &TestDb, tables: &[&str]) {
+        for table in tables {
+            assert_rows(table, &self.rows(&format!("public-{table}")), &source_rows(db, table));
+        }
+    }
+
     /// The rows of a stream without the tap's own columns, in an order that depends on nothing but them.
     #[track_caller]
     pub(crate) fn rows(&self, stream: &str) -> Vec<String> {
@@ -100,6 +109,39 @@ pub(crate) fn source_rows(db: &TestDb, table: &str) -> Vec<String> {
     let mut rows: Vec<String> = rows.iter().map(text).collect();
     rows.sort_unstable();
     rows
+}
+
+/// Fails unless both hold the same rows, each as often; both are in order.
+#[track_caller]
+pub(crate) fn assert_rows(what: &str, found: &[String], expected: &[String]) {
+    if found != expected {
+        let shown = |rows: Vec<&str>| -> Vec<String> {
+            rows.iter().take(5).map(|row| row.chars().take(200).collect()).collect()
+        };
+        let (missing, wrong) = (without(expected, found), without(found, expected));
+        panic!(
+            "{what}: {} rows rather than {}; {} are missing, {} are wrong: {:#?} {:#?}",
+            found.len(),
+            expected.len(),
+            missing.len(),
+            wrong.len(),
+            shown(missing),
+            shown(wrong)
+        );
+    }
+}
+
+/// What the first has and the second has not, both in order, each as often as it stands there.
+fn without<'a>(of: &'a [String], others: &[String]) -> Vec<&'a str> {
+    let mut others = others.iter().peekable();
+    let mut rest = Vec::new();
+    for row in of {
+        while others.next_if(|other| *other < row).is_some() {}
+        if others.next_if(|other| *other == row).is_none() {
+            rest.push(row.as_str());
+        }
+    }
+    rest
 }
 
 /// A row in one spelling, without the tap's own columns and without NULLs.

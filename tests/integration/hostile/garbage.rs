@@ -2,49 +2,43 @@
 //! tap says so in one line and takes little memory.
 
 use std::io::{Read, Write};
-use std::os::unix::net::UnixListener;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{failed, measured};
+use crate::harness::listener::Listener;
 use crate::harness::{Output, Tap};
 
 /// What such a server says to everybody who connects: this, and then this for ever.
 struct Liar {
-    dir: tempfile::TempDir,
+    listener: Listener,
 }
 
 impl Liar {
     fn start(once: &[u8], for_ever: &[u8]) -> Liar {
-        let dir = tempfile::Builder::new().prefix("tap-liar.").tempdir_in("/tmp").expect("a directory in /tmp");
-        let listener =
-            UnixListener::bind(dir.path().join(".s.PGSQL.5432")).expect("a socket in a directory of its own");
         let (once, for_ever) = (once.to_vec(), for_ever.repeat(1 + 65_536 / for_ever.len().max(1)));
-        // It ends with the tests.
-        thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                let (once, for_ever) = (once.clone(), for_ever.clone());
-                thread::spawn(move || {
-                    let (mut reader, mut writer) = (client.try_clone().expect("a second handle"), client);
-                    // It waits for the startup message, so that nobody writes to a closed socket.
-                    let _ = reader.read(&mut [0; 1024]);
-                    thread::spawn(move || std::io::copy(&mut reader, &mut std::io::sink()));
-                    let mut said = writer.write_all(&once);
-                    while !for_ever.is_empty() && said.is_ok() {
-                        said = writer.write_all(&for_ever);
-                    }
-                    let _ = writer.shutdown(std::net::Shutdown::Write);
-                });
-            }
+        let listener = Listener::start(move |client| {
+            let (once, for_ever) = (once.clone(), for_ever.clone());
+            thread::spawn(move || {
+                let (mut reader, mut writer) = (client.try_clone().expect("a second handle"), client);
+                // It waits for the startup message, so that nobody writes to a closed socket.
+                let _ = reader.read(&mut [0; 1024]);
+                thread::spawn(move || std::io::copy(&mut reader, &mut std::io::sink()));
+                let mut said = writer.write_all(&once);
+                while !for_ever.is_empty() && said.is_ok() {
+                    said = writer.write_all(&for_ever);
+                }
+                let _ = writer.shutdown(std::net::Shutdown::Write);
+            });
         });
-        Liar { dir }
+        Liar { listener }
     }
 
     /// Connects, which must fail soon, in one line, with little memory.
     #[track_caller]
     fn refused(&self) -> Output {
-        let host = self.dir.path().to_str().expect("a UTF-8 path");
-        let tap = Tap::bare().config("host", host).config("port", 5432).config("user", "tap");
+        // Without TLS, so that the first word is heard as one of the login.
+        let tap = self.listener.lead(Tap::bare()).config("sslmode", "disable").config("user", "tap");
         let tap = tap.config("password", "hunter2").config("dbname", "shop").arg("--discover");
         let started = Instant::now();
         let (output, peak) = measured(&tap);

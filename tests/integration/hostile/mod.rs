@@ -8,7 +8,7 @@ mod servers;
 mod values;
 
 use crate::harness::peak::watch;
-use crate::harness::tap::{gather, tail, wait};
+use crate::harness::tap::{collect, tail};
 use crate::harness::{Message, Output, Tap};
 
 /// Whatever is done to it, a run ends by itself, with a code of its own and without a panic, and stdout holds whole
@@ -34,14 +34,8 @@ fn failed(output: Output) -> Output {
 fn measured(tap: &Tap) -> (Output, u64) {
     let mut child = tap.command().spawn().expect("run the tap");
     let peak = watch(&child);
-    let stdout = gather(child.stdout.take().expect("a piped stdout"));
-    let stderr = gather(child.stderr.take().expect("a piped stderr"));
-    let status = wait(&mut child, tap.time_limit());
-    let peak = peak.join().expect("the thread that watches the tap");
-    let stdout = stdout.join().expect("the thread that reads stdout");
-    let stderr = stderr.join().expect("the thread that reads stderr");
-    let status = status.unwrap_or_else(|| panic!("the tap did not end; stderr:\n{stderr}"));
-    (Output { messages: Vec::new(), stdout, stderr, status }, peak / 1024)
+    let output = collect(&mut child, tap.time_limit());
+    (output, peak.join().expect("the thread that watches the tap") / 1024)
 }
 
 /// The values of a column among the records of a stream.

@@ -1,12 +1,13 @@
 //! Somebody between the tap and a server who does things to what the server says.
 
-use std::io::{ErrorKind, Read, Write};
-use std::net::Shutdown;
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::io::{self, Write};
+use std::net::{Shutdown, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::Duration;
+
+use crate::harness::listener::{Listener, lead_on};
+use crate::harness::{Cluster, Tap};
 
 /// How long a server that has been meddled with may be silent: both sides may then wait for each other for ever.
 const QUIET: Duration = Duration::from_millis(400);
@@ -30,9 +31,9 @@ impl Fate {
 /// Sees all bytes from the server in their order, with how many came before.
 type Meddler = Box<dyn FnMut(u64, &[u8]) -> Fate + Send>;
 
-/// A socket in a directory of its own that leads to a server.
+/// Leads to a server.
 pub(super) struct Relay {
-    dir: tempfile::TempDir,
+    listener: Listener,
     shared: Arc<Mutex<Shared>>,
 }
 
@@ -40,36 +41,26 @@ struct Shared {
     meddler: Meddler,
     passed: u64,
     cut: bool,
-    open: Vec<UnixStream>,
+    open: Vec<TcpStream>,
 }
 
 impl Relay {
-    /// To the server with this socket; the relay's own has the same name.
-    pub(super) fn start(server: &Path, meddler: impl FnMut(u64, &[u8]) -> Fate + Send + 'static) -> Relay {
-        let dir = tempfile::Builder::new().prefix("tap-relay.").tempdir_in("/tmp").expect("a directory in /tmp");
-        let listener = UnixListener::bind(dir.path().join(server.file_name().expect("a socket's name")));
-        let listener = listener.expect("a socket in a directory of its own");
+    pub(super) fn before(cluster: &Cluster, meddler: impl FnMut(u64, &[u8]) -> Fate + Send + 'static) -> Relay {
         let shared = Shared { meddler: Box::new(meddler), passed: 0, cut: false, open: Vec::new() };
         let shared = Arc::new(Mutex::new(shared));
-        let (server, state) = (server.to_owned(), shared.clone());
-        thread::spawn(move || {
-            for client in listener.incoming() {
-                let Ok(client) = client else { return };
-                if Arc::strong_count(&state) == 1 {
-                    return;
-                }
-                if !state.lock().expect("no relay panics").cut {
-                    // A server that is gone is the tap's to tell.
-                    let _ = connect(client, &server, &state);
-                }
+        let (server, state) = (cluster.socket(), Arc::clone(&shared));
+        let listener = Listener::start(move |client| {
+            if !state.lock().expect("no relay panics").cut {
+                // A server that is gone is the tap's to tell.
+                let _ = UnixStream::connect(&server).and_then(|server| connect(client, server, &state));
             }
         });
-        Relay { dir, shared }
+        Relay { listener, shared }
     }
 
-    /// What a config takes for `host`.
-    pub(super) fn host(&self) -> &str {
-        self.dir.path().to_str().expect("a UTF-8 path")
+    /// The tap, led through it. It asks for no TLS, so that the server's first word belongs to the login.
+    pub(super) fn lead(&self, tap: Tap) -> Tap {
+        self.listener.lead(tap).config("sslmode", "disable")
     }
 
     /// How many bytes the server has said.
@@ -78,66 +69,41 @@ impl Relay {
     }
 }
 
-impl Drop for Relay {
-    fn drop(&mut self) {
-        let mut sockets = std::fs::read_dir(self.dir.path()).into_iter().flatten().flatten();
-        let socket: Option<PathBuf> = sockets.next().map(|entry| entry.path());
-        // Our hold on the state goes first; the listener then ends with the next connection.
-        let (replacement, _) = (Arc::new(Mutex::new(closed())), ());
-        drop(std::mem::replace(&mut self.shared, replacement));
-        let _ = socket.map(UnixStream::connect);
-    }
-}
-
-fn closed() -> Shared {
-    Shared { meddler: Box::new(|_, bytes| Fate::pass(bytes)), passed: 0, cut: true, open: Vec::new() }
-}
-
-fn connect(client: UnixStream, server: &Path, state: &Arc<Mutex<Shared>>) -> std::io::Result<()> {
-    let server = UnixStream::connect(server)?;
-    state.lock().expect("no relay panics").open.extend([client.try_clone()?, server.try_clone()?]);
-    let (mut from_client, mut to_server) = (client.try_clone()?, server.try_clone()?);
-    thread::spawn(move || {
-        let _ = std::io::copy(&mut from_client, &mut to_server);
-        let _ = to_server.shutdown(Shutdown::Write);
-    });
-    let state = state.clone();
-    thread::spawn(move || {
-        let _ = from_server(&server, &client, &state);
-        let _ = client.shutdown(Shutdown::Both);
-        let _ = server.shutdown(Shutdown::Both);
-    });
+fn connect(client: TcpStream, server: UnixStream, state: &Arc<Mutex<Shared>>) -> io::Result<()> {
+    state.lock().expect("no relay panics").open.push(client.try_clone()?);
+    let (state, reading) = (Arc::clone(state), server.try_clone()?);
+    lead_on(
+        client,
+        server,
+        |bytes, to_server| to_server.write_all(bytes),
+        move |bytes, to_client| meddle(bytes, to_client, &state, &reading),
+    );
     Ok(())
 }
 
-fn from_server(mut server: &UnixStream, mut client: &UnixStream, state: &Mutex<Shared>) -> std::io::Result<()> {
-    let mut bytes = [0; 8192];
-    loop {
-        let read = match server.read(&mut bytes) {
-            Ok(0) => return Ok(()),
-            Ok(read) => read,
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-        };
-        let mut shared = state.lock().expect("no relay panics");
-        if shared.cut {
-            return Ok(());
-        }
-        let before = shared.passed;
-        shared.passed += read as u64;
-        let fate = (shared.meddler)(before, &bytes[..read]);
-        shared.cut = fate.cut;
-        let sent = client.write_all(&fate.bytes);
-        if fate.cut {
-            for socket in shared.open.drain(..) {
-                let _ = socket.shutdown(Shutdown::Both);
-            }
-            return Ok(());
-        }
-        drop(shared);
-        sent?;
-        if fate.meddled {
-            server.set_read_timeout(Some(QUIET))?;
-        }
+fn meddle(bytes: &[u8], client: &mut dyn Write, state: &Mutex<Shared>, reading: &UnixStream) -> io::Result<()> {
+    let mut shared = state.lock().expect("no relay panics");
+    if shared.cut {
+        return Err(io::ErrorKind::ConnectionAborted.into());
     }
+    if bytes.is_empty() {
+        return Ok(());
+    }
+    let before = shared.passed;
+    shared.passed += bytes.len() as u64;
+    let fate = (shared.meddler)(before, bytes);
+    shared.cut = fate.cut;
+    let sent = client.write_all(&fate.bytes);
+    if fate.cut {
+        for socket in shared.open.drain(..) {
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+        return Err(io::ErrorKind::ConnectionAborted.into());
+    }
+    drop(shared);
+    sent?;
+    if fate.meddled {
+        reading.set_read_timeout(Some(QUIET))?;
+    }
+    Ok(())
 }

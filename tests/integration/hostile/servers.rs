@@ -1,6 +1,5 @@
 //! A real server whose answers are cut short or garbled on the way, in every phase of a run.
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
@@ -8,6 +7,7 @@ use serde_json::Value;
 
 use super::relay::{Fate, Relay};
 use super::{failed, integers, measured, unharmed};
+use crate::harness::random::{Random, seed, setting};
 use crate::harness::{Catalog, Message, Tap, TestDb, check_protocol, plugins};
 
 /// A table that is read whole and one whose log is read, with changes that wait.
@@ -42,19 +42,15 @@ impl Source {
         Source { db, slot, catalog, state, ends }
     }
 
-    fn socket(&self) -> PathBuf {
-        self.db.cluster().dir().join(format!(".s.PGSQL.{}", self.db.cluster().port()))
-    }
-
     /// A run that goes on from the state, reading the log in one way or the other.
     fn tap(&self, relay: &Relay, reader: &str) -> Tap {
         let tap = Tap::new(&self.db).catalog(&self.catalog).state(&self.state);
-        tap.config("host", relay.host()).config("wal_reader", reader)
+        relay.lead(tap).config("wal_reader", reader)
     }
 
     /// How much the server says in such a run.
     fn length(&self, reader: &str) -> u64 {
-        let relay = Relay::start(&self.socket(), |_, bytes| Fate::pass(bytes));
+        let relay = Relay::before(self.db.cluster(), |_, bytes| Fate::pass(bytes));
         let output = self.tap(&relay, reader).run();
         assert_eq!(integers(&output.messages, "public-streamed", "id").len(), CHANGES);
         relay.passed()
@@ -106,18 +102,7 @@ fn in_parallel(plugin: &str, cases: usize, case: impl Fn(&Source, usize) + Sync)
 
 /// How many cases a test tries: TAP_HOSTILE_CASES, of which there can be any number.
 fn cases(ordinarily: usize) -> usize {
-    std::env::var("TAP_HOSTILE_CASES").map_or(ordinarily, |cases| cases.parse().expect("TAP_HOSTILE_CASES is a number"))
-}
-
-/// Numbers that look random and come from the seed (xorshift).
-fn random(seed: u64) -> impl FnMut(u64) -> u64 {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    move |below| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state % below.max(1)
-    }
+    setting("TAP_HOSTILE_CASES").map_or(ordinarily, |cases| cases as usize)
 }
 
 /// The server hangs up after every number of bytes that a run can hear: of the login each, of the rest in steps.
@@ -131,7 +116,7 @@ fn answers_cut_short(plugin: &str) {
             few @ 0..10 => few as u64,
             _ => length * index as u64 / cases as u64,
         };
-        let relay = Relay::start(&source.socket(), move |before, bytes| {
+        let relay = Relay::before(source.db.cluster(), move |before, bytes| {
             let left = usize::try_from(cut - before.min(cut)).expect("a short conversation");
             Fate { bytes: bytes[..left.min(bytes.len())].to_vec(), cut: left < bytes.len(), meddled: false }
         });
@@ -160,21 +145,18 @@ fn answers_cut_short_wal2json() {
 
 /// Bytes of the server's answers are others. TAP_HOSTILE_SEED repeats what a failure names.
 fn answers_garbled(plugin: &str) {
-    let seed = std::env::var("TAP_HOSTILE_SEED").map_or_else(
-        |_| u64::from(std::process::id()) << 16,
-        |seed| seed.parse().expect("TAP_HOSTILE_SEED is a number"),
-    );
+    let seed = seed("TAP_HOSTILE_SEED");
     let source = Source::new(plugin);
     let lengths = ["stream", "bulk"].map(|reader| (reader, source.length(reader)));
     in_parallel(plugin, cases(60), |source, index| {
         let seed = seed + index as u64;
-        let mut random = random(seed);
-        let (reader, length) = lengths[random(2) as usize];
+        let mut random = Random(seed);
+        let (reader, length) = lengths[random.below(2) as usize];
         let mut places: Vec<(u64, u8)> = Vec::new();
-        for _ in 0..1 + random(4) {
-            places.push((random(length), random(255) as u8 + 1));
+        for _ in 0..1 + random.below(4) {
+            places.push((random.below(length), random.below(255) as u8 + 1));
         }
-        let relay = Relay::start(&source.socket(), move |before, bytes| {
+        let relay = Relay::before(source.db.cluster(), move |before, bytes| {
             let mut bytes = bytes.to_vec();
             let mut meddled = false;
             for (place, flips) in &places {
@@ -214,7 +196,7 @@ fn a_length_alone_takes_no_memory() {
         let (reader, length) = lengths[index % 2];
         let place = length * (index as u64 / 2) / 12;
         let claim: [u8; 4] = [[0x3f, 0xff, 0xff, 0xff], [0x7f, 0xff, 0xff, 0xff], [0xff; 4]][index % 3];
-        let relay = Relay::start(&source.socket(), move |before, bytes| {
+        let relay = Relay::before(source.db.cluster(), move |before, bytes| {
             let Some(left) = place.checked_sub(before).filter(|left| *left <= bytes.len() as u64) else {
                 return Fate::pass(bytes);
             };

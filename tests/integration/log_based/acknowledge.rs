@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::{Source, bookmark, lsn, numbers, select, wait_until, with_both_plugins};
+use super::{Source, bookmark, lsn, numbers, select, with_both_plugins};
+use crate::harness::until_within;
 
 with_both_plugins!(
     a_printed_state_is_not_acknowledged,
@@ -109,11 +110,7 @@ fn a_state_file_that_changes_is_acknowledged() {
     });
     let stored = stored.as_state().expect("a STATE");
     running.tap().file("state.json", &stored.to_string());
-    let deadline = std::time::Instant::now() + timeout;
-    while source.confirmed_flush() < lsn(stored, "item") {
-        assert!(std::time::Instant::now() < deadline, "the newer state is not acknowledged");
-        std::thread::sleep(std::time::Duration::from_millis(100));
-    }
+    until_within(timeout, "the newer state is acknowledged", || source.confirmed_flush() >= lsn(stored, "item"));
     assert_eq!(source.confirmed_flush(), lsn(stored, "item"));
     running.signal(rustix::process::Signal::TERM);
     running.finish().expect_code(143);
@@ -147,7 +144,7 @@ fn a_state_file_that_changes_spares_a_stream_just_copied() {
         lsn(printed, "other"),
         source.slot
     );
-    wait_until(&source.db, &moved);
+    source.db.wait_until(&moved);
     assert_eq!(source.confirmed_flush(), lsn(printed, "other"), "{printed}");
     running.signal(rustix::process::Signal::TERM);
     running.finish().expect_code(143);

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::{Source, lsn, numbers, wait_until, with_both_plugins};
-use crate::harness::{Cluster, Message, Output, Tap, needs, release};
+use super::{Source, lsn, numbers, with_both_plugins};
+use crate::harness::{Cluster, Message, Output, Role, Tap, needs, release};
 
 with_both_plugins!(
     a_small_backlog_is_read_in_bulk,
@@ -66,8 +66,7 @@ fn a_small_backlog_is_read_in_bulk(plugin: &str) {
     assert_eq!((idle.record_messages().count(), idle.states().len()), (0, 1));
     assert!(lsn(idle.last_state(), "item") > lsn(output.last_state(), "item"));
     // No walsender is needed, and none is left behind.
-    wait_until(
-        &source.db,
+    source.db.wait_until(
         "not exists (select from pg_stat_activity where application_name like 'tap%' and datname = current_database())",
     );
 }
@@ -153,9 +152,8 @@ fn a_role_without_the_right(plugin: &str) {
     }
     for function in ["pg_logical_slot_peek_binary_changes", "pg_replication_slot_advance"] {
         let source = Source::new(plugin, ITEM, &["item"]);
-        let role = format!("role_{}", source.db.name());
-        source.db.psql(&format!("create role {role} login replication; grant select on item to {role};"));
-        let as_role = |state: &Value| tap(&source).config("user", role.as_str()).state(state).run();
+        let role = Role::reader(&source.db, "replication");
+        let as_role = |state: &Value| tap(&source).config("user", role.name.as_str()).state(state).run();
         // The second state is one that there is something to acknowledge from.
         let first = source.copied();
         source.db.psql(&fill(1, 2));
@@ -166,7 +164,6 @@ fn a_role_without_the_right(plugin: &str) {
         assert!(output.stderr.contains(function), "{}", output.stderr);
         assert_eq!(numbers(&output, "item", "id"), [3, 4]);
         assert_eq!(source.confirmed_flush(), lsn(&state, "item"), "acknowledged by the stream");
-        source.db.psql(&format!("drop owned by {role}; drop role {role};"));
     }
 }
 
@@ -225,16 +222,16 @@ fn a_signal_while_the_server_gathers(plugin: &str) {
     const READ: &str =
         "select from pg_stat_activity where query like 'COPY (SELECT lsn, data%' and pid <> pg_backend_pid()";
     let stalled = source.tap().state(&state).config("wal_reader", "bulk").stall();
-    wait_until(&source.db, &format!("exists ({READ} and state = 'active')"));
+    source.db.wait_until(&format!("exists ({READ} and state = 'active')"));
     let gathering =
         source.db.query_one(&format!("select exists ({READ} and wait_event is distinct from 'ClientWrite')"));
     let signalled = Instant::now();
     stalled.signal(Signal::TERM);
     let output = stalled.finish().expect_code(143);
     assert_eq!(lsn(output.last_state(), "item"), lsn(&state, "item"), "nothing was complete");
-    wait_until(&source.db, &format!("not exists ({READ})"));
+    source.db.wait_until(&format!("not exists ({READ})"));
     assert!(signalled.elapsed() < Duration::from_secs(20), "{:?}", signalled.elapsed());
-    wait_until(&source.db, "not exists (select from pg_replication_slots where active)");
+    source.db.wait_until("not exists (select from pg_replication_slots where active)");
     if gathering == "t" {
         assert!(
             cluster.log().contains("canceling statement due to user request"),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{Source, lsn, numbers, select, with_both_plugins};
-use crate::harness::{Cluster, Output, Tap, TestDb, plugins};
+use crate::harness::{Cluster, Output, Role, Tap, TestDb, plugins};
 
 with_both_plugins!(
     rows_written_meanwhile_arrive_once,
@@ -120,13 +120,12 @@ fn a_role_that_may_read_some_columns(plugin: &str) {
     let tables =
         "create table item (n integer primary key, note text, secret text); insert into item values (1, 'a', 'x');";
     let source = Source::new(plugin, tables, &["item"]);
-    let role = format!("role_of_{}", source.db.name());
-    source.db.psql(&format!("create role {role} login replication; grant select (n, note) on item to {role};"));
-    let tap = || source.tap().config("user", role.as_str());
+    let role = Role::new(&source.db, "replication");
+    source.db.psql(&format!("grant select (n, note) on item to {}", role.name));
+    let tap = || source.tap().config("user", role.name.as_str());
     let first = tap().run();
     source.db.psql("insert into item values (2, 'b', 'y'); update item set secret = 'z' where n = 1;");
     let second = tap().state(first.last_state()).run();
-    source.db.psql(&format!("drop owned by {role}; drop role {role}"));
     assert!(!format!("{first:?} {second:?}").contains("secret"));
     assert_eq!(told(&[first, second], "item"), [1, 1, 2]);
 }
@@ -142,9 +141,7 @@ fn a_slot_that_a_killed_run_was_making() {
     let mut open = db.session();
     open.run("begin; insert into item values (1);");
     let killed = tap().spawn();
-    while db.query("select slot_name from pg_replication_slots").is_empty() {
-        thread::sleep(Duration::from_millis(20));
-    }
+    db.wait_until("exists (select from pg_replication_slots)");
     drop(killed);
     let next = tap().spawn();
     thread::sleep(Duration::from_millis(500));

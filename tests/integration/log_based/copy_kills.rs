@@ -6,8 +6,8 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use super::model::{STREAMS, assert_activated_last, assert_converged, killed_after, tables, take_spare_slots, version};
-use super::{Source, lsn, wait_until, with_both_plugins};
+use super::model::{STREAMS, assert_activated_last, killed_after, tables, version};
+use super::{Source, lsn, with_both_plugins};
 use crate::harness::target::Target;
 use crate::harness::{Cluster, Message, Tap};
 
@@ -57,7 +57,7 @@ impl Life {
         self.change();
         let last = tap(next.last_state()).run();
         target.apply(&last.messages);
-        assert_converged(target, &self.source.db, &STREAMS);
+        target.assert_holds(&self.source.db, &STREAMS);
         for table in STREAMS {
             assert!(last.bookmark(&format!("public-{table}"))["xmin"].is_null());
             assert_eq!(version(last.last_state(), table), version(next.last_state(), table));
@@ -69,7 +69,7 @@ impl Life {
 fn at_every_line(plugin: &str, spare: bool) {
     let mut life = Life::new(plugin);
     if !spare {
-        take_spare_slots(&life.source.db);
+        life.source.db.take_spare_slots();
     }
     let total = life.source.tap().run().messages.len();
     assert!(total > 12, "{total}");
@@ -107,7 +107,7 @@ fn a_repeated_copy_killed_at_any_line(plugin: &'static str) {
     };
     // After the first SCHEMA, STATE, record, ACTIVATE_VERSION and STATE, and in the second copy.
     for lines in [1, 2, 3, 7, 8, 11] {
-        wait_until(&db, "not exists (select from pg_replication_slots where active)");
+        db.wait_until("not exists (select from pg_replication_slots where active)");
         // What is deleted now no log tells of.
         db.psql(&format!(
             "insert into keyed values (50, 'gone'); insert into plain values (50, 'gone');
@@ -142,14 +142,14 @@ fn a_signal_in_a_copy_leaves_a_valid_state(plugin: &str) {
         let next = source.run(state);
         assert_activated_last(&next.messages, state);
         target.apply(&next.messages);
-        assert_converged(&target, &source.db, &STREAMS);
+        target.assert_holds(&source.db, &STREAMS);
     }
 }
 
 /// max_run_seconds are for the changes: a copy is finished, and a table that has no position yet is copied again.
 fn a_run_out_of_time_after_a_copy(plugin: &str) {
     let mut life = Life::new(plugin);
-    take_spare_slots(&life.source.db);
+    life.source.db.take_spare_slots();
     let mut target = Target::default();
     let first = life.source.tap().config("max_run_seconds", 0).run();
     target.apply(&first.messages);
@@ -159,5 +159,5 @@ fn a_run_out_of_time_after_a_copy(plugin: &str) {
     assert!(lsn(second.last_state(), "plain") >= lsn(first.last_state(), "plain"));
     life.change();
     target.apply(&life.source.run(second.last_state()).messages);
-    assert_converged(&target, &life.source.db, &STREAMS);
+    target.assert_holds(&life.source.db, &STREAMS);
 }

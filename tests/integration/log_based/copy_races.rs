@@ -2,16 +2,15 @@
 //! key, so that a row which came twice would be there twice.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::model::{assert_converged, free_spare_slots, take_spare_slots};
-use super::{Source, select, wait_until, with_both_plugins};
+use super::{Source, select, with_both_plugins};
 use crate::harness::target::Target;
-use crate::harness::{Cluster, Message, Output, Stalled, Tap, TestDb};
+use crate::harness::{Background, Cluster, Message, Output, Stalled, Tap, TestDb};
 
 with_both_plugins!(
     rows_changed_while_they_are_copied,
@@ -84,25 +83,14 @@ fn assert_exactly_once(source: &Source, outputs: &[Output]) {
     for output in outputs {
         target.apply(&output.messages);
     }
-    assert_converged(&target, &source.db, &["keyed", "plain"]);
+    target.assert_holds(&source.db, &["keyed", "plain"]);
 }
 
-/// Sets a flag at its end, however that comes: what waits for the flag would else wait for ever.
-struct SetAtEnd<'a>(&'a AtomicBool);
-
-impl Drop for SetAtEnd<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-/// A tap that stands still in the copy of the large table, its snapshot `taken`.
+/// A tap that stands still in the copy of the large table, its snapshot taken.
 #[track_caller]
-fn stalled(source: &Source, tap: Tap, taken: &AtomicBool) -> Stalled {
-    let _told = SetAtEnd(taken);
+fn stalled(source: &Source, tap: Tap) -> Stalled {
     let stalled = tap.timeout(Duration::from_secs(120)).stall();
-    wait_until(
-        &source.db,
+    source.db.wait_until(
         "exists (select from pg_stat_activity where datname = current_database() and query like 'COPY%a_large%'
             and state = 'active' and wait_event = 'ClientWrite')",
     );
@@ -117,28 +105,26 @@ fn race(source: &Source, open: Option<&str>) -> Vec<Output> {
     if let Some(sql) = open {
         session.run(sql);
     }
-    let taken = AtomicBool::new(false);
-    let mut outputs = thread::scope(|scope| {
-        // Beside the snapshot itself, whenever that is taken.
-        let writing = scope.spawn(|| {
-            let mut from = 60;
-            while !taken.load(Ordering::Relaxed) {
-                source.db.psql(&writer(from + 1, from + 200));
-                from += 200;
-            }
-            from
-        });
-        let stalled = stalled(source, source.tap(), &taken);
-        let from = writing.join().expect("the writer");
-        source.db.psql(&writer(from + 1, from + 60));
-        if open.is_none() {
-            session.run("begin; insert into tracked values (9000000), (9000010); insert into plain values (9000000);");
+    // Beside the snapshot itself, whenever that is taken.
+    let mut other = source.db.session();
+    let writing = Background::start(move |stop| {
+        let mut from = 60;
+        while !stop.load(Ordering::Relaxed) {
+            other.run(&writer(from + 1, from + 200));
+            from += 200;
         }
-        session.run(
-            "insert into tracked values (9000020); delete from tracked where n = 9000010; insert into keyed values (9000000);",
-        );
-        vec![stalled.finish().expect_code(0)]
+        from
     });
+    let stalled = stalled(source, source.tap());
+    let from = writing.stop();
+    source.db.psql(&writer(from + 1, from + 60));
+    if open.is_none() {
+        session.run("begin; insert into tracked values (9000000), (9000010); insert into plain values (9000000);");
+    }
+    session.run(
+        "insert into tracked values (9000020); delete from tracked where n = 9000010; insert into keyed values (9000000);",
+    );
+    let mut outputs = vec![stalled.finish().expect_code(0)];
     source.db.psql(&writer(800_000, 800_040));
     outputs.push(source.run(outputs[0].last_state()));
     session.run("insert into plain values (9000030); commit;");
@@ -155,7 +141,7 @@ fn rows_changed_while_they_are_copied(plugin: &str) {
 fn rows_changed_without_a_spare_slot(plugin: &str) {
     let cluster = Cluster::start("max_replication_slots = 3");
     let source = Source::on(&cluster, plugin, TABLES, &STREAMS);
-    take_spare_slots(&source.db);
+    source.db.take_spare_slots();
     assert_exactly_once(&source, &race(&source, None));
 }
 
@@ -179,7 +165,7 @@ fn rows_changed_between_the_slot_and_its_copy(plugin: &'static str) {
         tap.config("create_replication_slot", true).config("output_plugin", plugin)
     };
     let interrupted = json!({"bookmarks": {}, "currently_syncing": "public-a_large"});
-    let stalled = stalled(&source, tap(&interrupted), &AtomicBool::new(false));
+    let stalled = stalled(&source, tap(&interrupted));
     source.db.psql(&writer(31, 90));
     let first = stalled.finish().expect_code(0);
     source.db.psql(&writer(91, 100));
@@ -195,7 +181,7 @@ fn a_table_added_under_writers(plugin: &str) {
         let mut state = source.copied();
         source.catalog = select(source.catalog.clone(), &["tracked", "plain", "keyed"]);
         if !spare {
-            take_spare_slots(&source.db);
+            source.db.take_spare_slots();
         }
         source.db.psql(&writer(1, 100));
         let outputs = thread::scope(|scope| {
@@ -219,7 +205,7 @@ struct NoStandby<'a>(&'a TestDb);
 impl NoStandby<'_> {
     fn of(db: &TestDb) -> NoStandby<'_> {
         db.psql("alter system set synchronous_standby_names = 'nobody'; select pg_reload_conf();");
-        wait_until(db, "current_setting('synchronous_standby_names') = 'nobody'");
+        db.wait_until("current_setting('synchronous_standby_names') = 'nobody'");
         NoStandby(db)
     }
 }
@@ -237,7 +223,7 @@ fn beside_a_held_commit<T>(db: &TestDb, sql: &str, run: impl FnOnce() -> T) -> T
     thread::scope(|scope| {
         let _nobody = NoStandby::of(db);
         scope.spawn(|| db.psql(sql));
-        wait_until(db, is_held);
+        db.wait_until(is_held);
         let done = run();
         assert_eq!(db.query_one(&format!("select ({is_held})::text")), "true", "a test of a commit that was held");
         done
@@ -254,7 +240,7 @@ fn held() -> String {
 fn a_commit_held_after_the_snapshot(plugin: &str) {
     let cluster = Cluster::start("");
     let source = Source::on(&cluster, plugin, &format!("{TABLES} insert into tracked values (1)"), &STREAMS);
-    let stalled = stalled(&source, source.tap(), &AtomicBool::new(false));
+    let stalled = stalled(&source, source.tap());
     let mut outputs = beside_a_held_commit(&source.db, &held(), || {
         let first = stalled.finish().expect_code(0);
         let second = source.run(first.last_state());
@@ -270,7 +256,7 @@ fn a_commit_held_before_the_snapshot(plugin: &str) {
         let cluster = Cluster::start("max_replication_slots = 3");
         let source = Source::on(&cluster, plugin, &format!("{TABLES} insert into tracked values (1)"), &STREAMS);
         if !spare {
-            take_spare_slots(&source.db);
+            source.db.take_spare_slots();
         }
         let mut outputs = beside_a_held_commit(&source.db, &held(), || {
             // No snapshot has it, the slot still does: it comes from the log.
@@ -288,7 +274,7 @@ fn a_commit_held_before_the_snapshot(plugin: &str) {
 fn held_before_the_slot(plugin: &str, prepare: &str, commit: &str) {
     let cluster = Cluster::start("max_replication_slots = 3");
     let mut source = Source::on(&cluster, plugin, &format!("{TABLES} insert into tracked values (1)"), &["a_large"]);
-    take_spare_slots(&source.db);
+    source.db.take_spare_slots();
     let copied = source.copied();
     source.db.psql(prepare);
     let (before, all) = (source.catalog.clone(), select(source.catalog.clone(), &["tracked", "plain", "keyed"]));
@@ -308,7 +294,7 @@ fn held_before_the_slot(plugin: &str, prepare: &str, commit: &str) {
     let mut target = Target::default();
     target.apply(&failed.messages);
     target.apply(&source.run(left).messages);
-    assert_converged(&target, &source.db, &["tracked", "plain", "keyed"]);
+    target.assert_holds(&source.db, &["tracked", "plain", "keyed"]);
 }
 
 fn a_commit_held_that_the_slot_is_past(plugin: &str) {
@@ -346,12 +332,12 @@ fn a_publication_is_made_while_no_standby_answers(plugin: &'static str) {
 fn spare_slots_stay_as_they_are() {
     let cluster = Cluster::start("max_replication_slots = 3");
     let source = Source::on(&cluster, "pgoutput", TABLES, &STREAMS);
-    take_spare_slots(&source.db);
+    source.db.take_spare_slots();
     let slots = "select string_agg(slot_name, ' ' order by slot_name) from pg_replication_slots";
     let before = source.db.query_one(slots);
     source.copied();
     assert_eq!(source.db.query_one(slots), before);
-    free_spare_slots(&source.db);
+    source.db.free_spare_slots();
     source.copied();
     assert_eq!(source.db.query_one(slots), source.slot);
 }

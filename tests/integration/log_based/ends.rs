@@ -2,16 +2,16 @@
 //! and the last STATE among them loses nothing.
 
 use std::io::{BufRead, BufReader, Read};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::{Source, lsn, numbers, wait_until, with_both_plugins};
+use super::{Source, lsn, numbers, with_both_plugins};
 use crate::harness::target::Target;
-use crate::harness::{Cluster, Message, Output, Running, Tap, TestDb, check_protocol};
+use crate::harness::{Background, Cluster, Message, Output, Role, Running, Tap, TestDb, check_protocol};
 
 with_both_plugins!(
     nothing_for_other_readers_of_the_log,
@@ -118,27 +118,25 @@ fn a_signal_ends_a_copy(plugin: &str) {
 fn a_signal_cancels_the_query_of_a_copy(plugin: &str) {
     let source =
         Source::new(plugin, &format!("{ITEM} {} alter table item add primary key (id);", fill(1, 3)), &["item"]);
-    let role = format!("role_of_{}", source.db.name());
-    source.db.psql(&format!(
+    source.db.psql(
         "create function slow(integer) returns boolean language sql volatile as
            'select pg_sleep(600) is not null or $1 is null';
-         alter table item enable row level security; create policy p on item using (slow(id));
-         create role {role} login replication; grant select on item to {role};"
-    ));
+         alter table item enable row level security; create policy p on item using (slow(id));",
+    );
+    let role = Role::reader(&source.db, "replication");
     let item = "public-item";
     for catalog in [
         source.catalog.clone(),
         source.catalog.clone().select(item, "FULL_TABLE"),
         source.catalog.clone().select_incremental(item, "id"),
     ] {
-        let running = Tap::new(&source.db).catalog(&catalog).config("user", role.as_str()).spawn();
+        let running = Tap::new(&source.db).catalog(&catalog).config("user", role.name.as_str()).spawn();
         let sleeping = "select from pg_stat_activity where datname = current_database() and wait_event = 'PgSleep'";
-        wait_until(&source.db, &format!("exists ({sleeping})"));
+        source.db.wait_until(&format!("exists ({sleeping})"));
         running.signal(Signal::TERM);
         running.finish().expect_code(143);
-        wait_until(&source.db, &format!("not exists ({sleeping})"));
+        source.db.wait_until(&format!("not exists ({sleeping})"));
     }
-    source.db.psql(&format!("drop owned by {role}; drop role {role}"));
 }
 
 fn a_reader_that_goes_away(plugin: &str) {
@@ -249,33 +247,29 @@ fn a_busy_server_whose_tables_are_idle(plugin: &str) {
     let state = source.copied();
     let other = TestDb::on(&cluster, "busy");
     other.psql("create table busy (n integer);");
-    let stop = AtomicBool::new(false);
-    let write = || {
-        let mut session = other.session();
+    let mut session = other.session();
+    let writing = Background::start(move |stop| {
         for _ in (0..30_000).take_while(|_| !stop.load(Ordering::Relaxed)) {
             session.run("insert into busy values (1); select pg_sleep(0.002);");
         }
-    };
-    source.db.psql(&fill(1, 3));
-    thread::scope(|scope| {
-        scope.spawn(write);
-        let mut running = follow(&source, &state);
-        running.wait_for(LIMIT, is_row(3));
-        running.wait_for(LIMIT, |message| {
-            message.as_state().is_some_and(|printed| lsn(printed, "item") > lsn(&state, "item"))
-        });
-        running.signal(Signal::TERM);
-        let output = running.finish().expect_code(143);
-        assert_nothing_lost(&source, &output, &[1, 2, 3]);
-
-        let limited = |key: &str, seconds: u32| {
-            let tap = source.tap().state(output.last_state()).config("break_at_end_lsn", false);
-            tap.config(key, seconds).run()
-        };
-        assert_eq!(limited("max_run_seconds", 2).record_messages().count(), 0);
-        assert_eq!(limited("logical_poll_total_seconds", 2).record_messages().count(), 0);
-        stop.store(true, Ordering::Relaxed);
     });
+    source.db.psql(&fill(1, 3));
+    let mut running = follow(&source, &state);
+    running.wait_for(LIMIT, is_row(3));
+    running.wait_for(LIMIT, |message| {
+        message.as_state().is_some_and(|printed| lsn(printed, "item") > lsn(&state, "item"))
+    });
+    running.signal(Signal::TERM);
+    let output = running.finish().expect_code(143);
+    assert_nothing_lost(&source, &output, &[1, 2, 3]);
+
+    let limited = |key: &str, seconds: u32| {
+        let tap = source.tap().state(output.last_state()).config("break_at_end_lsn", false);
+        tap.config(key, seconds).run()
+    };
+    assert_eq!(limited("max_run_seconds", 2).record_messages().count(), 0);
+    assert_eq!(limited("logical_poll_total_seconds", 2).record_messages().count(), 0);
+    writing.stop();
 }
 
 fn a_server_that_restarts(plugin: &str) {

@@ -1,12 +1,11 @@
 //! LOG_BASED, by its contract: what a target has in the end, what a record holds, where a run starts and stops, what is
 //! acknowledged, and what is refused. Nearly every case runs with both plugins.
 
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use crate::harness::target::{Target, source_rows};
+use crate::harness::target::{Target, assert_rows, source_rows};
 use crate::harness::{Catalog, Cluster, Message, Output, Running, Tap, TestDb, check_protocol};
 
 mod acknowledge;
@@ -126,16 +125,6 @@ impl Source {
     }
 }
 
-/// Waits until a condition holds in the database.
-#[track_caller]
-pub(crate) fn wait_until(db: &TestDb, condition: &str) {
-    let deadline = Instant::now() + Duration::from_secs(40);
-    while db.query_one(&format!("select ({condition})::text")) != "true" {
-        assert!(Instant::now() < deadline, "never came true: {condition}");
-        thread::sleep(Duration::from_millis(50));
-    }
-}
-
 /// Selects tables of the schema public as LOG_BASED.
 #[track_caller]
 pub(crate) fn select(catalog: Catalog, tables: &[&str]) -> Catalog {
@@ -209,7 +198,7 @@ fn assert_holds(db: &TestDb, table: &str, runs: &[&Vec<Message>]) {
     let mut found: Vec<String> = target.rows(&format!("public-{table}")).iter().map(|text| row(text)).collect();
     expected.sort_unstable();
     found.sort_unstable();
-    assert_eq!(found, expected, "{table}");
+    assert_rows(table, &found, &expected);
 }
 
 /// A run that follows the log while the source changes.

@@ -4,8 +4,7 @@ use std::io::{BufRead, BufReader};
 
 use serde_json::Value;
 
-use crate::harness::target::{Target, source_rows};
-use crate::harness::{Message, Tap, TestDb, check_protocol};
+use crate::harness::{Message, Tap, check_protocol};
 
 /// A table with a key and one without, of so many rows. Their lines fill a pipe, so that a run that is killed is where its
 /// reader is.
@@ -18,18 +17,6 @@ pub(super) fn tables(rows: u32) -> String {
     )
 }
 pub(super) const STREAMS: [&str; 2] = ["keyed", "plain"];
-
-/// The target holds what the source holds: no row is missing, none is there twice, none that the source has deleted.
-#[track_caller]
-pub(super) fn assert_converged(target: &Target, db: &TestDb, tables: &[&str]) {
-    for table in tables {
-        let expected = source_rows(db, table);
-        let short =
-            |rows: &[String]| -> Vec<String> { rows.iter().map(|row| row.chars().take(80).collect()).collect() };
-        let found = target.rows(&format!("public-{table}"));
-        assert!(found == expected, "{table}: {:#?}\nrather than {:#?}", short(&found), short(&expected));
-    }
-}
 
 /// Runs the tap and kills it when so many lines were read. Lines are best longer than a pipe's buffer, so that the tap is
 /// not far ahead of its reader. Returns the lines, fewer if there are not so many.
@@ -48,19 +35,6 @@ pub(super) fn killed_after(tap: &Tap, lines: usize) -> Vec<Message> {
     assert!(!stderr.contains("level=ERROR") && !stderr.contains("panicked"), "{stderr}");
     check_protocol(&messages);
     messages
-}
-
-/// Takes every slot that is free, so that no copy has one of its own.
-pub(super) fn take_spare_slots(db: &TestDb) {
-    db.psql(
-        "select count(pg_create_physical_replication_slot('taken_' || i)) from generate_series(1,
-           current_setting('max_replication_slots')::int - (select count(*)::int from pg_replication_slots)) i;",
-    );
-}
-
-/// Gives them back.
-pub(super) fn free_spare_slots(db: &TestDb) {
-    db.psql("select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_type = 'physical';");
 }
 
 /// The version of a stream's bookmark.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{select, wait_until, with_both_plugins};
+use super::{select, with_both_plugins};
 use crate::harness::{Catalog, Message, Output, Tap, TestDb};
 
 with_both_plugins!(copies_come_first, no_transaction_stays_open);
@@ -69,20 +69,17 @@ fn no_transaction_stays_open(plugin: &str) {
         }
         let tap = Tap::new(&db).catalog(&catalog(&db));
         let stalled = tap.config("create_replication_slot", true).config("output_plugin", plugin).stall();
-        wait_until(
-            &db,
+        db.wait_until(
             "exists (select from pg_stat_activity where datname = current_database() and query like 'COPY%a_full%'
                 and wait_event = 'ClientWrite')",
         );
         // The one that reads the table is the only one.
-        wait_until(
-            &db,
+        db.wait_until(
             "not exists (select from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()
                 and (xact_start is not null or backend_xmin is not null or backend_type = 'walsender')
                 and query not like 'COPY%a_full%')",
         );
-        wait_until(
-            &db,
+        db.wait_until(
             "not exists (select from pg_replication_slots where database = current_database() and temporary)",
         );
         let output = stalled.finish().expect_code(0);

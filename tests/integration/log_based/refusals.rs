@@ -112,14 +112,12 @@ fn the_slot_lost_its_log(plugin: &str) {
     if !needs(13, "max_slot_wal_keep_size") {
         return;
     }
-    let cluster = Cluster::start("max_slot_wal_keep_size = '1MB'\nmin_wal_size = '32MB'\nmax_wal_size = '32MB'");
+    let cluster = Cluster::forgetful("1MB");
     let source = Source::on(&cluster, plugin, TABLES, &["item"]);
     let state = source.copied();
     source.db.psql("insert into item values (3)");
     for _ in 0..4 {
-        source.db.psql("select pg_logical_emit_message(false, 'filler', repeat('x', 1000000)) from generate_series(1, 20) \\g /dev/null
-            select pg_switch_wal() \\g /dev/null
-            checkpoint;");
+        source.db.fill_the_log();
     }
     assert_eq!(source.db.query_one("select wal_status from pg_replication_slots"), "lost");
     refused(&source.tap().state(&state), &[&source.slot, "on_slot_lost"]);

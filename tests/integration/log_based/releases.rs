@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Source, column, numbers, select};
-use crate::harness::{Cluster, Tap, TestDb, needs, release};
+use crate::harness::{Cluster, Tap, TestDb, needs, release, until_within};
 
 const GENERATED: &str = "create table item (id integer primary key, n integer,
         stored integer generated always as (n * 2) stored, made integer generated always as (n * 3) virtual);
@@ -63,11 +63,9 @@ fn a_slot_that_nobody_read_for_too_long() {
     let state = source.copied();
     source.db.psql("insert into item values (1)");
     let lost = "select invalidation_reason = 'idle_timeout' from pg_replication_slots";
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
-    while source.db.query_one(&format!("checkpoint; select coalesce(({lost}), false)")) != "t" {
-        assert!(std::time::Instant::now() < deadline, "the slot is not given up");
-        std::thread::sleep(std::time::Duration::from_millis(100));
-    }
+    until_within(std::time::Duration::from_secs(60), "the slot is given up", || {
+        source.db.query_one(&format!("checkpoint; select coalesce(({lost}), false)")) == "t"
+    });
     let failed = source.tap().state(&state).run_failing(1);
     for text in [source.slot.as_str(), "idle_timeout", "on_slot_lost"] {
         assert!(failed.stderr.contains(text), "{text:?} is not in {}", failed.stderr);

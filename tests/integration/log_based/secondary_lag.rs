@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::model::assert_converged;
-use super::{numbers, select, wait_until, with_both_plugins};
+use super::{numbers, select, with_both_plugins};
 use crate::harness::target::Target;
 use crate::harness::{Cluster, Output, Tap, TestDb};
 
@@ -52,7 +51,7 @@ impl Lagging {
     /// Waits until the standby has all that the primary has now.
     fn catch_up(&self) {
         let end = self.primary.query_one("select pg_current_wal_flush_lsn()");
-        wait_until(&self.replica(), &format!("pg_last_wal_replay_lsn() >= '{end}'"));
+        self.replica().wait_until(&format!("pg_last_wal_replay_lsn() >= '{end}'"));
     }
 
     #[track_caller]
@@ -61,7 +60,7 @@ impl Lagging {
         for output in outputs {
             target.apply(&output.messages);
         }
-        assert_converged(&target, &self.primary, tables);
+        target.assert_holds(&self.primary, tables);
     }
 }
 
@@ -107,8 +106,7 @@ fn a_table_is_published_before_the_standby_knows(plugin: &'static str) {
     let tap = lagging.tap(&["item", "later"], first.last_state()).spawn();
     if plugin == "pgoutput" {
         // It has looked, and waits.
-        wait_until(
-            &lagging.replica(),
+        lagging.replica().wait_until(
             "exists (select from pg_stat_activity where application_name = 'tap-postgres-rs' and query = 'COMMIT')",
         );
     }
@@ -124,7 +122,7 @@ fn a_secondary_that_is_no_standby(plugin: &'static str) {
     let lagging = Lagging::new(plugin);
     lagging.catch_up();
     lagging.standby.promote();
-    wait_until(&lagging.replica(), "not pg_is_in_recovery()");
+    lagging.replica().wait_until("not pg_is_in_recovery()");
     lagging.replica().psql("insert into item values (99, 1); delete from item where id = 1;");
     let first = lagging.tap(&["item"], &json!({})).run();
     assert_eq!(numbers(&first, "item", "id"), [1, 2]);

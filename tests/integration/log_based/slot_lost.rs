@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::model::{STREAMS, assert_activated_last, assert_converged, killed_after, tables, version};
+use super::model::{STREAMS, assert_activated_last, killed_after, tables, version};
 use super::{Source, with_both_plugins};
 use crate::harness::target::Target;
 use crate::harness::{Cluster, Tap, TestDb, needs};
@@ -49,7 +49,7 @@ fn mended(plugin: &str, db: &TestDb, source: &Source, mut target: Target, state:
     let mending = again(&confirmed).run();
     assert_activated_last(&mending.messages, &confirmed);
     target.apply(&mending.messages);
-    assert_converged(&target, db, &STREAMS);
+    target.assert_holds(db, &STREAMS);
     for table in STREAMS {
         assert!(version(mending.last_state(), table) > version(state, table));
         assert!(mending.bookmark(&format!("public-{table}"))["xmin"].is_null());
@@ -61,14 +61,14 @@ fn mended(plugin: &str, db: &TestDb, source: &Source, mut target: Target, state:
     let last = tap(mending.last_state()).run();
     assert_eq!(last.record_messages().count(), 3);
     target.apply(&last.messages);
-    assert_converged(&target, db, &STREAMS);
+    target.assert_holds(db, &STREAMS);
 }
 
 fn a_slot_that_lost_its_log_is_mended_in_one_run(plugin: &str) {
     if !needs(13, "max_slot_wal_keep_size") {
         return;
     }
-    let cluster = Cluster::start("max_slot_wal_keep_size = '1MB'\nmin_wal_size = '32MB'\nmax_wal_size = '32MB'");
+    let cluster = Cluster::forgetful("1MB");
     let source = Source::on(&cluster, plugin, &tables(5), &STREAMS);
     let (target, state) = copied(&source);
     source.db.psql(MEANWHILE);
@@ -76,9 +76,7 @@ fn a_slot_that_lost_its_log_is_mended_in_one_run(plugin: &str) {
         format!("select coalesce(wal_status, 'none') from pg_replication_slots where slot_name = '{}'", source.slot);
     for round in 0.. {
         assert!(round < 50, "the slot keeps its log");
-        source.db.psql("select pg_logical_emit_message(false, 'filler', repeat('x', 1000000)) from generate_series(1, 20) \\g /dev/null
-            select pg_switch_wal() \\g /dev/null
-            checkpoint;");
+        source.db.fill_the_log();
         if source.db.query_one(&lost) == "lost" {
             break;
         }
@@ -90,10 +88,9 @@ fn a_slot_made_anew_by_somebody_is_mended_in_one_run(plugin: &str) {
     let source = Source::new(plugin, &tables(5), &STREAMS);
     let (target, state) = copied(&source);
     source.db.psql(MEANWHILE);
-    super::wait_until(
-        &source.db,
-        "not exists (select from pg_replication_slots where active and database = current_database())",
-    );
+    source
+        .db
+        .wait_until("not exists (select from pg_replication_slots where active and database = current_database())");
     source.db.psql(&format!("select pg_drop_replication_slot('{}')", source.slot));
     source.db.slot(plugin);
     mended(plugin, &source.db, &source, target, &state);
@@ -107,7 +104,7 @@ fn a_server_restored_from_a_backup_is_mended_in_one_run(plugin: &str) {
     let restored = source.db.view_of(&backup);
     // Nothing that comes from then on gets there.
     backup.promote();
-    super::wait_until(&restored, "not pg_is_in_recovery()");
+    restored.wait_until("not pg_is_in_recovery()");
     restored.slot(plugin);
     let (mut target, _) = copied(&source);
     source.db.psql(MEANWHILE);

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Source, column, numbers, select, wait_until, with_both_plugins};
+use super::{Source, column, numbers, select, with_both_plugins};
 use crate::harness::{Cluster, Stalled, Tap, TestDb, needs};
 
 with_both_plugins!(tables_rewritten_after_the_snapshot, a_table_rewritten_again_and_again);
@@ -19,8 +19,7 @@ const TABLES: &str = "create table a_large (id integer primary key, filler text)
 #[track_caller]
 fn stalled(source: &Source) -> Stalled {
     let stalled = source.tap().stall();
-    wait_until(
-        &source.db,
+    source.db.wait_until(
         "exists (select from pg_stat_activity where datname = current_database() and query like 'COPY%a_large%'
             and state = 'active' and wait_event = 'ClientWrite')",
     );

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{Source, lsn, numbers, with_both_plugins};
-use crate::harness::target::{Target, source_rows};
+use crate::harness::target::Target;
 use crate::harness::{Message, Output, TestDb, needs};
 
 with_both_plugins!(
@@ -64,7 +64,7 @@ impl Pipeline {
         let output = self.source.tap().config("on_truncate", "activate_version").state(&self.state).run();
         self.target.apply(&output.messages);
         self.state = output.last_state().clone();
-        assert_eq!(self.target.rows(&self.id()), source_rows(&self.source.db, self.table));
+        self.target.assert_holds(&self.source.db, &[self.table]);
         output
     }
 

@@ -31,7 +31,7 @@ fn one_reads_and_the_other_says_who(plugin: &str) {
     // Whichever has the slot keeps it: its pipe is full long before the transaction ends.
     let active =
         format!("(select active_pid is not null from pg_replication_slots where slot_name = '{}')", source.slot);
-    super::wait_until(&source.db, &active);
+    source.db.wait_until(&active);
     let holder = source
         .db
         .query_one(&format!("select active_pid from pg_replication_slots where slot_name = '{}'", source.slot));

@@ -2,14 +2,13 @@
 //!
 //! The table has no key, so that a row which came twice would be there twice.
 
-use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::harness::target::Target;
-use crate::harness::{Message, Output, TestDb, check_protocol};
+use crate::harness::{Message, Output, TestDb, check_protocol, until};
 use crate::log_based::Source;
 
 mod failover;
@@ -72,21 +71,6 @@ fn confirm(target: &mut Target, output: &Output, before: &Value) -> Value {
     target.apply_confirmed(&output.messages).unwrap_or_else(|| before.clone())
 }
 
-/// The target has the table's rows, each as often as the table has it.
-#[track_caller]
-fn assert_same(target: &Target, db: &TestDb) {
-    let rows = db.query("select json_build_object('filler', filler, 'id', id) from item order by id");
-    let held = target.rows("public-item");
-    let ids = |rows: &[String]| {
-        let id = |row: &String| serde_json::from_str::<Value>(row).expect("a row")["id"].as_i64().expect("an id");
-        let mut ids: Vec<i64> = rows.iter().map(id).collect();
-        ids.sort_unstable();
-        ids
-    };
-    let wanted: Vec<String> = rows.into_iter().map(|mut row| row.remove(0).expect("a row")).collect();
-    assert!(ids(&held) == ids(&wanted), "the target has {} rows, the table {}", held.len(), wanted.len());
-}
-
 /// A failed run said so in one line of the log, which holds all these texts, and ended with exit code 1.
 #[track_caller]
 fn failed(output: Output, texts: &[&str]) -> Output {
@@ -98,16 +82,6 @@ fn failed(output: Output, texts: &[&str]) -> Output {
         assert!(error.contains(text), "{text:?} is not in: {error}");
     }
     output
-}
-
-/// Waits until something is so.
-#[track_caller]
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + LIMIT;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "never came true: {what}");
-        thread::sleep(Duration::from_millis(20));
-    }
 }
 
 /// The background writer, which does not log the running transactions while this lives.

@@ -1,25 +1,22 @@
 //! A relay before a server that falls silent, with both sockets open, as a network does whose packets no longer arrive.
 
-use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::Duration;
 
-use super::until;
-use crate::harness::{Cluster, Tap};
+use crate::harness::listener::{Listener, lead_on};
+use crate::harness::{Cluster, Tap, until};
 
-/// Listens on a free port of loopback as long as it lives.
+/// Leads to a server.
 pub(super) struct Relay {
-    port: u16,
+    listener: Listener,
     shared: Arc<Shared>,
 }
 
 struct Shared {
-    server: PathBuf,
     silence: Silence,
     /// Every connection is silent.
     all: AtomicBool,
@@ -27,7 +24,6 @@ struct Shared {
     fell_silent: AtomicBool,
     /// None is any more.
     goes_on: AtomicBool,
-    over: AtomicBool,
 }
 
 /// When a connection falls silent: as soon as so many bytes of the server's have come since the client sent this text.
@@ -49,30 +45,30 @@ struct Line {
 
 impl Relay {
     pub(super) fn before(cluster: &Cluster, silence: Silence) -> Relay {
-        let server = cluster.dir().join(format!(".s.PGSQL.{}", cluster.port()));
-        let (all, fell_silent, goes_on, over) = Default::default();
-        let shared = Arc::new(Shared { server, silence, all, fell_silent, goes_on, over });
-        let listener = TcpListener::bind("127.0.0.1:0").expect("listen on loopback");
-        let port = listener.local_addr().expect("the relay's address").port();
-        let accepting = Arc::clone(&shared);
-        thread::spawn(move || {
-            for client in listener.incoming().map_while(Result::ok) {
-                if accepting.over.load(SeqCst) {
-                    return;
-                }
-                relay(client, &accepting);
-            }
+        let (all, fell_silent, goes_on) = Default::default();
+        let shared = Arc::new(Shared { silence, all, fell_silent, goes_on });
+        let (server, of_all) = (cluster.socket(), Arc::clone(&shared));
+        let listener = Listener::start(move |client| {
+            let Ok(server) = UnixStream::connect(&server) else { return };
+            let line = Arc::new(Line { shared: Arc::clone(&of_all), left: AtomicUsize::new(usize::MAX) });
+            let there = Arc::clone(&line);
+            lead_on(
+                client,
+                server,
+                move |bytes, to_server| there.pass(bytes, to_server, Line::watch),
+                move |bytes, to_client| line.pass(bytes, to_client, Line::count),
+            );
         });
-        Relay { port, shared }
+        Relay { listener, shared }
     }
 
     /// The tap, led through the relay.
     pub(super) fn lead(&self, tap: Tap) -> Tap {
-        tap.config("host", "127.0.0.1").config("port", self.port)
+        self.listener.lead(tap)
     }
 
     pub(super) fn port(&self) -> u16 {
-        self.port
+        self.listener.port()
     }
 
     /// Falls silent on every connection.
@@ -94,47 +90,21 @@ impl Relay {
 
 impl Drop for Relay {
     fn drop(&mut self) {
-        self.shared.over.store(true, SeqCst);
-        // So that it accepts no other.
-        drop(TcpStream::connect(("127.0.0.1", self.port)));
+        // What is silent ends.
+        self.go_on();
     }
 }
 
-fn relay(client: TcpStream, shared: &Arc<Shared>) {
-    let Ok(server) = UnixStream::connect(&shared.server) else { return };
-    client.set_nodelay(true).expect("set an option of a socket");
-    let (to_client, to_server) = (client.try_clone().expect("a socket"), server.try_clone().expect("a socket"));
-    let line = Arc::new(Line { shared: Arc::clone(shared), left: AtomicUsize::new(usize::MAX) });
-    let there = Arc::clone(&line);
-    thread::spawn(move || {
-        there.pass(client, &to_server, Line::watch);
-        let _ = to_server.shutdown(Shutdown::Both);
-    });
-    thread::spawn(move || {
-        line.pass(server, &to_client, Line::count);
-        let _ = to_client.shutdown(Shutdown::Both);
-    });
-}
-
 impl Line {
-    /// Passes on what comes, `measure`d, until it ends.
-    fn pass(&self, mut from: impl Read, mut to: impl Write, measure: impl Fn(&Line, &[u8]) -> usize) {
-        let mut buffer = vec![0; 16 * 1024];
-        loop {
-            let read = from.read(&mut buffer).unwrap_or(0);
-            let bytes = &buffer[..read];
-            let (now, later) = bytes.split_at(if self.is_silent() { 0 } else { measure(self, bytes) });
-            if to.write_all(now).is_err() {
-                return;
-            }
-            while self.is_silent() {
-                self.shared.fell_silent.store(true, SeqCst);
-                thread::sleep(Duration::from_millis(10));
-            }
-            if read == 0 || to.write_all(later).is_err() {
-                return;
-            }
+    /// Passes on what came, `measure`d, once it is not silent.
+    fn pass(&self, bytes: &[u8], to: &mut dyn Write, measure: impl Fn(&Line, &[u8]) -> usize) -> io::Result<()> {
+        let (now, later) = bytes.split_at(if self.is_silent() { 0 } else { measure(self, bytes) });
+        to.write_all(now)?;
+        while self.is_silent() {
+            self.shared.fell_silent.store(true, SeqCst);
+            thread::sleep(Duration::from_millis(10));
         }
+        to.write_all(later)
     }
 
     /// Looks for the text in what the client sends.
@@ -158,6 +128,6 @@ impl Line {
 
     fn is_silent(&self) -> bool {
         let silent = self.left.load(SeqCst) == 0 || self.shared.all.load(SeqCst);
-        silent && !self.shared.goes_on.load(SeqCst) && !self.shared.over.load(SeqCst)
+        silent && !self.shared.goes_on.load(SeqCst)
     }
 }

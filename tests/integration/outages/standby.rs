@@ -2,14 +2,15 @@
 
 use std::mem::ManuallyDrop;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::{ITEM, StoppedWriter, assert_same, confirm, failed, fill, until};
+use super::{ITEM, StoppedWriter, confirm, failed, fill};
 use crate::harness::target::Target;
-use crate::harness::{Cluster, Tap, TestDb, needs, release};
+use crate::harness::{Background, Cluster, Tap, TestDb, needs, release, until};
 use crate::log_based::{lsn, select};
 
 /// A primary, and a standby that keeps in touch with it.
@@ -43,9 +44,7 @@ impl Pair {
     pub(super) fn write(&self, sql: &str) {
         self.primary.psql(sql);
         let end = self.primary.query_one("select pg_current_wal_insert_lsn()");
-        let replayed = format!("select pg_last_wal_replay_lsn() >= '{end}'");
-        let replica = self.replica();
-        until("the standby has replayed what was written", || replica.query_one(&replayed) == "t");
+        self.replica().wait_until(&format!("pg_last_wal_replay_lsn() >= '{end}'"));
     }
 
     /// Does on the standby what has to wait for its primary's word on the transactions that are running there.
@@ -88,7 +87,7 @@ fn the_log_of_a_standby() {
     let pair = Pair::start("", FEEDBACK);
     pair.write(&fill(1, 3));
     let (mut target, mut state) = pair.copied();
-    assert_same(&target, &pair.primary);
+    target.assert_holds(&pair.primary, &["item"]);
     for (round, reader) in ["stream", "bulk"].into_iter().enumerate() {
         let first = 4 + 3 * round as i64;
         pair.write(&fill(first, first + 2));
@@ -99,7 +98,7 @@ fn the_log_of_a_standby() {
         let before = lsn(&state, "item");
         state = confirm(&mut target, &output, &state);
         assert!(lsn(&state, "item") > before);
-        assert_same(&target, &pair.primary);
+        target.assert_holds(&pair.primary, &["item"]);
     }
     assert_eq!(pair.tap().state(&state).run().record_messages().count(), 0);
     assert!(pair.replica().confirmed_flush(&pair.primary.slot_name()) >= lsn(&state, "item"));
@@ -114,31 +113,24 @@ fn a_copy_from_a_standby_while_its_primary_writes() {
     let pair = Pair::start("", FEEDBACK);
     pair.write(&fill(1, 3));
     pair.while_told(|| pair.replica().slot("pgoutput"));
-    let stop = std::sync::atomic::AtomicBool::new(false);
-    let (mut target, mut state) = (Target::default(), Value::Null);
-    thread::scope(|scope| {
-        for writer in 1..4 {
-            let (pair, stop) = (&pair, &stop);
-            scope.spawn(move || {
-                let mut session = pair.primary.session();
-                let mut id = writer * 1_000_000;
-                while !stop.load(std::sync::atomic::Ordering::SeqCst) {
-                    session.run(&format!(
-                        "begin; {} select pg_sleep(0.05); {} commit;",
-                        fill(id, id),
-                        fill(id + 1, id + 1)
-                    ));
-                    id += 2;
-                }
-            });
-        }
-        let first = pair.while_told(|| pair.tap().run());
-        stop.store(true, std::sync::atomic::Ordering::SeqCst);
-        state = confirm(&mut target, &first, &state);
+    let writers = [1, 2, 3].map(|writer| {
+        let mut session = pair.primary.session();
+        Background::start(move |stop| {
+            let mut id = writer * 1_000_000;
+            while !stop.load(Ordering::Relaxed) {
+                let (first, second) = (fill(id, id), fill(id + 1, id + 1));
+                session.run(&format!("begin; {first} select pg_sleep(0.05); {second} commit;"));
+                id += 2;
+            }
+        })
     });
+    let mut target = Target::default();
+    let first = pair.while_told(|| pair.tap().run());
+    writers.into_iter().for_each(Background::stop);
+    let state = confirm(&mut target, &first, &Value::Null);
     pair.write(&fill(4, 5));
     confirm(&mut target, &pair.tap().state(&state).run(), &state);
-    assert_same(&target, &pair.primary);
+    target.assert_holds(&pair.primary, &["item"]);
 }
 
 #[test]
@@ -153,7 +145,7 @@ fn a_slot_on_a_standby_is_made_by_the_tap() {
     let state = confirm(&mut target, &pair.while_told(|| tap().run()), &Value::Null);
     pair.write(&fill(4, 5));
     confirm(&mut target, &tap().state(&state).run(), &state);
-    assert_same(&target, &pair.primary);
+    target.assert_holds(&pair.primary, &["item"]);
 }
 
 /// An idle primary logs nothing of its transactions, and a slot on the standby can't be made.
@@ -177,7 +169,7 @@ fn a_primary_that_does_not_say_what_is_running() {
     });
     let mut target = Target::default();
     confirm(&mut target, &pair.while_told(|| pair.tap().run()), &Value::Null);
-    assert_same(&target, &pair.primary);
+    target.assert_holds(&pair.primary, &["item"]);
 }
 
 /// The primary removed what the standby's slot still needed.
@@ -193,10 +185,9 @@ fn a_slot_that_lost_a_conflict_with_recovery() {
     pair.write(
         "create table passing (a integer); drop table passing; vacuum full pg_class; insert into item values (6, 'x');",
     );
-    let slots =
-        "select count(*) from pg_replication_slots where to_jsonb(pg_replication_slots) ->> 'conflicting' = 'true'";
-    let replica = pair.replica();
-    until("the slot is invalidated", || replica.query_one(slots) == "1");
+    pair.replica().wait_until(
+        "1 = (select count(*) from pg_replication_slots where to_jsonb(pg_replication_slots) ->> 'conflicting' = 'true')",
+    );
     let output = failed(
         pair.tap().state(&state).spawn().finish(),
         &[&pair.primary.slot_name(), "hot_standby_feedback = on", "on_slot_lost"],
@@ -204,7 +195,7 @@ fn a_slot_that_lost_a_conflict_with_recovery() {
     assert_eq!(output.record_messages().count(), 0);
     let again = || pair.tap().state(&state).config("on_slot_lost", "copy_again");
     confirm(&mut target, &pair.while_told(|| again().run()), &state);
-    assert_same(&target, &pair.primary);
+    target.assert_holds(&pair.primary, &["item"]);
 }
 
 #[test]
