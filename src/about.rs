@@ -26,7 +26,7 @@ const CAPABILITIES: [&str; 10] = [
 ];
 
 /// What `--about` prints, newline included.
-pub fn text(format: AboutFormat) -> String {
+pub(crate) fn text(format: AboutFormat) -> String {
     match format {
         AboutFormat::Text => plain(),
         AboutFormat::Json => format!("{:#}\n", as_json()),

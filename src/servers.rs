@@ -8,7 +8,7 @@ use crate::pg::connect::{ChannelBinding, Params, Pem, Server, SslMode as PgSslMo
 use crate::pg::ssh::{Tunnel, TunnelParams};
 
 /// The primary, and the secondary that tables are read from where there is one.
-pub fn of(config: &Config) -> Result<(Server, Option<Server>)> {
+pub(crate) fn of(config: &Config) -> Result<(Server, Option<Server>)> {
     let tunnel = config.ssh_tunnel().map(tunnel).transpose()?;
     let primary = Params { tunnel, ..params(config) };
     let secondary = config.secondary().map(|(host, port)| Params {

@@ -9,7 +9,7 @@ use crate::method::ReplicationMethod;
 
 /// What is known of a table (empty breadcrumb) or of a column (`["properties", name]`).
 #[derive(Clone, Debug, PartialEq)]
-pub struct Metadata {
+pub(crate) struct Metadata {
     /// Whom it is about.
     pub breadcrumb: Vec<String>,
     /// What is known.
@@ -18,7 +18,7 @@ pub struct Metadata {
 
 impl Metadata {
     /// The column it is about.
-    pub fn column(&self) -> Option<&str> {
+    pub(crate) fn column(&self) -> Option<&str> {
         match self.breadcrumb.as_slice() {
             [kind, name] if kind == "properties" => Some(name),
             _ => None,
@@ -28,7 +28,7 @@ impl Metadata {
 
 /// One stream.
 #[derive(Clone, Debug)]
-pub struct CatalogEntry {
+pub(crate) struct CatalogEntry {
     /// The table.
     pub table_name: String,
     /// The table once more: Singer's name of the stream.
@@ -119,7 +119,7 @@ impl CatalogEntry {
     }
 
     /// The metadata of the table.
-    pub fn table_metadata(&self) -> Option<&Map<String, Value>> {
+    pub(crate) fn table_metadata(&self) -> Option<&Map<String, Value>> {
         self.metadata.iter().find(|m| m.breadcrumb.is_empty()).map(|m| &m.metadata)
     }
 
@@ -137,7 +137,7 @@ impl CatalogEntry {
 
     /// Whether the stream is wanted: `selected` in the metadata, on the entry or in the schema, else
     /// `selected-by-default`.
-    pub fn is_selected(&self) -> bool {
+    pub(crate) fn is_selected(&self) -> bool {
         self.table_value("selected")
             .or_else(|| self.on_entry.get("selected").filter(|value| !value.is_null()))
             .or_else(|| self.schema.get("selected").filter(|value| !value.is_null()))
@@ -146,7 +146,7 @@ impl CatalogEntry {
     }
 
     /// What the catalog says of the columns.
-    pub fn selection(&self) -> Selection<'_> {
+    pub(crate) fn selection(&self) -> Selection<'_> {
         Selection::new(&self.metadata)
     }
 
@@ -158,41 +158,41 @@ impl CatalogEntry {
     }
 
     /// The replication method, where the catalog names one.
-    pub fn replication_method(&self) -> Option<ReplicationMethod> {
+    pub(crate) fn replication_method(&self) -> Option<ReplicationMethod> {
         self.method_name()?.parse().ok()
     }
 
     /// The replication key, where the catalog names one.
-    pub fn replication_key(&self) -> Option<&str> {
+    pub(crate) fn replication_key(&self) -> Option<&str> {
         const KEYS: [&str; 2] = ["replication-key", "replication_key"];
         self.table_text(&KEYS).or_else(|| self.entry_text(&KEYS))
     }
 
     /// The table's schema; there is always one for a selected stream of a catalog file.
-    pub fn schema_name(&self) -> Option<&str> {
+    pub(crate) fn schema_name(&self) -> Option<&str> {
         let from_id = || self.tap_stream_id.strip_suffix(self.table_name.as_str())?.strip_suffix('-');
         self.table_text(&["schema-name"]).or_else(from_id).filter(|name| !name.is_empty())
     }
 
     /// The SQL type that a column had when the catalog was made.
-    pub fn sql_datatype(&self, column: &str) -> Option<&str> {
+    pub(crate) fn sql_datatype(&self, column: &str) -> Option<&str> {
         self.metadata.iter().find(|m| m.column() == Some(column))?.metadata.get("sql-datatype")?.as_str()
     }
 
     /// Whether the table is a view.
-    pub fn is_view(&self) -> bool {
+    pub(crate) fn is_view(&self) -> bool {
         self.table_value("is-view").is_some_and(is_true)
     }
 
     /// The key columns: the user's for a view, else the table's, else what stands on the entry.
-    pub fn key_properties(&self) -> Option<Vec<&str>> {
+    pub(crate) fn key_properties(&self) -> Option<Vec<&str>> {
         let key = if self.is_view() { "view-key-properties" } else { "table-key-properties" };
         let columns = self.table_value(key).or_else(|| self.on_entry.get("key_properties"))?.as_array()?;
         columns.iter().map(Value::as_str).collect()
     }
 
     /// The columns in the catalog's schema, with the schema of each as the user may have edited it.
-    pub fn properties(&self) -> Option<&Map<String, Value>> {
+    pub(crate) fn properties(&self) -> Option<&Map<String, Value>> {
         self.schema.get("properties")?.as_object()
     }
 }

@@ -14,27 +14,27 @@ use std::path::Path;
 
 use serde_json::Value;
 
-pub use entry::{CatalogEntry, Metadata};
-pub use selection::Selection;
+pub(crate) use entry::{CatalogEntry, Metadata};
+pub(crate) use selection::Selection;
 
 use crate::error::{Error, Result};
 use crate::json_file::{self, shown};
 
 /// The streams that a catalog file selects.
 #[derive(Clone, Debug, Default)]
-pub struct Catalog {
+pub(crate) struct Catalog {
     /// In the order of the file.
     pub streams: Vec<CatalogEntry>,
 }
 
 impl Catalog {
     /// Reads a catalog file.
-    pub fn load(path: &Path) -> Result<Catalog> {
+    pub(crate) fn load(path: &Path) -> Result<Catalog> {
         Catalog::parse(&path.display().to_string(), &json_file::read(path)?)
     }
 
     /// Reads the text of a catalog file; `file` is its name in errors.
-    pub fn parse(file: &str, text: &str) -> Result<Catalog> {
+    pub(crate) fn parse(file: &str, text: &str) -> Result<Catalog> {
         match outline::candidates(text) {
             Ok(streams) => Catalog::of(file, streams),
             // To say what is wrong with it.

@@ -8,7 +8,7 @@ use super::Metadata;
 
 /// What a catalog says of a stream's columns.
 #[derive(Debug)]
-pub struct Selection<'a> {
+pub(crate) struct Selection<'a> {
     columns: HashMap<&'a str, &'a Map<String, Value>>,
 }
 
@@ -19,7 +19,7 @@ impl<'a> Selection<'a> {
 
     /// Whether a column is wanted; `None` if the catalog says nothing of it, as for a column that is younger than the
     /// catalog.
-    pub fn column(&self, name: &str) -> Option<bool> {
+    pub(crate) fn column(&self, name: &str) -> Option<bool> {
         let metadata = self.columns.get(name)?;
         let value = |key: &str| metadata.get(key).filter(|value| !value.is_null());
         match value("inclusion").and_then(Value::as_str) {

@@ -26,7 +26,7 @@ use report::Report;
 ///
 /// # Errors
 /// Where a requirement is not met, and where stdout can't be written.
-pub async fn check(env: &Env, catalog: Option<Catalog>, mut state: State, output: TestOutput) -> Result<()> {
+pub(crate) async fn check(env: &Env, catalog: Option<Catalog>, mut state: State, output: TestOutput) -> Result<()> {
     let mut report = Report::default();
     let mut plans = Vec::new();
     if let Err(error) = requirements(&mut report, env, catalog, &mut state, &mut plans).await {

@@ -13,7 +13,7 @@ use crate::json_file::shown;
 /// Rows of tables go into files, of which BATCH messages tell.
 #[derive(Clone, Debug, JsonSchema)]
 #[schemars(inline)]
-pub struct BatchConfig {
+pub(crate) struct BatchConfig {
     /// How the files are written.
     #[schemars(with = "Option<Encoding>")]
     pub encoding: Encoding,
@@ -27,7 +27,7 @@ pub struct BatchConfig {
 /// How the files of batches are written.
 #[derive(Clone, Copy, Debug, JsonSchema)]
 #[schemars(inline)]
-pub struct Encoding {
+pub(crate) struct Encoding {
     /// The format of the files of batches (jsonl).
     #[schemars(with = "Option<BatchFormat>")]
     pub format: BatchFormat,
@@ -39,7 +39,7 @@ pub struct Encoding {
 /// Where the files of batches are written.
 #[derive(Clone, Debug, JsonSchema)]
 #[schemars(inline)]
-pub struct Storage {
+pub(crate) struct Storage {
     /// The directory of the files of batches, `file:///…`; it is made where it is missing.
     #[schemars(with = "String")]
     pub root: PathBuf,

@@ -9,18 +9,18 @@ use super::read::{Setting, text};
 use crate::json_file::shown;
 
 /// One of the words of a setting.
-pub trait Choice {
+pub(crate) trait Choice {
     /// Returns the word as it stands in the config file.
     fn as_str(self) -> &'static str;
 }
 
 /// Defines an enum whose variants are the words of a setting.
 macro_rules! choices {
-    ($(#[$meta:meta])* pub enum $name:ident { $($(#[$note:meta])* $variant:ident = $word:literal,)* }) => {
+    ($(#[$meta:meta])* pub(crate) enum $name:ident { $($(#[$note:meta])* $variant:ident = $word:literal,)* }) => {
         $(#[$meta])*
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
         #[schemars(inline)]
-        pub enum $name { $($(#[$note])* #[serde(rename = $word)] $variant,)* }
+        pub(crate) enum $name { $($(#[$note])* #[serde(rename = $word)] $variant,)* }
 
         impl Choice for $name {
             fn as_str(self) -> &'static str {
@@ -41,7 +41,7 @@ macro_rules! choices {
 
 choices! {
     /// How the connection is secured, as libpq's sslmode.
-    pub enum SslMode {
+    pub(crate) enum SslMode {
         /// No TLS.
         Disable = "disable",
         /// TLS if the server has it.
@@ -58,7 +58,7 @@ choices! {
 
 choices! {
     /// Whether the login is bound to the TLS connection, as libpq's channel_binding.
-    pub enum ChannelBinding {
+    pub(crate) enum ChannelBinding {
         /// It is not.
         Disable = "disable",
         /// It is where the server can.
@@ -71,7 +71,7 @@ choices! {
 
 choices! {
     /// Which of several servers to read from, as libpq's target_session_attrs.
-    pub enum TargetSessionAttrs {
+    pub(crate) enum TargetSessionAttrs {
         /// The first that lets us in.
         #[default]
         Any = "any",
@@ -90,7 +90,7 @@ choices! {
 
 choices! {
     /// An output plugin by name.
-    pub enum OutputPluginName {
+    pub(crate) enum OutputPluginName {
         /// PostgreSQL's own.
         #[default]
         Pgoutput = "pgoutput",
@@ -101,7 +101,7 @@ choices! {
 
 choices! {
     /// How the write-ahead log is read.
-    pub enum WalReader {
+    pub(crate) enum WalReader {
         /// In bulk where that is safe, else as a stream.
         #[default]
         Auto = "auto",
@@ -114,7 +114,7 @@ choices! {
 
 choices! {
     /// What becomes of a large value that an update left alone.
-    pub enum UnchangedToast {
+    pub(crate) enum UnchangedToast {
         /// It is read from the table by key.
         #[default]
         Fetch = "fetch",
@@ -125,7 +125,7 @@ choices! {
 
 choices! {
     /// What to do where the slot is lost or can no longer serve a bookmark.
-    pub enum OnSlotLost {
+    pub(crate) enum OnSlotLost {
         /// End the run.
         #[default]
         Fail = "fail",
@@ -136,7 +136,7 @@ choices! {
 
 choices! {
     /// What TRUNCATE of a LOG_BASED table does.
-    pub enum OnTruncate {
+    pub(crate) enum OnTruncate {
         /// The target keeps the rows; a warning in the log.
         #[default]
         Warn = "warn",
@@ -147,7 +147,7 @@ choices! {
 
 choices! {
     /// The format of the files of batches.
-    pub enum BatchFormat {
+    pub(crate) enum BatchFormat {
         /// A JSON object a line.
         #[default]
         Jsonl = "jsonl",
@@ -156,7 +156,7 @@ choices! {
 
 choices! {
     /// How the files of batches are compressed.
-    pub enum BatchCompression {
+    pub(crate) enum BatchCompression {
         /// By gzip.
         #[default]
         Gzip = "gzip",
@@ -167,7 +167,7 @@ choices! {
 
 choices! {
     /// How schemas of numbers are written.
-    pub enum SchemaDialect {
+    pub(crate) enum SchemaDialect {
         /// Valid in every JSON Schema draft.
         #[default]
         Portable = "portable",
@@ -178,13 +178,13 @@ choices! {
 
 /// How many connections read a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct CopyParallelism(u8);
+pub(crate) struct CopyParallelism(u8);
 
 impl CopyParallelism {
     const MOST: u8 = 64;
 
     /// The number.
-    pub fn get(self) -> usize {
+    pub(crate) fn get(self) -> usize {
         self.0.into()
     }
 }
@@ -207,11 +207,11 @@ impl Setting for CopyParallelism {
 
 /// A name that PostgreSQL takes for a replication slot.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SlotName(String);
+pub(crate) struct SlotName(String);
 
 impl SlotName {
     /// The name.
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }

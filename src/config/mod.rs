@@ -20,13 +20,13 @@ use schemars::{JsonSchema, Schema};
 use serde::Deserialize;
 use serde_json::Value;
 
-pub use batch::BatchConfig;
-pub use choices::{
-    BatchCompression, ChannelBinding, Choice, CopyParallelism, OnSlotLost, OnTruncate, OutputPluginName,
-    SchemaDialect, SlotName, SslMode, TargetSessionAttrs, UnchangedToast, WalReader,
+pub(crate) use batch::BatchConfig;
+pub(crate) use choices::{
+    BatchCompression, ChannelBinding, Choice, CopyParallelism, OnSlotLost, OnTruncate, OutputPluginName, SchemaDialect,
+    SlotName, SslMode, TargetSessionAttrs, UnchangedToast, WalReader,
 };
-pub use secret::{PemSource, Secret};
-pub use ssh::SshTunnel;
+pub(crate) use secret::{PemSource, Secret};
+pub(crate) use ssh::SshTunnel;
 
 use crate::error::{Error, Result};
 use crate::json_file;
@@ -37,7 +37,7 @@ use schema::{or_dsn, or_string};
 /// The settings of a run.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[schemars(transform = or_string, transform = or_dsn)]
-pub struct Config {
+pub(crate) struct Config {
     /// The whole connection as libpq writes it: `postgresql://tap@db/shop` or `host=db user=tap dbname=shop`. A single key
     /// that is set beats what it says. `sqlalchemy_url` is accepted too and, as in the MeltanoLabs tap, beats the single
     /// keys.
@@ -232,7 +232,7 @@ const LONGEST_NAME: usize = 63;
 
 impl Config {
     /// Reads the files; later ones win key by key.
-    pub fn load<P: AsRef<Path>>(paths: &[P]) -> Result<Config> {
+    pub(crate) fn load<P: AsRef<Path>>(paths: &[P]) -> Result<Config> {
         let mut files = Vec::with_capacity(paths.len());
         for path in paths {
             let path = path.as_ref();
@@ -242,7 +242,7 @@ impl Config {
     }
 
     /// Reads files that are loaded already, each a name and its text.
-    pub fn parse(files: &[(String, String)]) -> Result<Config> {
+    pub(crate) fn parse(files: &[(String, String)]) -> Result<Config> {
         let mut entries = Entries::default();
         for (file, text) in files {
             entries.merge(file, text)?;
@@ -277,7 +277,7 @@ impl Config {
     }
 
     /// The JSON schema of the settings.
-    pub fn schema() -> Schema {
+    pub(crate) fn schema() -> Schema {
         schemars::schema_for!(Config)
     }
 
@@ -288,40 +288,40 @@ impl Config {
     }
 
     /// Hosts with their ports, in the order in which they are tried.
-    pub fn hosts(&self) -> Vec<(String, u16)> {
+    pub(crate) fn hosts(&self) -> Vec<(String, u16)> {
         self.host.iter().cloned().zip(self.port.iter().copied().cycle()).collect()
     }
 
     /// How the connection is secured.
-    pub fn sslmode(&self) -> SslMode {
+    pub(crate) fn sslmode(&self) -> SslMode {
         let switched_on = (self.ssl_enable == Some(true)).then_some(SslMode::VerifyFull);
         let required = self.ssl.then_some(SslMode::Require);
         self.sslmode.or(self.ssl_mode).or(switched_on).or(required).unwrap_or_default()
     }
 
     /// Host and port of the server that tables are read from, where that is another one.
-    pub fn secondary(&self) -> Option<(&str, u16)> {
+    pub(crate) fn secondary(&self) -> Option<(&str, u16)> {
         self.secondary_host.as_deref().zip(self.secondary_port).filter(|_| self.use_secondary)
     }
 
     /// At most so many rows of an INCREMENTAL stream in one run.
-    pub fn limit(&self) -> Option<u64> {
+    pub(crate) fn limit(&self) -> Option<u64> {
         self.limit.filter(|&rows| rows > 0)
     }
 
     /// How long the stream of changes may be silent before the run ends. 0 is the default, as in the reference.
-    pub fn logical_poll(&self) -> Duration {
+    pub(crate) fn logical_poll(&self) -> Duration {
         let seconds = self.logical_poll_total_seconds;
         Duration::from_secs(if seconds == 0 { logical_poll_total_seconds() } else { seconds })
     }
 
     /// How long the stream phase may last.
-    pub fn max_run(&self) -> Duration {
+    pub(crate) fn max_run(&self) -> Duration {
         Duration::from_secs(self.max_run_seconds)
     }
 
     /// The slots to look for, in this order; the last is the one to create.
-    pub fn slot_candidates(&self) -> Vec<String> {
+    pub(crate) fn slot_candidates(&self) -> Vec<String> {
         if let Some(name) = &self.replication_slot_name {
             return vec![name.as_str().to_owned()];
         }
@@ -333,7 +333,7 @@ impl Config {
     }
 
     /// The publication to read from a slot.
-    pub fn publication<'a>(&'a self, slot: &'a str) -> &'a str {
+    pub(crate) fn publication<'a>(&'a self, slot: &'a str) -> &'a str {
         self.publication_name.as_deref().unwrap_or(slot)
     }
 }

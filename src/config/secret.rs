@@ -13,17 +13,17 @@ const HIDDEN: &str = "********";
 
 /// A text that is never printed: Debug and Display show asterisks, and there is no Serialize.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
+pub(crate) struct Secret(String);
 
 impl Secret {
     /// Hides a text.
     #[cfg(test)]
-    pub fn new(text: impl Into<String>) -> Self {
+    pub(crate) fn new(text: impl Into<String>) -> Self {
         Secret(text.into())
     }
 
     /// The text itself, for the one place that needs it.
-    pub fn expose(&self) -> &str {
+    pub(crate) fn expose(&self) -> &str {
         &self.0
     }
 }
@@ -62,7 +62,7 @@ impl JsonSchema for Secret {
 
 /// A certificate or key: where it is, or itself.
 #[derive(Clone, PartialEq, Eq)]
-pub enum PemSource {
+pub(crate) enum PemSource {
     /// A file.
     Path(PathBuf),
     /// PEM text.

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{Config, PemSource, Secret};
 
 /// An SSH server that connections go through.
-pub struct SshTunnel<'a> {
+pub(crate) struct SshTunnel<'a> {
     /// Its name or address.
     pub host: &'a str,
     /// Its port.
@@ -24,7 +24,7 @@ pub struct SshTunnel<'a> {
 
 impl Config {
     /// The SSH server that connections go through, if any.
-    pub fn ssh_tunnel(&self) -> Option<SshTunnel<'_>> {
+    pub(crate) fn ssh_tunnel(&self) -> Option<SshTunnel<'_>> {
         if self.ssh_tunnel_enable == Some(false) {
             return None;
         }

@@ -11,7 +11,7 @@ use crate::types::{self, ColumnType};
 
 /// Writes the catalog of these tables. Each entry is made while it is written, of types described once: as values the
 /// entries of thousands of tables would be hundreds of megabytes.
-pub fn write_catalog(
+pub(crate) fn write_catalog(
     tables: &[Table],
     database: &str,
     options: &types::Options,

@@ -21,7 +21,7 @@ use crate::pg::error::query_error;
 use crate::pg::row::Fields as _;
 use crate::pg::table::{Column, Generated, PgType, ReplicaIdentity, Table, TableKind, TypeKind};
 
-pub use entry::write_catalog;
+pub(crate) use entry::write_catalog;
 
 /// `pg_type.oid` of `real`, which is the same everywhere.
 const FLOAT4: u32 = 700;
@@ -30,7 +30,7 @@ const FLOAT8: u32 = 701;
 
 /// Which relations to describe.
 #[derive(Clone, Copy, Debug)]
-pub enum Scope<'a> {
+pub(crate) enum Scope<'a> {
     /// Every table and view, in these schemas or (`None`) in all but the system's.
     All(Option<&'a [String]>),
     /// These: schema and name.
@@ -38,14 +38,14 @@ pub enum Scope<'a> {
 }
 
 /// The error for a role that can read nothing, which is never what was meant.
-pub fn nothing_readable(dbname: &str) -> Error {
+pub(crate) fn nothing_readable(dbname: &str) -> Error {
     Error::run(format!("the role can read no table of the database \"{dbname}\""))
         .hint("GRANT SELECT ON … TO the role, or look at filter_schemas")
 }
 
 /// Describes the relations of `scope` that exist and of which the role can select at least one column, ordered by schema
 /// and name.
-pub async fn discover(client: &Client, scope: Scope<'_>) -> Result<Vec<Table>> {
+pub(crate) async fn discover(client: &Client, scope: Scope<'_>) -> Result<Vec<Table>> {
     let relations = relations(client, scope).await?;
     let oids: Vec<u32> = relations.iter().map(|row| row.field(0)).collect::<Result<_>>()?;
     let mut columns = columns(client, &oids).await?;
@@ -61,7 +61,7 @@ pub async fn discover(client: &Client, scope: Scope<'_>) -> Result<Vec<Table>> {
 }
 
 /// Columns of a table that the role can't select.
-pub async fn hidden_columns(client: &Client, table: u32) -> Result<Vec<String>> {
+pub(crate) async fn hidden_columns(client: &Client, table: u32) -> Result<Vec<String>> {
     let sql = "SELECT attname::text FROM pg_catalog.pg_attribute WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped \
                AND NOT pg_catalog.has_column_privilege(attrelid, attnum, 'SELECT') ORDER BY attnum";
     let rows = client.query(sql, &[&table]).await.map_err(|e| query_error("cannot list the columns", e))?;

@@ -22,7 +22,7 @@ const MELTANO_LSN: &str = "_sdc_lsn";
 
 /// One stream's bookmark. The values were checked when the state was read.
 #[derive(Clone, Copy, Debug)]
-pub struct Bookmark<'a>(Option<&'a Map<String, Value>>);
+pub(crate) struct Bookmark<'a>(Option<&'a Map<String, Value>>);
 
 impl<'a> Bookmark<'a> {
     pub(super) fn new(object: Option<&'a Map<String, Value>>) -> Self {
@@ -36,7 +36,7 @@ impl<'a> Bookmark<'a> {
 
     /// Whether the stream has no bookmark, or one without a key.
     #[cfg(test)]
-    pub fn is_empty(self) -> bool {
+    pub(crate) fn is_empty(self) -> bool {
         self.0.is_none_or(Map::is_empty)
     }
 
@@ -47,7 +47,7 @@ impl<'a> Bookmark<'a> {
 
     /// The method that the bookmark was written under.
     #[cfg(any(test, fuzzing))]
-    pub fn method(self) -> Option<ReplicationMethod> {
+    pub(crate) fn method(self) -> Option<ReplicationMethod> {
         self.method_name()?.parse().ok()
     }
 
@@ -73,35 +73,35 @@ impl<'a> Bookmark<'a> {
     }
 
     /// Whether no run has begun to copy the table.
-    pub fn is_new(self) -> bool {
+    pub(crate) fn is_new(self) -> bool {
         self.version().is_none() && !self.has_lsn()
     }
 
     /// The version of the table that the target holds.
-    pub fn version(self) -> Option<i64> {
+    pub(crate) fn version(self) -> Option<i64> {
         self.get("version").and_then(parse_number)
     }
 
     /// The oid of the table that was copied.
-    pub fn table_oid(self) -> Option<u32> {
+    pub(crate) fn table_oid(self) -> Option<u32> {
         self.get("table_oid").and_then(parse_number)
     }
 
     /// Whether a copy was interrupted; `is_current`: `currently_syncing` is on this stream. The reference writes no
     /// `xmin` before its first batch of rows is through.
-    pub fn copy_unfinished(self, is_current: bool) -> bool {
+    pub(crate) fn copy_unfinished(self, is_current: bool) -> bool {
         let marked = self.get("xmin").and_then(parse_number::<u64>).is_some_and(|xmin| xmin != 0);
         let without_xmin = self.0.is_some_and(|object| !object.contains_key("xmin"));
         marked || (is_current && without_xmin && self.get(LSN_KEY).is_some())
     }
 
     /// The column of an INCREMENTAL bookmark.
-    pub fn replication_key(self) -> Option<&'a str> {
+    pub(crate) fn replication_key(self) -> Option<&'a str> {
         self.get("replication_key")?.as_str()
     }
 
     /// The value up to which rows were read, exactly as it was written.
-    pub fn replication_key_value(self) -> Option<&'a Value> {
+    pub(crate) fn replication_key_value(self) -> Option<&'a Value> {
         self.get("replication_key_value")
     }
 

@@ -15,7 +15,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-pub use bookmark::Bookmark;
+pub(crate) use bookmark::Bookmark;
 use bookmark::{KEYS, LSN_KEY};
 
 use crate::error::{Error, Result};
@@ -25,7 +25,7 @@ use crate::positions::{Bookmarkable, Resume};
 
 /// How far each stream was read.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct State {
+pub(crate) struct State {
     /// Every value is an object: see [`State::parse`].
     bookmarks: Map<String, Value>,
     currently_syncing: Option<String>,
@@ -33,7 +33,7 @@ pub struct State {
 
 /// Whether every row of a copy has been sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Copy {
+pub(crate) enum Copy {
     /// Not yet; the next run repeats the copy. Written as `xmin: 1`, on which the reference copies again too.
     Unfinished,
     /// Yes. Written as `xmin: null`.
@@ -42,12 +42,12 @@ pub enum Copy {
 
 impl State {
     /// Reads a state file. An empty file is an empty state.
-    pub fn load(path: &Path) -> Result<State> {
+    pub(crate) fn load(path: &Path) -> Result<State> {
         State::parse(&path.display().to_string(), &json_file::read(path)?)
     }
 
     /// Reads the text of a state file; `file` is its name in errors.
-    pub fn parse(file: &str, text: &str) -> Result<State> {
+    pub(crate) fn parse(file: &str, text: &str) -> Result<State> {
         if text.trim().is_empty() {
             return Ok(State::default());
         }
@@ -94,22 +94,22 @@ impl State {
 
     /// Reads a state file that another program may be rewriting at this moment: `None` on any problem, and for a file
     /// that is empty.
-    pub fn reread(path: &Path) -> Option<State> {
+    pub(crate) fn reread(path: &Path) -> Option<State> {
         State::load(path).ok().filter(|state| !state.bookmarks.is_empty())
     }
 
     /// The stream that a run was interrupted in; it goes first.
-    pub fn currently_syncing(&self) -> Option<&str> {
+    pub(crate) fn currently_syncing(&self) -> Option<&str> {
         self.currently_syncing.as_deref()
     }
 
     /// Says which stream is being read.
-    pub fn set_currently_syncing(&mut self, id: Option<&str>) {
+    pub(crate) fn set_currently_syncing(&mut self, id: Option<&str>) {
         self.currently_syncing = id.map(str::to_owned);
     }
 
     /// A stream's bookmark; an empty one where it has none.
-    pub fn bookmark(&self, id: &str) -> Bookmark<'_> {
+    pub(crate) fn bookmark(&self, id: &str) -> Bookmark<'_> {
         Bookmark::new(self.bookmarks.get(id).and_then(Value::as_object))
     }
 
@@ -120,7 +120,7 @@ impl State {
 
     /// Returns from where on a LOG_BASED stream is to be read. `table_oid`: what its table has now, where that is known; a
     /// table that was dropped and made again has another, and is copied again.
-    pub fn resume(&self, id: &str, table_oid: Option<u32>) -> Resume {
+    pub(crate) fn resume(&self, id: &str, table_oid: Option<u32>) -> Resume {
         let bookmark = self.bookmark(id);
         let is_same_table = match (bookmark.table_oid(), table_oid) {
             (Some(copied), Some(now)) => copied == now,
@@ -130,13 +130,18 @@ impl State {
     }
 
     /// Returns from where on the log has to be kept for a stream's bookmark, whether or not its copy was finished.
-    pub fn kept_from(&self, id: &str) -> Resume {
+    pub(crate) fn kept_from(&self, id: &str) -> Resume {
         self.bookmark(id).position()
     }
 
     /// Clears a stream's bookmark if it was written under another replication method or replication key; says whether
     /// it did. A bookmark that names no method is taken as the stream's own.
-    pub fn clear_on_change(&mut self, id: &str, method: ReplicationMethod, replication_key: Option<&str>) -> bool {
+    pub(crate) fn clear_on_change(
+        &mut self,
+        id: &str,
+        method: ReplicationMethod,
+        replication_key: Option<&str>,
+    ) -> bool {
         let bookmark = self.bookmark(id);
         let other_method = bookmark.method_name().is_some_and(|last| last != method.as_str());
         let other_key = method == ReplicationMethod::Incremental
@@ -150,7 +155,7 @@ impl State {
     }
 
     /// Drops the LOG_BASED bookmarks of streams that are not selected: their positions would hold the slot back.
-    pub fn drop_unselected_log_based(&mut self, is_selected: impl Fn(&str) -> bool) {
+    pub(crate) fn drop_unselected_log_based(&mut self, is_selected: impl Fn(&str) -> bool) {
         let keep = |id: &str, bookmark: &Value| {
             let log_based = Bookmark::new(bookmark.as_object()).is_log_based();
             !log_based || is_selected(id)
@@ -160,25 +165,25 @@ impl State {
 
     /// Writes a FULL_TABLE bookmark. An unfinished one has no `xmin`: the reference would go on under its version, in which
     /// the target may hold rows that are gone by then.
-    pub fn set_full_table(&mut self, id: &str, version: i64, copy: Copy) {
+    pub(crate) fn set_full_table(&mut self, id: &str, version: i64, copy: Copy) {
         let xmin = (copy == Copy::Finished).then(|| ("xmin", copy.xmin()));
         self.set(id, ReplicationMethod::FullTable, [("version", json!(version))].into_iter().chain(xmin));
     }
 
     /// Writes an INCREMENTAL bookmark; without a value no row has been read yet.
-    pub fn set_incremental(&mut self, id: &str, replication_key: &str, value: Option<Value>, version: i64) {
+    pub(crate) fn set_incremental(&mut self, id: &str, replication_key: &str, value: Option<Value>, version: i64) {
         let entries = [("replication_key", json!(replication_key)), ("version", json!(version))];
         let value = value.map(|value| ("replication_key_value", value));
         self.set(id, ReplicationMethod::Incremental, entries.into_iter().chain(value));
     }
 
     /// Writes a LOG_BASED bookmark.
-    pub fn set_log_based(&mut self, id: &str, position: Bookmarkable, version: i64, copy: Copy, table_oid: u32) {
+    pub(crate) fn set_log_based(&mut self, id: &str, position: Bookmarkable, version: i64, copy: Copy, table_oid: u32) {
         self.set_position(id, position.lsn().0, version, copy, table_oid);
     }
 
     /// Gives a LOG_BASED bookmark whose copy is finished this tap's form; its position stays.
-    pub fn adopt(&mut self, id: &str, version: i64, table_oid: u32) {
+    pub(crate) fn adopt(&mut self, id: &str, version: i64, table_oid: u32) {
         if let Some(lsn) = self.bookmark(id).lsn() {
             self.set_position(id, lsn, version, Copy::Finished, table_oid);
         }
@@ -195,18 +200,18 @@ impl State {
     }
 
     /// Moves a LOG_BASED bookmark, leaving everything else in it; nothing happens to a stream without a bookmark.
-    pub fn set_lsn(&mut self, id: &str, position: Bookmarkable) {
+    pub(crate) fn set_lsn(&mut self, id: &str, position: Bookmarkable) {
         self.replace(id, LSN_KEY, json!(position.lsn().0));
     }
 
     /// Says that a stream's copy is complete, and everything that committed before this position with it.
-    pub fn finish_copy(&mut self, id: &str, position: Bookmarkable) {
+    pub(crate) fn finish_copy(&mut self, id: &str, position: Bookmarkable) {
         self.set_lsn(id, position);
         self.replace(id, "xmin", Copy::Finished.xmin());
     }
 
     /// Gives a LOG_BASED bookmark another version; nothing happens to a stream without a bookmark.
-    pub fn set_version(&mut self, id: &str, version: i64) {
+    pub(crate) fn set_version(&mut self, id: &str, version: i64) {
         self.replace(id, "version", json!(version));
     }
 
@@ -218,7 +223,7 @@ impl State {
 
     /// Marks a LOG_BASED stream that is about to be copied, keeping what its bookmark holds. Without a position there is
     /// nothing to mark: the reference refuses `xmin` without `lsn`, and copies such a stream anyway.
-    pub fn announce_copy(&mut self, id: &str) {
+    pub(crate) fn announce_copy(&mut self, id: &str) {
         let has_lsn = self.bookmark(id).has_lsn();
         let bookmark = self.bookmark_mut(id);
         bookmark.insert("last_replication_method".to_owned(), json!(ReplicationMethod::LogBased.as_str()));
@@ -228,7 +233,7 @@ impl State {
     }
 
     /// Appends the value of a STATE message.
-    pub fn write_state_value(&self, out: &mut Vec<u8>) {
+    pub(crate) fn write_state_value(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"{\"bookmarks\":");
         write_json(&self.bookmarks, out);
         out.extend_from_slice(b",\"currently_syncing\":");

@@ -9,7 +9,7 @@ use crate::sync::cancel::QueryInHand;
 use crate::types;
 
 /// What every part of a run needs: settings and servers.
-pub struct Env {
+pub(crate) struct Env {
     /// The settings.
     pub config: Config,
     /// How types are described and written.
@@ -26,7 +26,7 @@ pub struct Env {
 
 impl Env {
     /// Where tables are described and read.
-    pub fn tables(&self) -> &Server {
+    pub(crate) fn tables(&self) -> &Server {
         self.secondary.as_ref().unwrap_or(&self.primary)
     }
 }

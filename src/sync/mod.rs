@@ -29,7 +29,7 @@ use stream::prepare::bookmarks::resume;
 /// Reads every selected stream; without a catalog, everything that the role can read.
 ///
 /// After an error or when dropped at any await, [`Output::cut_short`] makes the state right.
-pub async fn sync(output: &mut Output, env: &Env, catalog: Option<Catalog>) -> Result<()> {
+pub(crate) async fn sync(output: &mut Output, env: &Env, catalog: Option<Catalog>) -> Result<()> {
     let client = env.tables().connect().await?;
     let mut selected = select::select(&client, env, catalog).await?;
     if !selected.refused.is_empty() {
