@@ -7,7 +7,20 @@ use serde_json::{Value, json};
 use tracing::field::{Field, Visit};
 use tracing::{Level, Metadata};
 
-use super::{LOGGER, OWN};
+/// The name of this crate, with which the targets of its events begin.
+const OWN: &str = env!("CARGO_CRATE_NAME");
+/// The name that the reference has in its logs, and so our own events in ours.
+const LOGGER: &str = "tap_postgres";
+
+/// Returns whether an event with this target is of this crate.
+pub(super) fn is_own(target: &str) -> bool {
+    krate(target) == OWN
+}
+
+/// Returns the crate that a target names.
+fn krate(target: &str) -> &str {
+    target.split_once("::").map_or(target, |(name, _)| name)
+}
 
 /// The form of the lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,9 +66,9 @@ impl Visit for Fields {
 impl Form {
     /// The line with its newline; empty for a line that must not be printed.
     pub(super) fn line(self, metadata: &Metadata<'_>, fields: Fields) -> String {
-        let name = match metadata.target().split("::").next() {
-            Some(OWN) | None => LOGGER,
-            Some(other) => other,
+        let name = match krate(metadata.target()) {
+            OWN => LOGGER,
+            other => other,
         };
         let metric = fields.record_count.map(|count| metric_info(count, fields.stream.as_deref()));
         let message = match &metric {
