@@ -15,10 +15,10 @@ use crate::replication::slot::{Slot, allow_plugin, explain_refusal};
 use crate::replication::stream::IN_USE;
 use crate::state::State;
 use crate::sync::env::Env;
+use crate::sync::plan::StreamPlan;
 use crate::sync::stream::prepare::bookmarks::wal_end;
 use crate::sync::stream::prepare::slot::{SlotChoice, try_walsender};
 use crate::sync::stream::prepare::{wal2json, warn};
-use crate::sync::plan::StreamPlan;
 
 /// The slot that a run would read or make; none if that can't be, or not yet.
 pub(super) async fn check(

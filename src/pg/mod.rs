@@ -5,12 +5,10 @@ pub mod connect;
 pub mod copy;
 pub mod error;
 pub mod lsn;
-mod password;
+pub(crate) mod net;
 pub mod quote;
 pub(crate) mod row;
-pub mod ssh;
 pub mod table;
-mod tls;
 pub mod version;
 pub mod wire;
 

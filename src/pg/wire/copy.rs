@@ -6,9 +6,37 @@ use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
 
 use super::frame::Frames;
 use super::session::{Session, warn_once};
-use super::stream::Stream;
 use crate::error::{Error, Result};
 use crate::pg::error::{ServerError, lost, protocol, server};
+use crate::pg::net::stream::Stream;
+
+impl Session {
+    /// Runs a `COPY … TO STDOUT`.
+    pub async fn copy_out(&mut self, sql: &str) -> Result<CopyOut<'_>> {
+        self.send_query(sql).await?;
+        let frame = self.receive().await?;
+        match frame.tag {
+            b'H' => Ok(CopyOut::new(self)),
+            b'E' => Err(self.failed(&frame).await),
+            _ => Err(self.unexpected(&frame)),
+        }
+    }
+
+    /// Runs a `START_REPLICATION` on a walsender.
+    pub async fn start_replication(mut self, sql: &str) -> Result<(ReplicationReader, ReplicationWriter)> {
+        self.send_query(sql).await?;
+        let frame = self.receive().await?;
+        match frame.tag {
+            b'W' => {
+                let (stream, frames) = self.into_parts();
+                let (reader, writer) = tokio::io::split(stream);
+                Ok((ReplicationReader::new(reader, frames), ReplicationWriter::new(writer)))
+            }
+            b'E' => Err(self.failed(&frame).await),
+            _ => Err(self.unexpected(&frame)),
+        }
+    }
+}
 
 /// A running `COPY … TO STDOUT`.
 pub struct CopyOut<'a> {
@@ -22,7 +50,7 @@ pub struct CopyOut<'a> {
 }
 
 impl<'a> CopyOut<'a> {
-    pub(super) fn new(session: &'a mut Session) -> Self {
+    fn new(session: &'a mut Session) -> Self {
         CopyOut { session, complete: false, error: None, done: false }
     }
 
@@ -73,7 +101,7 @@ pub struct ReplicationReader {
 }
 
 impl ReplicationReader {
-    pub(super) fn new(stream: ReadHalf<Stream>, frames: Frames) -> Self {
+    fn new(stream: ReadHalf<Stream>, frames: Frames) -> Self {
         ReplicationReader { stream, frames, done: false, gone: false }
     }
 
@@ -138,7 +166,7 @@ pub struct ReplicationWriter {
 }
 
 impl ReplicationWriter {
-    pub(super) fn new(stream: WriteHalf<Stream>) -> Self {
+    fn new(stream: WriteHalf<Stream>) -> Self {
         ReplicationWriter { stream, out: BytesMut::new(), finished: false }
     }
 

@@ -1,35 +1,18 @@
-//! Connections: where the server is, how to log in, and what every session sets first.
-//!
-//! ```text
-//! Params ─▶ Server ─┬▶ Endpoint ─▶ socket or tunnel ─▶ TLS ─▶ login ─┬▶ Client
-//!                   └▶ Endpoint                                     └▶ Session
-//! ```
-//!
-//! Every connection of a run goes to the server that the first one chose: a slot is on one server.
-
-mod choice;
-mod client;
-mod endpoint;
-mod socket;
+//! A server, and the connections to it.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::OnceCell;
-pub use tokio_postgres::config::ChannelBinding;
 
-pub use choice::TargetSessionAttrs;
-pub use client::Client;
-use endpoint::Endpoint;
-pub(crate) use endpoint::Target;
-pub(crate) use socket::open_tcp;
-
-use super::ssh::Tunnel;
-use super::tls;
-pub use super::tls::{Pem, SslMode};
-use super::wire::{CancelToken, Session};
+use super::choice;
+use super::client::Client;
+use super::endpoint::Endpoint;
+use super::params::{Params, TargetSessionAttrs};
 use crate::error::{ErrorKind, Result};
+use crate::pg::net::tls::{self, SslMode};
+use crate::pg::wire::{CancelToken, Session};
 
 /// Waits between the tries of a server that is not there, only starting up, or full: a quarter of a minute, in which most
 /// restart.
@@ -41,34 +24,6 @@ const RETRIES: [Duration; 6] = [
     Duration::from_secs(4),
     Duration::from_secs(8),
 ];
-
-/// Where the server is and how to log in.
-#[derive(Clone)]
-pub struct Params {
-    /// Names, addresses, or directories of a Unix socket if they start with a slash, each with a port, which is also part
-    /// of a socket's name. They are tried in this order.
-    pub hosts: Vec<(String, u16)>,
-    /// Which of them to take.
-    pub target_session_attrs: TargetSessionAttrs,
-    /// The role to log in as.
-    pub user: String,
-    /// Its password; if none, PGPASSWORD or the password file is asked.
-    pub password: Option<String>,
-    /// The database.
-    pub dbname: String,
-    /// Whether to encrypt, and whom to trust.
-    pub sslmode: SslMode,
-    /// Root certificates, or `system`; if none, the system's.
-    pub sslrootcert: Option<Pem>,
-    /// The client's certificate.
-    pub sslcert: Option<Pem>,
-    /// Its key.
-    pub sslkey: Option<Pem>,
-    /// Whether the login is bound to the TLS connection.
-    pub channel_binding: ChannelBinding,
-    /// The way to the hosts; if none, directly.
-    pub tunnel: Option<Tunnel>,
-}
 
 /// A server that connections can be made to. Cheap to clone.
 #[derive(Clone)]
@@ -90,7 +45,12 @@ struct Inner {
 impl Server {
     /// Reads the certificates and finds the passwords. Does not connect.
     pub fn new(params: &Params) -> Result<Server> {
-        let tls = tls::connector(params)?;
+        // For sockets alone, whatever sslmode asks for has no use and need not be there.
+        let tls = if params.hosts.iter().all(|(host, _)| host.starts_with('/')) {
+            None
+        } else {
+            tls::connector(&params.tls)?
+        };
         let endpoint = |(host, port): &(String, u16)| Arc::new(Endpoint::new(params, host, *port, tls.clone()));
         let endpoints = params.hosts.iter().map(endpoint).collect();
         Ok(Server(Arc::new(Inner { endpoints, wanted: params.target_session_attrs, chosen: OnceCell::new() })))
@@ -173,7 +133,10 @@ where
 
 #[cfg(test)]
 mod tests {
+    use tokio_postgres::config::ChannelBinding;
+
     use super::*;
+    use crate::pg::net::tls::TlsParams;
 
     /// So that callers may put them into tasks.
     #[test]
@@ -185,10 +148,7 @@ mod tests {
             user: "tap".into(),
             password: Some("x".into()),
             dbname: "shop".into(),
-            sslmode: SslMode::Prefer,
-            sslrootcert: None,
-            sslcert: None,
-            sslkey: None,
+            tls: TlsParams { sslmode: SslMode::Prefer, sslrootcert: None, sslcert: None, sslkey: None },
             channel_binding: ChannelBinding::Prefer,
             tunnel: None,
         };
