@@ -1,13 +1,12 @@
 //! The replication slot: whether the server has room for it, the role may read it, and how it stands.
 
-use tokio_postgres::error::SqlState;
-
 use super::report::Report;
 use crate::config::{OutputPluginName, WalReader};
 use crate::error::{Error, Result, to_run};
 use crate::pg::connect::Client;
 use crate::pg::error::{query_error, sqlstate};
 use crate::pg::row::Fields as _;
+use crate::pg::sqlstate::{INSUFFICIENT_PRIVILEGE, TOO_MANY_CONNECTIONS};
 use crate::replication::OutputPlugin;
 use crate::replication::bulk::BulkRead;
 use crate::replication::pgoutput::Pgoutput;
@@ -34,7 +33,7 @@ pub(super) async fn check(
             true
         }
         // There is no room to try it, which the number of senders tells.
-        Err(error) if sqlstate(&error) == Some("53300") => true,
+        Err(error) if sqlstate(&error) == Some(TOO_MANY_CONNECTIONS) => true,
         tried => !report.is_failure(tried),
     };
     let choice = match Slot::find(client, &env.config.slot_candidates()).await {
@@ -177,7 +176,7 @@ async fn plugin_works(
         Some(slot) if slot.active_pid.is_some() => return Ok(()),
         Some(slot) => probe(env, client, slot, choice.plugin, plans).await,
         None => match client.batch_execute(&format!("LOAD '{name}'")).await {
-            Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
+            Err(error) if error.code().is_some_and(|code| code.code() == INSUFFICIENT_PRIVILEGE) => {
                 report.ok(format_args!("whether the output plugin {name} is installed is only told to a superuser"));
                 return Ok(());
             }

@@ -9,13 +9,14 @@ use std::io;
 use memchr::memchr;
 use tokio_postgres::error::DbError;
 
+use super::sqlstate::{
+    SERIALIZATION_FAILURE, TOO_MANY_CONNECTIONS, is_data_exception, is_integrity_constraint_violation,
+    is_server_unavailable,
+};
 use crate::error::{Error, ErrorKind};
 
 /// What to do about a connection that ended under way.
 pub(crate) const RESTARTED: &str = "the server is shutting down, or was told to end the connection: run again";
-/// The classes of SQLSTATEs whose messages are about values.
-const DATA_EXCEPTION: &str = "22";
-const INTEGRITY_CONSTRAINT_VIOLATION: &str = "23";
 
 /// An error that the server reported.
 #[derive(Clone, PartialEq, Eq)]
@@ -60,7 +61,7 @@ impl ServerError {
         if matches!(routine, "exec_stmt_raise" | "exec_stmt_assert") {
             self.message = "a function raised it; the server's log has its text".to_owned();
             self.hint = None;
-        } else if matches!(self.code.get(..2), Some(DATA_EXCEPTION | INTEGRITY_CONSTRAINT_VIOLATION)) {
+        } else if is_data_exception(&self.code) || is_integrity_constraint_violation(&self.code) {
             let mark =
                 |char| matches!(char, '"' | '«' | '»' | '‹' | '›' | '“' | '”' | '„' | '‘' | '’' | '‚' | '「' | '」');
             if let (Some(from), Some((to, last))) = (self.message.find(mark), self.message.rmatch_indices(mark).next())
@@ -78,7 +79,7 @@ impl ServerError {
 
     /// Starting up, shutting down, or no connection slot free: passes without anybody doing anything.
     fn is_transient(&self) -> bool {
-        matches!(self.code.as_str(), "53300" | "57P01" | "57P02" | "57P03")
+        self.code == TOO_MANY_CONNECTIONS || is_server_unavailable(&self.code)
     }
 
     fn kind(&self) -> ErrorKind {
@@ -151,8 +152,8 @@ pub fn query_error(context: impl Into<String>, error: tokio_postgres::Error) -> 
 /// An error that the server reported; `context` says what was being done.
 pub(crate) fn server(context: impl Into<String>, error: ServerError) -> Error {
     let hint = match error.code.as_str() {
-        "57P01" | "57P02" | "57P03" => Some(RESTARTED),
-        "40001" if error.message.contains("recovery") => Some(
+        code if is_server_unavailable(code) => Some(RESTARTED),
+        SERIALIZATION_FAILURE if error.message.contains("recovery") => Some(
             "the standby removed rows that the query still needed: set hot_standby_feedback = on there, or raise \
              max_standby_streaming_delay",
         ),

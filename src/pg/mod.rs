@@ -8,6 +8,7 @@ pub mod lsn;
 pub(crate) mod net;
 pub mod quote;
 pub(crate) mod row;
+pub(crate) mod sqlstate;
 pub mod table;
 pub mod version;
 pub mod wire;

@@ -5,7 +5,7 @@ use std::io;
 use super::target::Target;
 use crate::error::{Error, to_run};
 use crate::pg::error::{ServerError, server};
-use crate::pg::quote;
+use crate::pg::{quote, sqlstate};
 
 /// Why a connection could not be made. What it means for the user depends on where it was going: [`Failure::at`].
 #[derive(Debug)]
@@ -66,7 +66,7 @@ impl Failure {
     pub(crate) fn may_pass_unencrypted(&self) -> bool {
         match self {
             Failure::Tls(_) => true,
-            Failure::Server(error) => error.code.starts_with("28"),
+            Failure::Server(error) => sqlstate::is_invalid_authorization(&error.code),
             _ => false,
         }
     }
@@ -75,14 +75,14 @@ impl Failure {
     pub(crate) fn is_absence(&self) -> bool {
         match self {
             Failure::Resolve(_) | Failure::Io(_) | Failure::Timeout => true,
-            Failure::Server(error) => matches!(error.code.as_str(), "57P01" | "57P02" | "57P03"),
+            Failure::Server(error) => sqlstate::is_server_unavailable(&error.code),
             _ => false,
         }
     }
 
     /// Whether pg_hba.conf has no place for such a connection.
     pub(crate) fn is_not_allowed(&self) -> bool {
-        matches!(self, Failure::Server(error) if error.code == "28000")
+        matches!(self, Failure::Server(error) if error.code == sqlstate::INVALID_AUTHORIZATION_SPECIFICATION)
     }
 
     /// The error to show for a connection to `target`; `replication` if it was to be a walsender.
@@ -164,27 +164,31 @@ fn tls_hint(error: &io::Error) -> &'static str {
 fn login_hint(error: &ServerError, target: &Target, replication: bool) -> Option<String> {
     let user = &target.user;
     let hint = match error.code.as_str() {
-        "28P01" => format!("check `user` (`{user}`) and `password`"),
-        "28000" if error.message.contains("pg_hba.conf") => {
+        sqlstate::INVALID_PASSWORD => format!("check `user` (`{user}`) and `password`"),
+        sqlstate::INVALID_AUTHORIZATION_SPECIFICATION if error.message.contains("pg_hba.conf") => {
             // In the words of PostgreSQL 14 and later, and of those before.
             let plain = ["no encryption", "SSL off"].iter().any(|words| error.message.contains(words));
             let tls = if plain { ", or set `sslmode` to require" } else { "" };
             format!("allow this user and host in the server's pg_hba.conf{tls}")
         }
-        "28000" if error.message.contains("client certificate") => "set `sslcert` and `sslkey`".to_owned(),
-        "28000" if error.message.contains("channel binding") => {
+        sqlstate::INVALID_AUTHORIZATION_SPECIFICATION if error.message.contains("client certificate") => {
+            "set `sslcert` and `sslkey`".to_owned()
+        }
+        sqlstate::INVALID_AUTHORIZATION_SPECIFICATION if error.message.contains("channel binding") => {
             "something between here and the server decrypts the connection".to_owned()
         }
-        "28000" => format!("check that `user` (`{user}`) exists and may log in"),
-        "3D000" => "check `dbname`".to_owned(),
-        "42501" if replication => {
+        sqlstate::INVALID_AUTHORIZATION_SPECIFICATION => format!("check that `user` (`{user}`) exists and may log in"),
+        sqlstate::INVALID_CATALOG_NAME => "check `dbname`".to_owned(),
+        sqlstate::INSUFFICIENT_PRIVILEGE if replication => {
             let role = quote::ident(user);
             let sql = to_run(&[format!("ALTER ROLE {role} REPLICATION")]);
             format!("on Amazon RDS: GRANT rds_replication TO {role}; elsewhere {sql}")
         }
-        "53300" if replication => "raise max_wal_senders on the server, or try again later".to_owned(),
-        "53300" => "raise max_connections on the server, or try again later".to_owned(),
-        "57P01" | "57P02" | "57P03" => "try again in a moment".to_owned(),
+        sqlstate::TOO_MANY_CONNECTIONS if replication => {
+            "raise max_wal_senders on the server, or try again later".to_owned()
+        }
+        sqlstate::TOO_MANY_CONNECTIONS => "raise max_connections on the server, or try again later".to_owned(),
+        code if sqlstate::is_server_unavailable(code) => "try again in a moment".to_owned(),
         _ => return None,
     };
     Some(hint)
