@@ -9,7 +9,7 @@ use serde::Serialize;
 /// How a stream is read: Singer's replication methods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum ReplicationMethod {
+pub(crate) enum ReplicationMethod {
     /// Every row, on every run.
     FullTable,
     /// Rows whose replication key is at or past the bookmark.
@@ -20,10 +20,10 @@ pub enum ReplicationMethod {
 
 impl ReplicationMethod {
     /// The names that catalog, config and state may hold, for error messages.
-    pub const NAMES: &'static str = "FULL_TABLE, INCREMENTAL or LOG_BASED";
+    pub(crate) const NAMES: &'static str = "FULL_TABLE, INCREMENTAL or LOG_BASED";
 
     /// The name in catalog, config and state.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             ReplicationMethod::FullTable => "FULL_TABLE",
             ReplicationMethod::Incremental => "INCREMENTAL",
@@ -41,7 +41,7 @@ impl fmt::Display for ReplicationMethod {
 /// The text names no replication method.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{0:?} is not a replication method (use {names})", names = ReplicationMethod::NAMES)]
-pub struct UnknownMethod(String);
+pub(crate) struct UnknownMethod(String);
 
 impl FromStr for ReplicationMethod {
     type Err = UnknownMethod;

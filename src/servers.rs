@@ -10,7 +10,7 @@ use crate::pg::net::ssh::{Tunnel, TunnelParams};
 use crate::pg::net::tls::{SslMode as PgSslMode, TlsParams};
 
 /// The primary, and the secondary that tables are read from where there is one.
-pub fn of(config: &Config) -> Result<(Server, Option<Server>)> {
+pub(crate) fn of(config: &Config) -> Result<(Server, Option<Server>)> {
     let tunnel = config.ssh_tunnel().map(tunnel).transpose()?;
     let primary = Params { tunnel, ..params(config) };
     let secondary = config.secondary().map(|(host, port)| Params {

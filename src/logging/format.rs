@@ -182,7 +182,7 @@ mod tests {
             tracing::warn!(stream = "public-a", rows = 3_u64, "no\n  key\r\n");
             tracing::error!(target: "rustls::client", "refused");
             tracing::debug!("{}", r#"{"bookmarks": {}}"#);
-            crate::logging::metric("public-\"a", 3);
+            crate::logging::counter::metric("public-\"a", 3);
         });
         let lines: Vec<_> = lines.iter().map(|line| untimed(line)).collect();
         assert_eq!(
@@ -202,7 +202,7 @@ mod tests {
     fn structured_lines_have_what_meltano_asks_for() {
         let lines = lines(Form::Structured, || {
             tracing::warn!(stream = "public-a", "no\nkey");
-            crate::logging::metric("public-a", 3);
+            crate::logging::counter::metric("public-a", 3);
         });
         let parsed: Vec<Value> = lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
         let keys: Vec<_> = parsed[0].as_object().unwrap().keys().map(String::as_str).collect();

@@ -17,8 +17,8 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
-pub use bars::Bar;
-pub use counter::{RecordCounter, metric};
+pub(crate) use bars::Bar;
+pub(crate) use counter::RecordCounter;
 use format::{Fields, Form};
 
 /// Starts logging, as the environment asks for it: LOG_LEVEL or TAP_POSTGRES_LOG_LEVEL, and SINGER_SDK_LOG_CONFIG.

@@ -20,15 +20,15 @@ pub(crate) const RESTARTED: &str = "the server is shutting down, or was told to 
 
 /// An error that the server reported.
 #[derive(Clone, PartialEq, Eq)]
-pub struct ServerError {
+pub(crate) struct ServerError {
     /// ERROR, FATAL or PANIC, untranslated where the server says it (9.6 on).
-    pub severity: String,
+    pub(crate) severity: String,
     /// The SQLSTATE.
-    pub code: String,
+    pub(crate) code: String,
     /// What happened, without values.
-    pub message: String,
+    pub(crate) message: String,
     /// What the server suggests.
-    pub hint: Option<String>,
+    pub(crate) hint: Option<String>,
 }
 
 impl ServerError {
@@ -124,7 +124,7 @@ impl fmt::Debug for ServerError {
 impl std::error::Error for ServerError {}
 
 /// The SQLSTATE of the server error that is somewhere among the causes of `error`.
-pub fn sqlstate(error: &Error) -> Option<&str> {
+pub(crate) fn sqlstate(error: &Error) -> Option<&str> {
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
         if let Some(error) = error.downcast_ref::<ServerError>() {
@@ -139,7 +139,7 @@ pub fn sqlstate(error: &Error) -> Option<&str> {
 }
 
 /// The error of a query through tokio-postgres; `context` says what was being done.
-pub fn query_error(context: impl Into<String>, error: tokio_postgres::Error) -> Error {
+pub(crate) fn query_error(context: impl Into<String>, error: tokio_postgres::Error) -> Error {
     match error.as_db_error() {
         Some(db) => server(context, ServerError::from(db)),
         None if error.is_closed() || io_cause(&error).is_some() => {

@@ -14,7 +14,7 @@ mod params;
 mod password;
 mod server;
 
-pub use client::Client;
-pub use params::{Params, TargetSessionAttrs};
-pub use server::Server;
-pub use tokio_postgres::config::ChannelBinding;
+pub(crate) use client::Client;
+pub(crate) use params::{Params, TargetSessionAttrs};
+pub(crate) use server::Server;
+pub(crate) use tokio_postgres::config::ChannelBinding;

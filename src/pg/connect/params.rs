@@ -9,29 +9,29 @@ use crate::pg::net::tls::TlsParams;
 
 /// Where the server is and how to log in.
 #[derive(Clone)]
-pub struct Params {
+pub(crate) struct Params {
     /// Names, addresses, or directories of a Unix socket if they start with a slash, each with a port, which is also part
     /// of a socket's name. They are tried in this order.
-    pub hosts: Vec<(String, u16)>,
+    pub(crate) hosts: Vec<(String, u16)>,
     /// Which of them to take.
-    pub target_session_attrs: TargetSessionAttrs,
+    pub(crate) target_session_attrs: TargetSessionAttrs,
     /// The role to log in as.
-    pub user: String,
+    pub(crate) user: String,
     /// Its password; if none, PGPASSWORD or the password file is asked.
-    pub password: Option<String>,
+    pub(crate) password: Option<String>,
     /// The database.
-    pub dbname: String,
+    pub(crate) dbname: String,
     /// Whether to encrypt, and whom to trust.
-    pub tls: TlsParams,
+    pub(crate) tls: TlsParams,
     /// Whether the login is bound to the TLS connection.
-    pub channel_binding: ChannelBinding,
+    pub(crate) channel_binding: ChannelBinding,
     /// The way to the hosts; if none, directly.
-    pub tunnel: Option<Tunnel>,
+    pub(crate) tunnel: Option<Tunnel>,
 }
 
 /// What the server has to be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum TargetSessionAttrs {
+pub(crate) enum TargetSessionAttrs {
     /// Whatever it is.
     #[default]
     Any,

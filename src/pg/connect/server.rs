@@ -27,7 +27,7 @@ const RETRIES: [Duration; 6] = [
 
 /// A server that connections can be made to. Cheap to clone.
 #[derive(Clone)]
-pub struct Server(Arc<Inner>);
+pub(crate) struct Server(Arc<Inner>);
 
 impl fmt::Display for Server {
     /// Where it is; of several hosts the one that the run reads from, once it is connected.
@@ -44,7 +44,7 @@ struct Inner {
 
 impl Server {
     /// Reads the certificates and finds the passwords. Does not connect.
-    pub fn new(params: &Params) -> Result<Server> {
+    pub(crate) fn new(params: &Params) -> Result<Server> {
         // For sockets alone, whatever sslmode asks for has no use and need not be there.
         let tls = if params.hosts.iter().all(|(host, _)| host.starts_with('/')) {
             None
@@ -57,12 +57,12 @@ impl Server {
     }
 
     /// The role to log in as.
-    pub fn user(&self) -> &str {
+    pub(crate) fn user(&self) -> &str {
         self.known().map_or("", |endpoint| &endpoint.target().user)
     }
 
     /// Whether connections are to be encrypted. A Unix socket's never are.
-    pub fn sslmode(&self) -> SslMode {
+    pub(crate) fn sslmode(&self) -> SslMode {
         self.known().map_or(SslMode::Disable, |endpoint| endpoint.sslmode())
     }
 
@@ -71,32 +71,32 @@ impl Server {
     }
 
     /// A connection for queries through tokio-postgres. Its other half runs as a task of the current runtime.
-    pub async fn connect(&self) -> Result<Client> {
+    pub(crate) async fn connect(&self) -> Result<Client> {
         patiently(|| async { self.endpoint().await?.start_client().await }).await
     }
 
     /// A plain session of our own, for `COPY … TO STDOUT`.
-    pub async fn session(&self) -> Result<Session> {
+    pub(crate) async fn session(&self) -> Result<Session> {
         patiently(|| self.session_now()).await
     }
 
     /// The same, for a caller that can do without and does not wait for a free one.
-    pub async fn session_now(&self) -> Result<Session> {
+    pub(crate) async fn session_now(&self) -> Result<Session> {
         self.endpoint().await?.start_session(false).await
     }
 
     /// A walsender in the database.
-    pub async fn replication_session(&self) -> Result<Session> {
+    pub(crate) async fn replication_session(&self) -> Result<Session> {
         patiently(|| self.replication_session_now()).await
     }
 
     /// The same, for a caller that can do without and does not wait for a free one.
-    pub async fn replication_session_now(&self) -> Result<Session> {
+    pub(crate) async fn replication_session_now(&self) -> Result<Session> {
         self.endpoint().await?.start_session(true).await
     }
 
     /// Asks the server to cancel what the session is doing. Whether it did is for the session to find out.
-    pub async fn cancel(&self, token: CancelToken) -> Result<()> {
+    pub(crate) async fn cancel(&self, token: CancelToken) -> Result<()> {
         self.endpoint().await?.cancel(token).await
     }
 

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 
 /// A certificate or key in PEM format.
 #[derive(Clone)]
-pub enum Pem {
+pub(crate) enum Pem {
     /// A file.
     Path(PathBuf),
     /// The text itself.

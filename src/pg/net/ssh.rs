@@ -32,7 +32,7 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// A way through an SSH server. Cheap to clone.
 #[derive(Clone)]
-pub struct Tunnel(Arc<Inner>);
+pub(crate) struct Tunnel(Arc<Inner>);
 
 struct Inner {
     host: String,
@@ -44,7 +44,7 @@ struct Inner {
 
 impl Tunnel {
     /// Reads the keys. Does not connect.
-    pub fn new(params: TunnelParams) -> Result<Tunnel> {
+    pub(crate) fn new(params: TunnelParams) -> Result<Tunnel> {
         let known = KnownKeys::find(&params)?;
         let private_key = UserKey::read(&params)?;
         let TunnelParams { host, port, username, .. } = params;

@@ -17,7 +17,7 @@ use crate::error::{Context, Error, Result};
 
 /// How far to go for an encrypted connection, as in libpq.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum SslMode {
+pub(crate) enum SslMode {
     /// No TLS.
     Disable,
     /// TLS where the server has it, with no check of who it is; else none.

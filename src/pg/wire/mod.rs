@@ -19,6 +19,6 @@ pub(crate) mod startup;
 #[cfg(all(test, unix))]
 mod tests;
 
-pub use cancel::CancelToken;
-pub use copy::{CopyOut, ReplicationReader, ReplicationWriter};
-pub use session::Session;
+pub(crate) use cancel::CancelToken;
+pub(crate) use copy::{CopyOut, ReplicationReader, ReplicationWriter};
+pub(crate) use session::Session;

@@ -28,7 +28,7 @@ enum State {
 /// A connection to one backend, plain or a walsender.
 ///
 /// Where a query's future or a [`CopyOut`] is dropped half-way, the next query first reads what is left over.
-pub struct Session {
+pub(crate) struct Session {
     stream: Stream,
     frames: Frames,
     out: BytesMut,
@@ -48,28 +48,28 @@ impl Session {
     }
 
     /// The server's version.
-    pub fn server_version(&self) -> ServerVersion {
+    pub(crate) fn server_version(&self) -> ServerVersion {
         self.parameter("server_version").map(ServerVersion::parse).unwrap_or_default()
     }
 
     /// A setting that the server reports, such as `server_encoding`.
-    pub fn parameter(&self, name: &str) -> Option<&str> {
+    pub(crate) fn parameter(&self, name: &str) -> Option<&str> {
         self.parameters.get(name).map(String::as_str)
     }
 
     /// The backend's process ID.
-    pub fn process_id(&self) -> i32 {
+    pub(crate) fn process_id(&self) -> i32 {
         self.token.process_id
     }
 
     /// For cancelling what this session is doing, from elsewhere.
-    pub fn cancel_token(&self) -> CancelToken {
+    pub(crate) fn cancel_token(&self) -> CancelToken {
         self.token
     }
 
     /// Runs `sql` as a simple query and returns the rows of the last statement that has any, as text. The session can
     /// be used further after an error that the server reports.
-    pub async fn query(&mut self, sql: &str) -> Result<Vec<Vec<Option<String>>>> {
+    pub(crate) async fn query(&mut self, sql: &str) -> Result<Vec<Vec<Option<String>>>> {
         self.send_query(sql).await?;
         let mut rows = Vec::new();
         loop {
@@ -87,17 +87,17 @@ impl Session {
     }
 
     /// As [`query`](Self::query), for the first value of the first row; `None` where it is NULL or not there.
-    pub async fn query_value(&mut self, sql: &str) -> Result<Option<String>> {
+    pub(crate) async fn query_value(&mut self, sql: &str) -> Result<Option<String>> {
         Ok(self.query(sql).await?.into_iter().next().and_then(|row| row.into_iter().next()?))
     }
 
     /// Whether the first value of the first row is true.
-    pub async fn query_bool(&mut self, sql: &str) -> Result<bool> {
+    pub(crate) async fn query_bool(&mut self, sql: &str) -> Result<bool> {
         Ok(self.query_value(sql).await?.as_deref() == Some("t"))
     }
 
     /// Says goodbye, so that the server does not log a lost connection. There is nothing left to do about an error.
-    pub async fn close(mut self) {
+    pub(crate) async fn close(mut self) {
         frontend::terminate(&mut self.out);
         if let Err(error) = self.flush().await {
             tracing::debug!("closing a connection: {error}");
