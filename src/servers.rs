@@ -4,8 +4,10 @@ use std::path::Path;
 
 use crate::config::{self, Config, PemSource, SshTunnel, SslMode};
 use crate::error::Result;
-use crate::pg::connect::{ChannelBinding, Params, Pem, Server, SslMode as PgSslMode, TargetSessionAttrs};
-use crate::pg::ssh::{Tunnel, TunnelParams};
+use crate::pg::connect::{ChannelBinding, Params, Server, TargetSessionAttrs};
+use crate::pg::net::pem::Pem;
+use crate::pg::net::ssh::{Tunnel, TunnelParams};
+use crate::pg::net::tls::{SslMode as PgSslMode, TlsParams};
 
 /// The primary, and the secondary that tables are read from where there is one.
 pub(crate) fn of(config: &Config) -> Result<(Server, Option<Server>)> {
@@ -52,16 +54,18 @@ fn params(config: &Config) -> Params {
         user: config.user.clone(),
         password: config.password.as_ref().map(|password| password.expose().to_owned()),
         dbname: config.dbname.clone(),
-        sslmode: match config.sslmode() {
-            SslMode::Disable => PgSslMode::Disable,
-            SslMode::Prefer => PgSslMode::Prefer,
-            SslMode::Require => PgSslMode::Require,
-            SslMode::VerifyCa => PgSslMode::VerifyCa,
-            SslMode::VerifyFull => PgSslMode::VerifyFull,
+        tls: TlsParams {
+            sslmode: match config.sslmode() {
+                SslMode::Disable => PgSslMode::Disable,
+                SslMode::Prefer => PgSslMode::Prefer,
+                SslMode::Require => PgSslMode::Require,
+                SslMode::VerifyCa => PgSslMode::VerifyCa,
+                SslMode::VerifyFull => PgSslMode::VerifyFull,
+            },
+            sslrootcert: config.sslrootcert.as_ref().map(pem),
+            sslcert: config.sslcert.as_ref().map(pem),
+            sslkey: config.sslkey.as_ref().map(pem),
         },
-        sslrootcert: config.sslrootcert.as_ref().map(pem),
-        sslcert: config.sslcert.as_ref().map(pem),
-        sslkey: config.sslkey.as_ref().map(pem),
         channel_binding: match config.channel_binding {
             config::ChannelBinding::Disable => ChannelBinding::Disable,
             config::ChannelBinding::Prefer => ChannelBinding::Prefer,

@@ -2,8 +2,9 @@
 
 use super::report::Report;
 use crate::error::Result;
-use crate::pg::connect::{Client, Server, SslMode};
+use crate::pg::connect::{Client, Server};
 use crate::pg::error::query_error;
+use crate::pg::net::tls::SslMode;
 use crate::pg::row::Fields as _;
 
 /// Connects, and tells what to.

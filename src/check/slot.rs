@@ -1,7 +1,5 @@
 //! The replication slot: whether the server has room for it, the role may read it, and how it stands.
 
-use tokio_postgres::error::SqlState;
-
 use super::report::Report;
 use crate::config::{Choice as _, OutputPluginName, WalReader};
 use crate::error::{Error, Result, to_run};
@@ -9,6 +7,7 @@ use crate::pg::connect::Client;
 use crate::pg::error::{query_error, sqlstate};
 use crate::pg::quote;
 use crate::pg::row::Fields as _;
+use crate::pg::sqlstate::{INSUFFICIENT_PRIVILEGE, TOO_MANY_CONNECTIONS};
 use crate::replication::OutputPlugin;
 use crate::replication::bulk::BulkRead;
 use crate::replication::log_end::log_end;
@@ -35,7 +34,7 @@ pub(super) async fn check(
             true
         }
         // There is no room to try it, which the number of senders tells.
-        Err(error) if sqlstate(&error) == Some("53300") => true,
+        Err(error) if sqlstate(&error) == Some(TOO_MANY_CONNECTIONS) => true,
         tried => !report.is_failure(tried),
     };
     let choice = match Slot::find(client, &env.config.slot_candidates()).await {
@@ -179,7 +178,7 @@ async fn plugin_works(
         Some(slot) if slot.active_pid.is_some() => return Ok(()),
         Some(slot) => probe(env, client, slot, choice.plugin, plans).await,
         None => match client.batch_execute(&format!("LOAD '{name}'")).await {
-            Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
+            Err(error) if error.code().is_some_and(|code| code.code() == INSUFFICIENT_PRIVILEGE) => {
                 report.ok(format_args!("whether the output plugin {name} is installed is only told to a superuser"));
                 return Ok(());
             }
@@ -206,7 +205,7 @@ async fn probe(env: &Env, client: &Client, slot: &Slot, plugin: OutputPluginName
 async fn setting(report: &mut Report, env: &Env, client: &Client, name: &str) -> Result<Option<String>> {
     match client.query_one("SELECT pg_catalog.current_setting($1, true)", &[&name]).await {
         Ok(row) => row.field(0),
-        Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
+        Err(error) if error.code().is_some_and(|code| code.code() == INSUFFICIENT_PRIVILEGE) => {
             let sql = format!("GRANT pg_read_all_settings TO {}", quote::ident(&env.config.user));
             report.ok(format_args!(
                 "{name} is not shown to the role, which need not see it; to see it {}",

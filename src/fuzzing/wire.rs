@@ -7,8 +7,8 @@ use tokio::io::AsyncReadExt;
 use tokio_postgres::Config;
 
 use crate::error::Result;
+use crate::pg::net::stream::{Socket, Stream};
 use crate::pg::wire::frame::Frames;
-use crate::pg::wire::stream::{Socket, Stream};
 use crate::pg::wire::{Session, startup};
 
 /// Messages, which come out the same whether they arrive at once or byte by byte, and which are the bytes that went in.

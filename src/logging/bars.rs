@@ -34,7 +34,7 @@ pub(super) fn write(line: &str) {
 
 /// A bar, where bars are shown; it goes when it is dropped.
 #[derive(Debug)]
-pub struct Bar(Option<ProgressBar>);
+pub(crate) struct Bar(Option<ProgressBar>);
 
 impl Bar {
     /// No bar.
@@ -48,7 +48,7 @@ impl Bar {
     }
 
     /// Of so many bytes of the log; of a log without an end where that is `None`.
-    pub fn of_log(bytes: Option<u64>) -> Bar {
+    pub(crate) fn of_log(bytes: Option<u64>) -> Bar {
         Bar::new("LOG_BASED", bytes, if bytes.is_some() { LOG } else { ENDLESS_LOG })
     }
 
@@ -60,7 +60,7 @@ impl Bar {
     }
 
     /// How far it is. An estimate that was too low moves with it.
-    pub fn set(&self, position: u64) {
+    pub(crate) fn set(&self, position: u64) {
         if let Bar(Some(bar)) = self {
             if bar.length().is_some_and(|length| length < position) {
                 bar.set_length(position);
@@ -70,14 +70,14 @@ impl Bar {
     }
 
     /// What stands behind it. `told` is called only where there is a bar.
-    pub fn tell(&self, told: impl FnOnce() -> String) {
+    pub(crate) fn tell(&self, told: impl FnOnce() -> String) {
         if let Bar(Some(bar)) = self {
             bar.set_message(told());
         }
     }
 
     /// Takes it away.
-    pub fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         if let Some(bar) = self.0.take() {
             bar.finish_and_clear();
         }

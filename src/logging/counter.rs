@@ -12,13 +12,13 @@ const INTERVAL: Duration = Duration::from_secs(60);
 const CHECK_EVERY: u64 = 1024;
 
 /// Logs a count of records, as the reference does.
-pub fn metric(stream: &str, records: u64) {
+pub(super) fn metric(stream: &str, records: u64) {
     tracing::info!(record_count = records, stream);
 }
 
 /// Counts a stream's records and logs the count once a minute and at the end, each time what came since the last.
 #[derive(Debug)]
-pub struct RecordCounter {
+pub(crate) struct RecordCounter {
     stream: String,
     /// Since the count was last logged.
     records: u64,
@@ -32,7 +32,7 @@ pub struct RecordCounter {
 
 impl RecordCounter {
     /// A counter at zero.
-    pub fn new(stream: impl Into<String>) -> Self {
+    pub(crate) fn new(stream: impl Into<String>) -> Self {
         let now = Instant::now();
         let stream = stream.into();
         RecordCounter {
@@ -48,7 +48,7 @@ impl RecordCounter {
     }
 
     /// A counter of a query that yields about so many rows, if anybody knows; shown on a terminal.
-    pub fn of_rows(stream: impl Into<String>, expected: Option<i64>) -> Self {
+    pub(crate) fn of_rows(stream: impl Into<String>, expected: Option<i64>) -> Self {
         let counter = RecordCounter::new(stream);
         let expected = expected.and_then(|rows| u64::try_from(rows).ok());
         RecordCounter { bar: Bar::of_rows(&counter.stream, expected), ..counter }
@@ -56,7 +56,7 @@ impl RecordCounter {
 
     /// Counts records, and the bytes of their messages.
     #[inline]
-    pub fn add(&mut self, records: u64, bytes: usize) {
+    pub(crate) fn add(&mut self, records: u64, bytes: usize) {
         self.records += records;
         self.unchecked += records;
         self.bytes += bytes as u64;
@@ -80,7 +80,7 @@ impl RecordCounter {
     }
 
     /// Logs what is left, a stream without records 0, and what came in all.
-    pub fn finish(mut self) {
+    pub(crate) fn finish(mut self) {
         self.log();
         self.bar.end();
         if self.total > 0 {

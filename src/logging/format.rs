@@ -7,7 +7,20 @@ use serde_json::{Value, json};
 use tracing::field::{Field, Visit};
 use tracing::{Level, Metadata};
 
-use super::{LOGGER, OWN};
+/// The name of this crate, with which the targets of its events begin.
+const OWN: &str = env!("CARGO_CRATE_NAME");
+/// The name that the reference has in its logs, and so our own events in ours.
+const LOGGER: &str = "tap_postgres";
+
+/// Returns whether an event with this target is of this crate.
+pub(super) fn is_own(target: &str) -> bool {
+    krate(target) == OWN
+}
+
+/// Returns the crate that a target names.
+fn krate(target: &str) -> &str {
+    target.split_once("::").map_or(target, |(name, _)| name)
+}
 
 /// The form of the lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,9 +66,9 @@ impl Visit for Fields {
 impl Form {
     /// The line with its newline; empty for a line that must not be printed.
     pub(super) fn line(self, metadata: &Metadata<'_>, fields: Fields) -> String {
-        let name = match metadata.target().split("::").next() {
-            Some(OWN) | None => LOGGER,
-            Some(other) => other,
+        let name = match krate(metadata.target()) {
+            OWN => LOGGER,
+            other => other,
         };
         let metric = fields.record_count.map(|count| metric_info(count, fields.stream.as_deref()));
         let message = match &metric {
@@ -169,7 +182,7 @@ mod tests {
             tracing::warn!(stream = "public-a", rows = 3_u64, "no\n  key\r\n");
             tracing::error!(target: "rustls::client", "refused");
             tracing::debug!("{}", r#"{"bookmarks": {}}"#);
-            crate::logging::metric("public-\"a", 3);
+            crate::logging::counter::metric("public-\"a", 3);
         });
         let lines: Vec<_> = lines.iter().map(|line| untimed(line)).collect();
         assert_eq!(
@@ -189,7 +202,7 @@ mod tests {
     fn structured_lines_have_what_meltano_asks_for() {
         let lines = lines(Form::Structured, || {
             tracing::warn!(stream = "public-a", "no\nkey");
-            crate::logging::metric("public-a", 3);
+            crate::logging::counter::metric("public-a", 3);
         });
         let parsed: Vec<Value> = lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
         let keys: Vec<_> = parsed[0].as_object().unwrap().keys().map(String::as_str).collect();

@@ -17,15 +17,9 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
-pub use bars::Bar;
-pub use counter::{RecordCounter, metric};
+pub(crate) use bars::Bar;
+pub(crate) use counter::RecordCounter;
 use format::{Fields, Form};
-
-/// What the reference calls itself in its logs.
-const LOGGER: &str = "tap_postgres";
-
-/// Our own events; of those of other crates only warnings and errors are shown.
-const OWN: &str = env!("CARGO_CRATE_NAME");
 
 /// Starts logging, as the environment asks for it: LOG_LEVEL or TAP_POSTGRES_LOG_LEVEL, and SINGER_SDK_LOG_CONFIG.
 pub fn init() {
@@ -79,8 +73,7 @@ struct LogLayer {
 
 impl LogLayer {
     fn wants(&self, target: &str, level: &Level) -> bool {
-        let own = target == OWN || target.starts_with(concat!(env!("CARGO_CRATE_NAME"), "::"));
-        *level <= if own { self.level } else { self.level.min(LevelFilter::WARN) }
+        *level <= if format::is_own(target) { self.level } else { self.level.min(LevelFilter::WARN) }
     }
 }
 

@@ -1,19 +1,18 @@
 //! Everything that talks to PostgreSQL or describes it: connections, TLS, the wire session that COPY and replication
 //! run on, positions, quoting, descriptions of tables and types.
 
-pub mod connect;
+pub(crate) mod connect;
 pub mod copy;
-pub mod error;
-pub mod lsn;
-mod password;
-pub mod quote;
+pub(crate) mod error;
+mod lsn;
+pub(crate) mod net;
+pub(crate) mod quote;
 pub(crate) mod row;
-pub mod ssh;
-pub mod table;
-mod tls;
+pub(crate) mod sqlstate;
+pub(crate) mod table;
 pub(crate) mod tree;
-pub mod version;
-pub mod wire;
+pub(crate) mod version;
+pub(crate) mod wire;
 
 pub use lsn::Lsn;
-pub use version::ServerVersion;
+pub(crate) use version::ServerVersion;

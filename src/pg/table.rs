@@ -4,32 +4,32 @@ use std::sync::Arc;
 
 /// A table, partitioned table, view or materialized view that the role can read.
 #[derive(Clone, Debug)]
-pub struct Table {
+pub(crate) struct Table {
     /// `pg_class.oid`: a table dropped and made again has another.
-    pub oid: u32,
+    pub(crate) oid: u32,
     /// Schema, unquoted.
-    pub schema: String,
+    pub(crate) schema: String,
     /// Name, unquoted.
-    pub name: String,
+    pub(crate) name: String,
     /// What kind of relation it is.
-    pub kind: TableKind,
+    pub(crate) kind: TableKind,
     /// `pg_class.reltuples`, summed over the leaves of a partitioned table that was never analyzed; -1 when unknown.
-    pub row_estimate: i64,
+    pub(crate) row_estimate: i64,
     /// The columns that the role can select, by position.
-    pub columns: Vec<Column>,
+    pub(crate) columns: Vec<Column>,
     /// What the log says of the old row in updates and deletes.
-    pub replica_identity: ReplicaIdentity,
+    pub(crate) replica_identity: ReplicaIdentity,
     /// Oid of the topmost partitioned table if this is a partition, else `None`.
-    pub partition_root: Option<u32>,
+    pub(crate) partition_root: Option<u32>,
     /// Whether its changes are in the log; those of an unlogged table are not.
-    pub logged: bool,
+    pub(crate) logged: bool,
     /// Whether row-level security may hide rows from the role.
-    pub row_security: bool,
+    pub(crate) row_security: bool,
 }
 
 /// What kind of relation a [`Table`] is (`pg_class.relkind`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TableKind {
+pub(crate) enum TableKind {
     /// `r`
     Table,
     /// `p`
@@ -42,14 +42,14 @@ pub enum TableKind {
 
 impl TableKind {
     /// Views have no log and no identity.
-    pub fn is_view(self) -> bool {
+    pub(crate) fn is_view(self) -> bool {
         matches!(self, TableKind::View | TableKind::MaterializedView)
     }
 }
 
 /// `pg_class.relreplident`, resolved to columns.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ReplicaIdentity {
+pub(crate) enum ReplicaIdentity {
     /// The old row is not identified: `NOTHING`, or `DEFAULT` without a primary key, or an index that is gone.
     None,
     /// These columns (names, in column order): the primary key or the chosen index.
@@ -61,7 +61,7 @@ pub enum ReplicaIdentity {
 impl ReplicaIdentity {
     /// What old rows hold if they may be of either of two tables. Where these are identified, but by different columns,
     /// that is no column at all.
-    pub fn in_common(&self, other: &ReplicaIdentity) -> ReplicaIdentity {
+    pub(crate) fn in_common(&self, other: &ReplicaIdentity) -> ReplicaIdentity {
         match (self, other) {
             (ReplicaIdentity::None, _) | (_, ReplicaIdentity::None) => ReplicaIdentity::None,
             (ReplicaIdentity::Full, identity) | (identity, ReplicaIdentity::Full) => identity.clone(),
@@ -74,26 +74,26 @@ impl ReplicaIdentity {
 
 /// A column of a [`Table`].
 #[derive(Clone, Debug)]
-pub struct Column {
+pub(crate) struct Column {
     /// Name, unquoted.
-    pub name: String,
+    pub(crate) name: String,
     /// `pg_attribute.attnum`
-    pub attnum: i16,
+    pub(crate) attnum: i16,
     /// Its type.
-    pub ty: Arc<PgType>,
+    pub(crate) ty: Arc<PgType>,
     /// `pg_attribute.atttypmod`; -1 for none.
-    pub typmod: i32,
+    pub(crate) typmod: i32,
     /// `format_type(type, NULL)`: `character varying`, `integer[]`, `mood`.
-    pub data_type: Arc<str>,
+    pub(crate) data_type: Arc<str>,
     /// Part of the primary key.
-    pub primary_key: bool,
+    pub(crate) primary_key: bool,
     /// How the column gets its value.
-    pub generated: Generated,
+    pub(crate) generated: Generated,
 }
 
 /// `pg_attribute.attgenerated`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Generated {
+pub(crate) enum Generated {
     /// An ordinary column.
     No,
     /// `GENERATED ALWAYS AS (…) STORED`
@@ -104,20 +104,20 @@ pub enum Generated {
 
 /// A type, with what it is made of.
 #[derive(Clone, Debug)]
-pub struct PgType {
+pub(crate) struct PgType {
     /// `pg_type.oid`
-    pub oid: u32,
+    pub(crate) oid: u32,
     /// `pg_type.typname`: `int4`, `_int4`, `mood`.
-    pub name: String,
+    pub(crate) name: String,
     /// Schema of the type; `pg_catalog` for the built-in ones.
-    pub schema: String,
+    pub(crate) schema: String,
     /// What it is made of.
-    pub kind: TypeKind,
+    pub(crate) kind: TypeKind,
 }
 
 /// What a type is made of.
 #[derive(Clone, Debug)]
-pub enum TypeKind {
+pub(crate) enum TypeKind {
     /// A base type, and whatever else has no better description (pseudo-types).
     Base,
     /// `real` or `double precision` of a server that prints more digits than tell the number.
@@ -146,7 +146,7 @@ pub enum TypeKind {
 
 impl PgType {
     /// The type below all domains, and the typmod that holds for it: a domain's own, else the column's.
-    pub fn base(self: &Arc<PgType>, typmod: i32) -> (&Arc<PgType>, i32) {
+    pub(crate) fn base(self: &Arc<PgType>, typmod: i32) -> (&Arc<PgType>, i32) {
         match &self.kind {
             TypeKind::Domain { base, typmod: own } => base.base(if *own == -1 { typmod } else { *own }),
             _ => (self, typmod),
@@ -154,24 +154,24 @@ impl PgType {
     }
 
     /// A type of `pg_catalog` with this name.
-    pub fn is_builtin(&self, name: &str) -> bool {
+    pub(crate) fn is_builtin(&self, name: &str) -> bool {
         self.schema == "pg_catalog" && self.name == name
     }
 }
 
 impl Table {
     /// `schema-table`, the stream's id in catalog, state and messages.
-    pub fn stream_id(&self) -> String {
+    pub(crate) fn stream_id(&self) -> String {
         format!("{}-{}", self.schema, self.name)
     }
 
     /// Names of the primary key's columns, in column order.
-    pub fn primary_key(&self) -> Vec<String> {
+    pub(crate) fn primary_key(&self) -> Vec<String> {
         self.columns.iter().filter(|c| c.primary_key).map(|c| c.name.clone()).collect()
     }
 
     /// The column of this name.
-    pub fn column(&self, name: &str) -> Option<&Column> {
+    pub(crate) fn column(&self, name: &str) -> Option<&Column> {
         self.columns.iter().find(|c| c.name == name)
     }
 }

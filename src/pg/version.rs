@@ -7,14 +7,14 @@ use std::fmt;
 
 /// The version of a server, as `server_version_num` has it: 150018, or 90624 before PostgreSQL 10.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ServerVersion(u32);
+pub(crate) struct ServerVersion(u32);
 
 impl ServerVersion {
     /// The first with publications and pgoutput.
-    pub const OLDEST: ServerVersion = ServerVersion(100_000);
+    pub(crate) const OLDEST: ServerVersion = ServerVersion(100_000);
 
     /// From the setting `server_version`, as libpq's PQserverVersion reads it.
-    pub fn parse(text: &str) -> ServerVersion {
+    pub(crate) fn parse(text: &str) -> ServerVersion {
         let mut parts = text.split_ascii_whitespace().next().unwrap_or("").split('.').map(|part| {
             let digits = part.chars().map_while(|c| c.to_digit(10));
             digits.fold(0, |n: u32, digit| n.saturating_mul(10).saturating_add(digit))
@@ -28,75 +28,75 @@ impl ServerVersion {
     }
 
     /// Whether a partitioned table has indexes that its partitions follow (11).
-    pub fn indexes_partitioned(self) -> bool {
+    pub(crate) fn indexes_partitioned(self) -> bool {
         self.is(11)
     }
 
     /// Whether `pg_replication_slot_advance` exists (11), with which a bulk read acknowledges.
-    pub fn has_slot_advance(self) -> bool {
+    pub(crate) fn has_slot_advance(self) -> bool {
         self.is(11)
     }
 
     /// What the publication of a table without a replica identity publishes: it has to know TRUNCATE (11).
-    pub fn insert_operations(self) -> &'static str {
+    pub(crate) fn insert_operations(self) -> &'static str {
         if self.is(11) { "insert, truncate" } else { "insert" }
     }
 
     /// What a publication has to publish for every change to come: TRUNCATE is known from 11 on.
-    pub fn all_operations(self) -> &'static str {
+    pub(crate) fn all_operations(self) -> &'static str {
         if self.is(11) { "insert, update, delete, truncate" } else { "insert, update, delete" }
     }
 
     /// The expression for `pg_attribute.attgenerated` (12): `s` stored, `v` virtual (18).
-    pub fn attgenerated(self) -> &'static str {
+    pub(crate) fn attgenerated(self) -> &'static str {
         if self.is(12) { "a.attgenerated" } else { "''::\"char\"" }
     }
 
     /// Whether a float is printed with the fewest digits that read back as the same number (12). Before, all that
     /// `extra_float_digits` asks for are there: 0.100000000000000006.
-    pub fn prints_shortest_floats(self) -> bool {
+    pub(crate) fn prints_shortest_floats(self) -> bool {
         self.is(12)
     }
 
     /// Whether a publication takes a partitioned table, and `publish_via_partition_root` (13). Elsewhere it is its leaves
     /// that are published.
-    pub fn publishes_partitioned(self) -> bool {
+    pub(crate) fn publishes_partitioned(self) -> bool {
         self.is(13)
     }
 
     /// The function for which transactions a snapshot sees: `pg_current_snapshot` (13) or its forerunner.
-    pub fn current_snapshot(self) -> &'static str {
+    pub(crate) fn current_snapshot(self) -> &'static str {
         if self.is(13) { "pg_catalog.pg_current_snapshot()" } else { "pg_catalog.txid_current_snapshot()" }
     }
 
     /// Whether a range of a table's pages is read without the others (14).
-    pub fn scans_tid_ranges(self) -> bool {
+    pub(crate) fn scans_tid_ranges(self) -> bool {
         self.is(14)
     }
 
     /// Whether a publication takes whole schemas (15).
-    pub fn publishes_schemas(self) -> bool {
+    pub(crate) fn publishes_schemas(self) -> bool {
         self.is(15)
     }
 
     /// Whether a publication takes stored generated columns (18).
-    pub fn publishes_generated(self) -> bool {
+    pub(crate) fn publishes_generated(self) -> bool {
         self.is(18)
     }
 
     /// Whether a walsender answers while it passes over the changes of one transaction that nobody wants: any (16), or one
     /// that runs pgoutput (15).
-    pub fn answers_while_decoding(self, plugin: &str) -> bool {
+    pub(crate) fn answers_while_decoding(self, plugin: &str) -> bool {
         self.is(16) || self.is(15) && plugin == "pgoutput"
     }
 
     /// Whether the log of a standby can be read (16).
-    pub fn decodes_on_standby(self) -> bool {
+    pub(crate) fn decodes_on_standby(self) -> bool {
         self.is(16)
     }
 
     /// The settings that bound how long a session may live. `statement_timeout` and `lock_timeout` are older.
-    pub fn session_timeouts(self) -> impl Iterator<Item = &'static str> {
+    pub(crate) fn session_timeouts(self) -> impl Iterator<Item = &'static str> {
         let all =
             [("idle_in_transaction_session_timeout", 10), ("idle_session_timeout", 14), ("transaction_timeout", 17)];
         all.into_iter().filter(move |(_, major)| self.is(*major)).map(|(name, _)| name)

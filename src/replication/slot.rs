@@ -11,6 +11,10 @@ use crate::error::{Error, Result, to_run};
 use crate::pg::connect::{Client, Server};
 use crate::pg::error::{query_error, sqlstate};
 use crate::pg::row::Fields as _;
+use crate::pg::sqlstate::{
+    CONFIGURATION_LIMIT_EXCEEDED, FEATURE_NOT_SUPPORTED, INSUFFICIENT_PRIVILEGE, LOCK_NOT_AVAILABLE,
+    OBJECT_NOT_IN_PREREQUISITE_STATE, TOO_MANY_CONNECTIONS, UNDEFINED_FILE, UNDEFINED_OBJECT,
+};
 use crate::pg::wire::Session;
 use crate::pg::{Lsn, quote};
 
@@ -268,8 +272,7 @@ pub async fn is_standby(session: &mut Session) -> Result<bool> {
 /// Whether a slot could not be made for want of a free slot or sender, or because writers did not finish in time: a
 /// condition that another way of copying gets around.
 pub fn is_no_slot_now(error: &Error) -> bool {
-    // configuration_limit_exceeded, too_many_connections, lock_not_available
-    matches!(sqlstate(error), Some("53400" | "53300" | "55P03"))
+    matches!(sqlstate(error), Some(CONFIGURATION_LIMIT_EXCEEDED | TOO_MANY_CONNECTIONS | LOCK_NOT_AVAILABLE))
 }
 
 /// Adds what to do to a server's refusal to make or read a slot.
@@ -277,22 +280,22 @@ pub fn explain_refusal(error: Error, plugin: &str) -> Error {
     let text = error.to_string();
     let hint = match sqlstate(&error) {
         _ if text.contains("output_plugin_libraries") => Some(allow_plugin(plugin)),
-        Some("42704") if text.contains("publication") => Some(
+        Some(UNDEFINED_OBJECT) if text.contains("publication") => Some(
             "a slot can't see a publication that is younger than what it has still to read: drop the slot and make it anew; \
              if nothing was read from it yet, move it: SELECT pg_replication_slot_advance(slot, pg_current_wal_lsn())"
                 .to_owned(),
         ),
-        Some("58P01") => Some(format!(
+        Some(UNDEFINED_FILE) => Some(format!(
             "install the output plugin {plugin} on the server, or make a slot with output_plugin pgoutput, which every server has"
         )),
-        Some("53400") => Some("raise max_replication_slots, or drop a slot that nobody reads".to_owned()),
-        Some("55P03") => Some(
+        Some(CONFIGURATION_LIMIT_EXCEEDED) => Some("raise max_replication_slots, or drop a slot that nobody reads".to_owned()),
+        Some(LOCK_NOT_AVAILABLE) => Some(
             "a transaction that writes has been open for too long: see xact_start in pg_stat_activity, and run again"
                 .to_owned(),
         ),
-        Some("42501") => Some("give the role the right: ALTER ROLE … REPLICATION".to_owned()),
+        Some(INSUFFICIENT_PRIVILEGE) => Some("give the role the right: ALTER ROLE … REPLICATION".to_owned()),
         // Its own words differ; before 16 no standby decodes.
-        Some("0A000" | "55000") if text.contains("recovery") => Some(
+        Some(FEATURE_NOT_SUPPORTED | OBJECT_NOT_IN_PREREQUISITE_STATE) if text.contains("recovery") => Some(
             "the log of a standby can be read from PostgreSQL 16 on: read from the primary, and only the tables from the \
              standby (use_secondary)"
                 .to_owned(),

@@ -17,6 +17,7 @@ use super::slot::explain_refusal;
 use crate::error::{Error, Result};
 use crate::pg::connect::Server;
 use crate::pg::error::sqlstate;
+use crate::pg::sqlstate::OBJECT_IN_USE;
 use crate::pg::wire::{ReplicationReader, ReplicationWriter, Session};
 use crate::pg::{Lsn, ServerVersion, quote};
 use crate::positions::Stored;
@@ -107,8 +108,8 @@ impl WalStream {
             let times = Times::of(&mut session, plugin.name()).await?;
             match session.start_replication(&sql).await {
                 Ok((reader, writer)) => break (reader, writer, times),
-                // object_in_use: the server's message names the process
-                Err(error) if sqlstate(&error) == Some("55006") => {
+                // The server's message names the process.
+                Err(error) if sqlstate(&error) == Some(OBJECT_IN_USE) => {
                     if Instant::now() >= give_up {
                         return Err(Error::run("cannot read the replication slot").source(error).hint(IN_USE));
                     }

@@ -1,41 +1,11 @@
 //! Which of several servers to read from, as libpq chooses.
 
-use std::fmt;
 use std::sync::Arc;
 
 use super::endpoint::Endpoint;
+use super::params::TargetSessionAttrs;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pg::wire::Session;
-
-/// What the server has to be.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum TargetSessionAttrs {
-    /// Whatever it is.
-    #[default]
-    Any,
-    /// Open to writes.
-    ReadWrite,
-    /// Closed to writes.
-    ReadOnly,
-    /// No standby.
-    Primary,
-    /// A standby.
-    Standby,
-    /// A standby, or if there is none whatever it is.
-    PreferStandby,
-}
-
-impl fmt::Display for TargetSessionAttrs {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            TargetSessionAttrs::Any => "any server",
-            TargetSessionAttrs::ReadWrite => "open to writes",
-            TargetSessionAttrs::ReadOnly => "read-only",
-            TargetSessionAttrs::Primary => "a primary",
-            TargetSessionAttrs::Standby | TargetSessionAttrs::PreferStandby => "a standby",
-        })
-    }
-}
 
 /// The first that lets us in and is as wanted. Only a server that is not there, or not ready, is passed over; one that
 /// refuses the login is not.

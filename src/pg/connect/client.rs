@@ -3,16 +3,14 @@
 use std::ops::Deref;
 
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
 use crate::pg::ServerVersion;
 use crate::pg::error::query_error;
 use crate::pg::wire::guard::Guarded;
 
 /// A tokio-postgres client.
-pub struct Client {
+pub(crate) struct Client {
     client: tokio_postgres::Client,
-    connection: JoinHandle<()>,
     /// Closed when the connection ends.
     alive: watch::Receiver<()>,
     server_version: ServerVersion,
@@ -28,35 +26,29 @@ impl Client {
     ) -> Client {
         let server_version = connection.parameter("server_version").map(ServerVersion::parse).unwrap_or_default();
         let (open, alive) = watch::channel(());
-        let connection = tokio::spawn(async move {
+        tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::warn!("{}", query_error("a connection to the server ended", error));
             }
             drop(open);
         });
-        Client { client, connection, alive, server_version, tls }
+        Client { client, alive, server_version, tls }
     }
 
     /// The version of TLS that was agreed on, such as `TLS 1.3`; none on a connection that is not encrypted.
-    pub fn tls(&self) -> Option<&'static str> {
+    pub(crate) fn tls(&self) -> Option<&'static str> {
         self.tls
     }
 
     /// The server's version.
-    pub fn server_version(&self) -> ServerVersion {
+    pub(crate) fn server_version(&self) -> ServerVersion {
         self.server_version
     }
 
     /// Waits until the connection ends, which is the server's doing or the network's while this is here.
-    pub async fn ended(&self) {
+    pub(crate) async fn ended(&self) {
         let mut alive = self.alive.clone();
         while alive.changed().await.is_ok() {}
-    }
-
-    /// Says goodbye, so that the server does not log a lost connection.
-    pub async fn close(self) {
-        drop(self.client);
-        let _ = self.connection.await;
     }
 }
 
@@ -65,12 +57,5 @@ impl Deref for Client {
 
     fn deref(&self) -> &tokio_postgres::Client {
         &self.client
-    }
-}
-
-impl std::ops::DerefMut for Client {
-    /// For transactions.
-    fn deref_mut(&mut self) -> &mut tokio_postgres::Client {
-        &mut self.client
     }
 }

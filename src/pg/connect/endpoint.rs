@@ -1,6 +1,5 @@
 //! One host with its port: from a socket to a session that is of use.
 
-use std::fmt;
 use std::io;
 use std::sync::Arc;
 
@@ -13,46 +12,22 @@ use tokio_postgres::Config;
 use tokio_postgres::config::SslNegotiation;
 use tokio_rustls::TlsConnector;
 
-use super::socket::{self, CONNECT_TIMEOUT};
-use super::{Client, Params, SslMode};
+use super::client::Client;
+use super::params::Params;
+use super::password;
 use crate::error::{Error, Result};
-use crate::pg::error::{Failure, query_error};
-use crate::pg::ssh::Tunnel;
-use crate::pg::wire::guard::Guarded;
-use crate::pg::wire::stream::{Established, Socket, Stream};
+use crate::pg::ServerVersion;
+use crate::pg::error::query_error;
+use crate::pg::net::failure::Failure;
+use crate::pg::net::socket::{self, CONNECT_TIMEOUT};
+use crate::pg::net::ssh::Tunnel;
+use crate::pg::net::stream::{Socket, Stream};
+use crate::pg::net::target::Target;
+use crate::pg::net::tls::SslMode;
+use crate::pg::wire::guard::{Established, Guarded};
 use crate::pg::wire::{CancelToken, Session, startup};
-use crate::pg::{ServerVersion, password};
 
 const APPLICATION_NAME: &str = "tap-postgres-rs";
-
-/// What error messages say about where a connection was going.
-#[derive(Clone, Debug)]
-pub(crate) struct Target {
-    pub(crate) host: String,
-    pub(crate) port: u16,
-    pub(crate) dbname: String,
-    pub(crate) user: String,
-}
-
-impl Target {
-    /// The Unix socket, if the host is its directory.
-    pub(crate) fn socket(&self) -> Option<String> {
-        self.host.starts_with('/').then(|| format!("{}/.s.PGSQL.{}", self.host.trim_end_matches('/'), self.port))
-    }
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Target { host, port, dbname, .. } = self;
-        if let Some(path) = self.socket() {
-            write!(f, "{path}, database {dbname}")
-        } else if host.contains(':') {
-            write!(f, "[{host}]:{port}/{dbname}")
-        } else {
-            write!(f, "{host}:{port}/{dbname}")
-        }
-    }
-}
 
 /// Where connections go, with what they need to log in.
 pub(super) struct Endpoint {
@@ -80,7 +55,7 @@ impl Endpoint {
         }
         // A socket has no TLS.
         let tls = tls.filter(|_| target.socket().is_none());
-        Endpoint { target, config, sslmode: params.sslmode, tls, tunnel: params.tunnel.clone() }
+        Endpoint { target, config, sslmode: params.tls.sslmode, tls, tunnel: params.tunnel.clone() }
     }
 
     pub(super) fn target(&self) -> &Target {
@@ -256,17 +231,6 @@ fn settings(version: ServerVersion) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_target_reads_like_an_address() {
-        let target = |host: &str| {
-            let [host, dbname, user] = [host, "shop", "tap"].map(str::to_owned);
-            Target { host, port: 5432, dbname, user }.to_string()
-        };
-        assert_eq!(target("db"), "db:5432/shop");
-        assert_eq!(target("::1"), "[::1]:5432/shop");
-        assert_eq!(target("/run/postgresql"), "/run/postgresql/.s.PGSQL.5432, database shop");
-    }
 
     #[test]
     fn settings_follow_the_version() {

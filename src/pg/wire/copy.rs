@@ -6,12 +6,40 @@ use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
 
 use super::frame::Frames;
 use super::session::{Session, warn_once};
-use super::stream::Stream;
 use crate::error::{Error, Result};
 use crate::pg::error::{ServerError, lost, protocol, server};
+use crate::pg::net::stream::Stream;
+
+impl Session {
+    /// Runs a `COPY … TO STDOUT`.
+    pub(crate) async fn copy_out(&mut self, sql: &str) -> Result<CopyOut<'_>> {
+        self.send_query(sql).await?;
+        let frame = self.receive().await?;
+        match frame.tag {
+            b'H' => Ok(CopyOut::new(self)),
+            b'E' => Err(self.failed(&frame).await),
+            _ => Err(self.unexpected(&frame)),
+        }
+    }
+
+    /// Runs a `START_REPLICATION` on a walsender.
+    pub(crate) async fn start_replication(mut self, sql: &str) -> Result<(ReplicationReader, ReplicationWriter)> {
+        self.send_query(sql).await?;
+        let frame = self.receive().await?;
+        match frame.tag {
+            b'W' => {
+                let (stream, frames) = self.into_parts();
+                let (reader, writer) = tokio::io::split(stream);
+                Ok((ReplicationReader::new(reader, frames), ReplicationWriter::new(writer)))
+            }
+            b'E' => Err(self.failed(&frame).await),
+            _ => Err(self.unexpected(&frame)),
+        }
+    }
+}
 
 /// A running `COPY … TO STDOUT`.
-pub struct CopyOut<'a> {
+pub(crate) struct CopyOut<'a> {
     session: &'a mut Session,
     /// CommandComplete has come.
     complete: bool,
@@ -22,14 +50,14 @@ pub struct CopyOut<'a> {
 }
 
 impl<'a> CopyOut<'a> {
-    pub(super) fn new(session: &'a mut Session) -> Self {
+    fn new(session: &'a mut Session) -> Self {
         CopyOut { session, complete: false, error: None, done: false }
     }
 
     /// The next piece of data, in text format one row with its newline; `None` once the command is complete and the
     /// session ready for another. Cancel-safe.
     #[inline]
-    pub async fn next(&mut self) -> Result<Option<&[u8]>> {
+    pub(crate) async fn next(&mut self) -> Result<Option<&[u8]>> {
         while !self.done {
             let received = match self.session.buffered() {
                 Ok(None) => self.session.receive().await,
@@ -64,7 +92,7 @@ impl<'a> CopyOut<'a> {
 }
 
 /// What a walsender sends after START_REPLICATION.
-pub struct ReplicationReader {
+pub(crate) struct ReplicationReader {
     stream: ReadHalf<Stream>,
     frames: Frames,
     done: bool,
@@ -73,14 +101,14 @@ pub struct ReplicationReader {
 }
 
 impl ReplicationReader {
-    pub(super) fn new(stream: ReadHalf<Stream>, frames: Frames) -> Self {
+    fn new(stream: ReadHalf<Stream>, frames: Frames) -> Self {
         ReplicationReader { stream, frames, done: false, gone: false }
     }
 
     /// The next message: the payload of one CopyData. `None` when the server has ended the stream, because it was asked
     /// to ([`ReplicationWriter::finish`]) or shuts down. Cancel-safe.
     #[inline]
-    pub async fn next(&mut self) -> Result<Option<&[u8]>> {
+    pub(crate) async fn next(&mut self) -> Result<Option<&[u8]>> {
         while !self.done {
             let frame = self.frames.next(&mut self.stream).await.map_err(lost)?;
             match frame.tag {
@@ -108,7 +136,7 @@ impl ReplicationReader {
 
     /// Ends the stream and the connection. Messages that are still under way are dropped; afterwards the server has
     /// released the slot. It may take as long as the server needs to come to the end of what it is decoding.
-    pub async fn close(mut self, mut writer: ReplicationWriter) -> Result<()> {
+    pub(crate) async fn close(mut self, mut writer: ReplicationWriter) -> Result<()> {
         if self.gone {
             return Ok(());
         }
@@ -130,7 +158,7 @@ impl ReplicationReader {
 }
 
 /// The way back to a walsender.
-pub struct ReplicationWriter {
+pub(crate) struct ReplicationWriter {
     stream: WriteHalf<Stream>,
     /// What has not been written; a future dropped half-way leaves the rest for the next one.
     out: BytesMut,
@@ -138,12 +166,12 @@ pub struct ReplicationWriter {
 }
 
 impl ReplicationWriter {
-    pub(super) fn new(stream: WriteHalf<Stream>) -> Self {
+    fn new(stream: WriteHalf<Stream>) -> Self {
         ReplicationWriter { stream, out: BytesMut::new(), finished: false }
     }
 
     /// Sends one message as CopyData. If the future is dropped, the message goes out with the next one.
-    pub async fn send(&mut self, message: &[u8]) -> Result<()> {
+    pub(crate) async fn send(&mut self, message: &[u8]) -> Result<()> {
         frontend::CopyData::new(message)
             .map_err(|error| Error::run("the message cannot be sent").source(error))?
             .write(&mut self.out);
@@ -151,7 +179,7 @@ impl ReplicationWriter {
     }
 
     /// Asks the server to end the stream.
-    pub async fn finish(&mut self) -> Result<()> {
+    pub(crate) async fn finish(&mut self) -> Result<()> {
         if !self.finished {
             self.finished = true;
             frontend::copy_done(&mut self.out);

@@ -1,15 +1,18 @@
 //! Looks at what the server sends to tokio-postgres, which believes in any length, any number of messages before the login
 //! is through, and any number of SCRAM iterations.
 
+use std::convert::Infallible;
+use std::future::{self, Ready};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 
 use super::frame::total_length;
 use super::startup::{MOST_MESSAGES, check_iterations};
-use super::stream::Stream;
+use crate::pg::net::stream::Stream;
 
 /// Our queries there ask for names and positions: rows of tables come through a [`Session`](super::Session).
 const LONGEST: usize = 16 * 1024 * 1024;
@@ -26,10 +29,6 @@ pub(crate) struct Guarded {
 impl Guarded {
     pub(crate) fn new(stream: Stream) -> Guarded {
         Guarded { stream, check: Check { message: Vec::new(), left: 0, before_ready: 0, logged_in: false } }
-    }
-
-    pub(crate) fn stream(&self) -> &Stream {
-        &self.stream
     }
 }
 
@@ -52,6 +51,25 @@ impl AsyncWrite for Guarded {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+impl TlsStream for Guarded {
+    fn channel_binding(&self) -> ChannelBinding {
+        self.stream.tls_server_end_point().map_or_else(ChannelBinding::none, ChannelBinding::tls_server_end_point)
+    }
+}
+
+/// Hands tokio-postgres a [`Guarded`] stream as it is: whether to encrypt was settled when it was opened.
+pub(crate) struct Established;
+
+impl TlsConnect<Guarded> for Established {
+    type Stream = Guarded;
+    type Error = Infallible;
+    type Future = Ready<Result<Guarded, Infallible>>;
+
+    fn connect(self, stream: Guarded) -> Self::Future {
+        future::ready(Ok(stream))
     }
 }
 

@@ -9,13 +9,16 @@
 //!
 //! A payload is borrowed from the read buffer until the next one is asked for: no allocation and no copy per row.
 
+mod cancel;
 mod copy;
 pub(crate) mod frame;
 pub(crate) mod guard;
 pub(crate) mod message;
 mod session;
 pub(crate) mod startup;
-pub(crate) mod stream;
+#[cfg(all(test, unix))]
+mod tests;
 
-pub use copy::{CopyOut, ReplicationReader, ReplicationWriter};
-pub use session::{CancelToken, Session};
+pub(crate) use cancel::CancelToken;
+pub(crate) use copy::{CopyOut, ReplicationReader, ReplicationWriter};
+pub(crate) use session::Session;

@@ -10,11 +10,13 @@ use tokio::io::AsyncWriteExt;
 use tokio_postgres::Config;
 use tokio_postgres::config::ChannelBinding;
 
+use super::cancel::CancelToken;
 use super::frame::{Frame, Frames};
 use super::message::{self, Authentication};
-use super::session::{CancelToken, Session};
-use super::stream::Stream;
-use crate::pg::error::{Failure, ServerError};
+use super::session::Session;
+use crate::pg::error::ServerError;
+use crate::pg::net::failure::Failure;
+use crate::pg::net::stream::Stream;
 
 /// More messages than this are no login: they are some dozen settings, and seldom a notice.
 pub(super) const MOST_MESSAGES: u32 = 1000;

@@ -13,6 +13,7 @@ use crate::pg::connect::Client;
 use crate::pg::copy::{Field, fields, unescape};
 use crate::pg::error::sqlstate;
 use crate::pg::quote;
+use crate::pg::sqlstate::{UNDEFINED_COLUMN, UNDEFINED_FUNCTION, UNDEFINED_TABLE, is_data_exception};
 use crate::pg::table::Column;
 use crate::pg::wire::Session;
 use crate::singer::JsonBuf;
@@ -29,9 +30,6 @@ const MOST_ROWS: usize = 200;
 const BYTES: usize = 1024 * 1024;
 /// While nothing is known.
 const FIRST_ROWS: usize = 8;
-
-/// undefined_column
-const UNDEFINED_COLUMN: &str = "42703";
 
 /// The holes in the buffered lines.
 pub(crate) struct Toast {
@@ -141,11 +139,9 @@ async fn fetch(
 /// Whether the table is not any more what a change was made in: it is gone, or a key is of another type, or a column is
 /// missing.
 fn is_of_the_past(error: &Error) -> bool {
-    sqlstate(error).is_some_and(|code| matches!(code, UNDEFINED_COLUMN | "42P01" | "42883") || is_data_exception(code))
-}
-
-fn is_data_exception(code: &str) -> bool {
-    code.starts_with("22")
+    sqlstate(error).is_some_and(|code| {
+        matches!(code, UNDEFINED_COLUMN | UNDEFINED_TABLE | UNDEFINED_FUNCTION) || is_data_exception(code)
+    })
 }
 
 /// The SELECT of the rows with these keys: for each the number of its key, then these columns. Keys are compared by their

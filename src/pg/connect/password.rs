@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::connect::Target;
+use crate::pg::net::target::Target;
 
 /// Where a server puts its socket by default: PostgreSQL's own choice, Debian's, and what that is a link to.
 const DEFAULT_SOCKET_DIRS: [&str; 3] = ["/tmp", "/var/run/postgresql", "/run/postgresql"];

@@ -7,10 +7,10 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::pg::error::Failure;
+use super::failure::Failure;
 
 /// For the socket, once more for TLS and login, and once more for the session's settings.
-pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// A peer that is silent for so long is asked whether it is still there,
 const KEEPALIVE_TIME: Duration = Duration::from_secs(60);
 /// again and again,
@@ -37,7 +37,7 @@ pub(crate) async fn open_tcp(host: &str, port: u16) -> Result<TcpStream, Failure
 
 /// A connection to this Unix socket.
 #[cfg(unix)]
-pub(super) async fn open_unix(path: &str) -> Result<tokio::net::UnixStream, Failure> {
+pub(crate) async fn open_unix(path: &str) -> Result<tokio::net::UnixStream, Failure> {
     let socket = timeout(CONNECT_TIMEOUT, tokio::net::UnixStream::connect(path)).await;
     Ok(socket.map_err(|_| Failure::Timeout)??)
 }

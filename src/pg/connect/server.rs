@@ -1,35 +1,18 @@
-//! Connections: where the server is, how to log in, and what every session sets first.
-//!
-//! ```text
-//! Params ─▶ Server ─┬▶ Endpoint ─▶ socket or tunnel ─▶ TLS ─▶ login ─┬▶ Client
-//!                   └▶ Endpoint                                     └▶ Session
-//! ```
-//!
-//! Every connection of a run goes to the server that the first one chose: a slot is on one server.
-
-mod choice;
-mod client;
-mod endpoint;
-mod socket;
+//! A server, and the connections to it.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::OnceCell;
-pub use tokio_postgres::config::ChannelBinding;
 
-pub use choice::TargetSessionAttrs;
-pub use client::Client;
-use endpoint::Endpoint;
-pub(crate) use endpoint::Target;
-pub(crate) use socket::open_tcp;
-
-use super::ssh::Tunnel;
-use super::tls;
-pub use super::tls::{Pem, SslMode};
-use super::wire::{CancelToken, Session};
+use super::choice;
+use super::client::Client;
+use super::endpoint::Endpoint;
+use super::params::{Params, TargetSessionAttrs};
 use crate::error::{ErrorKind, Result};
+use crate::pg::net::tls::{self, SslMode};
+use crate::pg::wire::{CancelToken, Session};
 
 /// Waits between the tries of a server that is not there, only starting up, or full: a quarter of a minute, in which most
 /// restart.
@@ -42,37 +25,9 @@ const RETRIES: [Duration; 6] = [
     Duration::from_secs(8),
 ];
 
-/// Where the server is and how to log in.
-#[derive(Clone)]
-pub struct Params {
-    /// Names, addresses, or directories of a Unix socket if they start with a slash, each with a port, which is also part
-    /// of a socket's name. They are tried in this order.
-    pub hosts: Vec<(String, u16)>,
-    /// Which of them to take.
-    pub target_session_attrs: TargetSessionAttrs,
-    /// The role to log in as.
-    pub user: String,
-    /// Its password; if none, PGPASSWORD or the password file is asked.
-    pub password: Option<String>,
-    /// The database.
-    pub dbname: String,
-    /// Whether to encrypt, and whom to trust.
-    pub sslmode: SslMode,
-    /// Root certificates, or `system`; if none, the system's.
-    pub sslrootcert: Option<Pem>,
-    /// The client's certificate.
-    pub sslcert: Option<Pem>,
-    /// Its key.
-    pub sslkey: Option<Pem>,
-    /// Whether the login is bound to the TLS connection.
-    pub channel_binding: ChannelBinding,
-    /// The way to the hosts; if none, directly.
-    pub tunnel: Option<Tunnel>,
-}
-
 /// A server that connections can be made to. Cheap to clone.
 #[derive(Clone)]
-pub struct Server(Arc<Inner>);
+pub(crate) struct Server(Arc<Inner>);
 
 impl fmt::Display for Server {
     /// Where it is; of several hosts the one that the run reads from, once it is connected.
@@ -89,20 +44,25 @@ struct Inner {
 
 impl Server {
     /// Reads the certificates and finds the passwords. Does not connect.
-    pub fn new(params: &Params) -> Result<Server> {
-        let tls = tls::connector(params)?;
+    pub(crate) fn new(params: &Params) -> Result<Server> {
+        // For sockets alone, whatever sslmode asks for has no use and need not be there.
+        let tls = if params.hosts.iter().all(|(host, _)| host.starts_with('/')) {
+            None
+        } else {
+            tls::connector(&params.tls)?
+        };
         let endpoint = |(host, port): &(String, u16)| Arc::new(Endpoint::new(params, host, *port, tls.clone()));
         let endpoints = params.hosts.iter().map(endpoint).collect();
         Ok(Server(Arc::new(Inner { endpoints, wanted: params.target_session_attrs, chosen: OnceCell::new() })))
     }
 
     /// The role to log in as.
-    pub fn user(&self) -> &str {
+    pub(crate) fn user(&self) -> &str {
         self.known().map_or("", |endpoint| &endpoint.target().user)
     }
 
     /// Whether connections are to be encrypted. A Unix socket's never are.
-    pub fn sslmode(&self) -> SslMode {
+    pub(crate) fn sslmode(&self) -> SslMode {
         self.known().map_or(SslMode::Disable, |endpoint| endpoint.sslmode())
     }
 
@@ -111,32 +71,32 @@ impl Server {
     }
 
     /// A connection for queries through tokio-postgres. Its other half runs as a task of the current runtime.
-    pub async fn connect(&self) -> Result<Client> {
+    pub(crate) async fn connect(&self) -> Result<Client> {
         patiently(|| async { self.endpoint().await?.start_client().await }).await
     }
 
     /// A plain session of our own, for `COPY … TO STDOUT`.
-    pub async fn session(&self) -> Result<Session> {
+    pub(crate) async fn session(&self) -> Result<Session> {
         patiently(|| self.session_now()).await
     }
 
     /// The same, for a caller that can do without and does not wait for a free one.
-    pub async fn session_now(&self) -> Result<Session> {
+    pub(crate) async fn session_now(&self) -> Result<Session> {
         self.endpoint().await?.start_session(false).await
     }
 
     /// A walsender in the database.
-    pub async fn replication_session(&self) -> Result<Session> {
+    pub(crate) async fn replication_session(&self) -> Result<Session> {
         patiently(|| self.replication_session_now()).await
     }
 
     /// The same, for a caller that can do without and does not wait for a free one.
-    pub async fn replication_session_now(&self) -> Result<Session> {
+    pub(crate) async fn replication_session_now(&self) -> Result<Session> {
         self.endpoint().await?.start_session(true).await
     }
 
     /// Asks the server to cancel what the session is doing. Whether it did is for the session to find out.
-    pub async fn cancel(&self, token: CancelToken) -> Result<()> {
+    pub(crate) async fn cancel(&self, token: CancelToken) -> Result<()> {
         self.endpoint().await?.cancel(token).await
     }
 
@@ -173,7 +133,10 @@ where
 
 #[cfg(test)]
 mod tests {
+    use tokio_postgres::config::ChannelBinding;
+
     use super::*;
+    use crate::pg::net::tls::TlsParams;
 
     /// So that callers may put them into tasks.
     #[test]
@@ -185,10 +148,7 @@ mod tests {
             user: "tap".into(),
             password: Some("x".into()),
             dbname: "shop".into(),
-            sslmode: SslMode::Prefer,
-            sslrootcert: None,
-            sslcert: None,
-            sslkey: None,
+            tls: TlsParams { sslmode: SslMode::Prefer, sslrootcert: None, sslcert: None, sslkey: None },
             channel_binding: ChannelBinding::Prefer,
             tunnel: None,
         };

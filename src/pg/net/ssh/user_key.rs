@@ -18,7 +18,7 @@ use russh::keys::{Error as KeyError, HashAlg, PrivateKey, PrivateKeyWithHashAlg,
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
 
-use super::TunnelParams;
+use super::params::TunnelParams;
 use crate::error::{Error, Result};
 
 /// The only signature with RSA that is asked for: any server of the last ten years knows it.

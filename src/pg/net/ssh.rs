@@ -6,10 +6,10 @@
 
 mod gate;
 mod host_key;
+mod params;
 mod user_key;
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,36 +20,19 @@ use russh::{ChannelId, ChannelOpenFailure, Limits};
 pub(crate) use self::gate::Tunneled;
 use self::gate::{Backlog, Gate, MOST_UNREAD};
 use self::host_key::KnownKeys;
+pub(crate) use self::params::TunnelParams;
 use self::user_key::UserKey;
-use super::connect::{Target, open_tcp};
-use super::error::Failure;
-use super::tls::Pem;
+use super::failure::Failure;
+use super::socket::open_tcp;
+use super::target::Target;
 use crate::error::{Context as _, Error, ErrorKind, Result};
 
 /// An SSH server may hang up on a client that is silent for long, and a copy says nothing.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Where the SSH server is, how to log in, and which key it has.
-pub struct TunnelParams {
-    /// Its name or address.
-    pub host: String,
-    /// Its port.
-    pub port: u16,
-    /// The user to log in as.
-    pub username: String,
-    /// The user's key.
-    pub private_key: Pem,
-    /// What the key is encrypted with.
-    pub passphrase: Option<String>,
-    /// The server's key, as a line of a public key file; if none, the known hosts are asked.
-    pub host_key: Option<String>,
-    /// The file of known hosts; if none, `~/.ssh/known_hosts`.
-    pub known_hosts: Option<PathBuf>,
-}
-
 /// A way through an SSH server. Cheap to clone.
 #[derive(Clone)]
-pub struct Tunnel(Arc<Inner>);
+pub(crate) struct Tunnel(Arc<Inner>);
 
 struct Inner {
     host: String,
@@ -61,7 +44,7 @@ struct Inner {
 
 impl Tunnel {
     /// Reads the keys. Does not connect.
-    pub fn new(params: TunnelParams) -> Result<Tunnel> {
+    pub(crate) fn new(params: TunnelParams) -> Result<Tunnel> {
         let known = KnownKeys::find(&params)?;
         let private_key = UserKey::read(&params)?;
         let TunnelParams { host, port, username, .. } = params;
@@ -69,7 +52,7 @@ impl Tunnel {
     }
 
     /// A connection from the SSH server to the target.
-    pub(super) async fn open(&self, target: &Target) -> Result<Tunneled, Failure> {
+    pub(crate) async fn open(&self, target: &Target) -> Result<Tunneled, Failure> {
         let Inner { host, port, .. } = &*self.0;
         let in_tunnel = |error: Error| Failure::Tunnel(Box::new(error));
         let backlog = Arc::new(Backlog::default());

@@ -1,6 +1,5 @@
 //! TLS as libpq's sslmode has it, on rustls.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -13,12 +12,12 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 use sha2::{Digest, Sha256, Sha384, Sha512};
 use tokio_rustls::TlsConnector;
 
-use super::connect::Params;
+use super::pem::Pem;
 use crate::error::{Context, Error, Result};
 
 /// How far to go for an encrypted connection, as in libpq.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum SslMode {
+pub(crate) enum SslMode {
     /// No TLS.
     Disable,
     /// TLS where the server has it, with no check of who it is; else none.
@@ -32,49 +31,22 @@ pub enum SslMode {
     VerifyFull,
 }
 
-/// A certificate or key in PEM format.
+/// The settings of TLS.
 #[derive(Clone)]
-pub enum Pem {
-    /// A file.
-    Path(PathBuf),
-    /// The text itself.
-    Text(String),
+pub(crate) struct TlsParams {
+    /// Whether to encrypt, and how far to verify the server.
+    pub(crate) sslmode: SslMode,
+    /// Root certificates, or `system`; if none, the system's.
+    pub(crate) sslrootcert: Option<Pem>,
+    /// The client's certificate.
+    pub(crate) sslcert: Option<Pem>,
+    /// The client's private key.
+    pub(crate) sslkey: Option<Pem>,
 }
 
-impl Pem {
-    /// Its text; `key` is the setting that it is of.
-    pub(super) fn read(&self, key: &str) -> Result<Vec<u8>> {
-        match self {
-            Pem::Text(text) => Ok(text.clone().into_bytes()),
-            Pem::Path(path) => std::fs::read(path)
-                .map_err(|error| Error::usage(format!("cannot read {key} `{}`", path.display())).source(error)),
-        }
-    }
-
-    fn certificates(&self, key: &str) -> Result<Vec<CertificateDer<'static>>> {
-        let pem = self.read(key)?;
-        let certificates: Vec<_> = CertificateDer::pem_slice_iter(&pem)
-            .collect::<Result<_, _>>()
-            .map_err(|error| Error::usage(format!("{key} is not valid PEM")).source(error))?;
-        if certificates.is_empty() {
-            return Err(Error::usage(format!("{key} holds no certificate in PEM format")));
-        }
-        Ok(certificates)
-    }
-
-    /// libpq's name for the roots that the operating system trusts.
-    fn is_system(&self) -> bool {
-        match self {
-            Pem::Path(path) => path.as_os_str() == "system",
-            Pem::Text(text) => text == "system",
-        }
-    }
-}
-
-/// The connector for these parameters; none if they rule TLS out.
-pub(crate) fn connector(params: &Params) -> Result<Option<TlsConnector>> {
-    // For sockets alone, whatever sslmode asks for has no use and need not be there.
-    if params.sslmode == SslMode::Disable || params.hosts.iter().all(|(host, _)| host.starts_with('/')) {
+/// Reads the certificates and returns the connector for these settings; `None` if they rule TLS out.
+pub(crate) fn connector(params: &TlsParams) -> Result<Option<TlsConnector>> {
+    if params.sslmode == SslMode::Disable {
         return Ok(None);
     }
     let provider = Arc::new(ring::default_provider());
@@ -113,7 +85,7 @@ enum Trust {
 }
 
 impl Trust {
-    fn new(params: &Params) -> Result<Trust> {
+    fn new(params: &TlsParams) -> Result<Trust> {
         let given = match (params.sslmode, &params.sslrootcert) {
             (SslMode::Disable | SslMode::Prefer, _) | (SslMode::Require, None) => return Ok(Trust::Anyone),
             (_, Some(pem)) if !pem.is_system() => pem.certificates("sslrootcert")?,
@@ -131,7 +103,7 @@ impl Trust {
 
     /// Anybody can have a certificate that a public authority signed, so asking for these roots by name implies, as in
     /// libpq, that the host is checked.
-    fn system(params: &Params) -> Result<Trust> {
+    fn system(params: &TlsParams) -> Result<Trust> {
         let found = rustls_native_certs::load_native_certs();
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(found.certs);

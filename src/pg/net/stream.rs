@@ -1,7 +1,5 @@
 //! The byte stream below a session: a socket or a tunnel, with or without TLS.
 
-use std::convert::Infallible;
-use std::future::{Ready, ready};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -11,12 +9,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
-use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
-use tokio_rustls::client::TlsStream as Tls;
+use tokio_rustls::client::TlsStream;
 
-use super::guard::Guarded;
-use crate::pg::ssh::Tunneled;
-use crate::pg::tls::end_point_hash;
+use super::ssh::Tunneled;
+use super::tls::end_point_hash;
 
 /// A way for bytes to the server.
 pub(crate) enum Socket {
@@ -29,7 +25,7 @@ pub(crate) enum Socket {
 /// A connected socket. TLS, where wanted, is already established.
 pub(crate) enum Stream {
     Plain(Socket),
-    Tls(Box<Tls<Socket>>),
+    Tls(Box<TlsStream<Socket>>),
 }
 
 impl Stream {
@@ -85,22 +81,3 @@ macro_rules! delegate {
 
 delegate!(Socket: Tcp, #[cfg(unix)] Unix, Tunnel);
 delegate!(Stream: Plain, Tls);
-
-impl TlsStream for Guarded {
-    fn channel_binding(&self) -> ChannelBinding {
-        self.stream().tls_server_end_point().map_or_else(ChannelBinding::none, ChannelBinding::tls_server_end_point)
-    }
-}
-
-/// Hands tokio-postgres a [`Guarded`] stream as it is: whether to encrypt was settled when it was opened.
-pub(crate) struct Established;
-
-impl TlsConnect<Guarded> for Established {
-    type Stream = Guarded;
-    type Error = Infallible;
-    type Future = Ready<Result<Guarded, Infallible>>;
-
-    fn connect(self, stream: Guarded) -> Self::Future {
-        ready(Ok(stream))
-    }
-}

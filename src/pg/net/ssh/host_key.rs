@@ -8,7 +8,7 @@ use russh::Preferred;
 use russh::keys::known_hosts::known_host_keys_path;
 use russh::keys::{Algorithm, HashAlg, PublicKey};
 
-use super::TunnelParams;
+use super::params::TunnelParams;
 use crate::error::{Error, Result};
 
 /// The keys that the server may have.

@@ -1,0 +1,14 @@
+//! The way to a server: sockets, tunnels through SSH, TLS. What goes over it is for [`wire`](super::wire).
+//!
+//! ```text
+//! Target ─┬▶ TCP or Unix socket ─┬▶ TLS ─▶ Stream
+//!         └▶ SSH tunnel ─────────┘
+//! ```
+
+pub(crate) mod failure;
+pub(crate) mod pem;
+pub(crate) mod socket;
+pub(crate) mod ssh;
+pub(crate) mod stream;
+pub(crate) mod target;
+pub(crate) mod tls;
