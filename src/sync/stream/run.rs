@@ -16,7 +16,7 @@ use crate::pg::Lsn;
 use crate::pg::error::{RESTARTED, query_error};
 use crate::replication::bulk::BulkRead;
 use crate::replication::stream::{Event, Feedback, WalStream};
-use crate::replication::{Change, OutputPlugin};
+use crate::replication::{Change, Message, OutputPlugin};
 use crate::state::Copy;
 use crate::sync::output::Context;
 use crate::sync::plan::RecordEnd;
@@ -104,8 +104,8 @@ impl<'a> Phase<'a> {
                 Err(error) => return Err(error),
             };
             started = true;
-            let change = source.plugin.decode(payload)?;
-            if self.change(ctx, start, change, true).await? || self.is_out_of_time() {
+            let message = source.plugin.decode(payload)?;
+            if self.change(ctx, start, message, true).await? || self.is_out_of_time() {
                 session.close().await;
                 ctx.cancels_nothing();
                 return Ok(true);
@@ -164,8 +164,8 @@ impl<'a> Phase<'a> {
                         return Err(Error::transient("the server ended the replication stream").hint(RESTARTED));
                     }
                     Some(Event::Data { start, payload }) => {
-                        let change = plugin.decode(payload)?;
-                        if self.change(ctx, start, change, bounded).await? {
+                        let message = plugin.decode(payload)?;
+                        if self.change(ctx, start, message, bounded).await? {
                             break;
                         }
                         if silence.wait != FIRST_ASK || silence.asked.is_some() {
@@ -210,9 +210,9 @@ impl<'a> Phase<'a> {
         over
     }
 
-    /// Takes a change; says whether the end is reached.
-    async fn change(&mut self, ctx: &mut Context, start: Lsn, change: Change<'_>, bounded: bool) -> Result<bool> {
-        match change {
+    /// Takes a message; says whether the end is reached.
+    async fn change(&mut self, ctx: &mut Context, start: Lsn, message: Message<'_>, bounded: bool) -> Result<bool> {
+        match message.change {
             Change::Begin { commit_lsn, commit_time, xid } => {
                 if bounded && commit_lsn >= self.end.lsn {
                     // Transactions come in the order of their commits: all before the end have come.
@@ -237,12 +237,12 @@ impl<'a> Phase<'a> {
                     self.state(ctx).await?;
                 }
             }
-            Change::Other => {}
-            change => {
+            Change::Other if message.relation.is_none() => {}
+            _ => {
                 let Some(transaction) = &self.transaction else {
                     return Err(Error::run("the server sent a change outside of a transaction"));
                 };
-                self.changes += self.applier.apply(ctx, transaction, start, change).await?;
+                self.changes += self.applier.apply(ctx, transaction, start, message).await?;
                 if self.applier.toast.is_full() {
                     self.fill_holes(ctx).await?;
                 }

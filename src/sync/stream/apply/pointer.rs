@@ -7,7 +7,6 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::sync::stream::live::Live;
 use crate::config::UnchangedToast;
 use crate::error::{Error, Result};
 use crate::pg::connect::Client;
@@ -21,6 +20,7 @@ use crate::sync::env::Env;
 use crate::sync::output::Context;
 use crate::sync::plan::StreamPlan;
 use crate::sync::present_columns::PresentColumns;
+use crate::sync::stream::live::Live;
 use crate::sync::transaction_snapshot::TransactionSnapshot;
 
 /// At most so many rows wait for their values, and are read in one query,
