@@ -98,7 +98,8 @@ fn messages(criterion: &mut Criterion, plugin: &mut dyn OutputPlugin, message: f
         let line = Line::of(&table);
         let messages: Vec<_> = (0..ROWS).map(|row| message(&table, row)).collect();
         measure(&mut group, table.name, &messages, |message, out| {
-            let Ok(Change::Insert { new, .. }) = plugin.decode(message) else { panic!("not an insert") };
+            let decoded = plugin.decode(message).expect("a message");
+            let Change::Insert { new, .. } = decoded.change else { panic!("not an insert") };
             line.write(&table, out, |at| match new.value(at) {
                 Some(Value::Text(text)) => Some(text),
                 _ => None,

@@ -5,34 +5,39 @@ use serde_json::Value as Json;
 use crate::replication::pgoutput::Pgoutput;
 use crate::replication::stream::{self, Event};
 use crate::replication::wal2json::{Wal2json, encoding_for};
-use crate::replication::{Change, OldTuple, OutputPlugin, TableRef, Tuple, Value, bulk};
+use crate::replication::{Change, Message, OldTuple, OutputPlugin, Relation, RelationId, Tuple, Value, bulk};
 
 /// A message of pgoutput. A change is written again as pgoutput does and must be the same bytes; a shorter one is none.
 pub fn pgoutput(data: &[u8]) {
     let mut plugin = Pgoutput::new(vec!["p".to_owned()]);
-    let Ok(change) = plugin.decode(data) else { return };
-    let table = |out: &mut Vec<u8>, tag: u8, table: &TableRef<'_>| {
-        let TableRef::Oid(oid) = table else { panic!("pgoutput names no tables in changes") };
+    let Ok(message) = plugin.decode(data) else { return };
+    if let Some(relation) = &message.relation {
+        assert!(relation.columns.len() * 10 < data.len() && message.change == Change::Other);
+        assert_eq!(relation.oid, Some(relation.id.0));
+        assert!(plugin.decode(&data[..data.len() - 1]).is_err(), "cut short");
+        return;
+    }
+    let table = |out: &mut Vec<u8>, tag: u8, relation: &RelationId| {
         out.push(tag);
-        out.extend(oid.to_be_bytes());
+        out.extend(relation.0.to_be_bytes());
     };
     let mut out = Vec::new();
+    let change = message.change;
     match &change {
-        Change::Insert { table: of, new } => {
+        Change::Insert { relation: of, new } => {
             table(&mut out, b'I', of);
             write_tuple(&mut out, b'N', new);
         }
-        Change::Update { table: of, old, new } => {
+        Change::Update { relation: of, old, new } => {
             table(&mut out, b'U', of);
             write_old(&mut out, old.as_ref());
             write_tuple(&mut out, b'N', new);
         }
-        Change::Delete { table: of, old } => {
+        Change::Delete { relation: of, old } => {
             table(&mut out, b'D', of);
             write_old(&mut out, Some(old));
         }
-        Change::Truncate { tables } => assert_eq!(data.len(), 6 + 4 * tables.len()),
-        Change::Relation(relation) => assert!(relation.columns.len() * 10 < data.len()),
+        Change::Truncate { relations } => assert_eq!(data.len(), 6 + 4 * relations.len()),
         Change::Begin { commit_lsn, xid, .. } => {
             assert_eq!((&data[1..9], &data[17..]), (&commit_lsn.0.to_be_bytes()[..], &xid.to_be_bytes()[..]));
         }
@@ -78,34 +83,55 @@ pub fn wal2json(data: &[u8]) {
         let _ = Wal2json::new(&[], encoding_for(encoding).expect("a known encoding")).decode(data);
     }
     let mut plugin = Wal2json::new(&[], None);
-    let Ok(change) = plugin.decode(data) else { return };
-    let shown = format!("{change:?}");
-    assert_eq!(format!("{:?}", plugin.decode(data).expect("what it took before")), shown);
-    let change = plugin.decode(data).expect("what it took before");
+    let Ok(message) = plugin.decode(data) else { return };
+    let first = rows(&message.change).map(|row| row.map(|row| values(row).map(owned).collect::<Vec<_>>()));
+    let names = |relation: Relation<'_>| relation.columns.iter().map(|column| column.name.to_owned()).collect();
+    let columns: Vec<String> = message.relation.map(names).unwrap_or_default();
+    let Message { relation, change } = plugin.decode(data).expect("what it took before");
+    assert_eq!(relation, None, "it was described before");
+    assert_eq!(rows(&change).map(|row| row.map(|row| values(row).map(owned).collect())), first);
     // A server in SQL_ASCII may send what serde_json does not take.
     let Ok(text) = std::str::from_utf8(data) else { return };
-    let (old, new) = match &change {
-        Change::Insert { new, .. } => (None, Some(new)),
-        Change::Update { old, new, .. } => (old.as_ref(), Some(new)),
-        Change::Delete { old, .. } => (Some(old), None),
-        _ => return,
-    };
     let Ok(json) = serde_json::from_str::<Json>(text) else { return };
-    if let Some(new) = new {
-        assert_same(new, &json["columns"]);
-    }
-    if let Some(OldTuple::Key(old) | OldTuple::Full(old)) = old
-        && !json["identity"].is_null()
-    {
-        assert_same(old, &json["identity"]);
+    for (row, member) in rows(&change).into_iter().zip(["identity", "columns"]) {
+        if let Some(row) = row
+            && !json[member].is_null()
+        {
+            assert_same(&columns, row, &json[member]);
+        }
     }
 }
 
-fn assert_same(tuple: &Tuple<'_>, row: &Json) {
-    let row = row.as_array().expect("a row is an array");
-    assert_eq!(tuple.len(), row.len());
-    for (index, (value, column)) in values(tuple).zip(row).enumerate() {
-        assert_eq!(tuple.name(index), column["name"].as_str().expect("a name").as_bytes());
+/// The old row of a change, and the new one.
+fn rows<'c, 'a>(change: &'c Change<'a>) -> [Option<&'c Tuple<'a>>; 2] {
+    let key = |old: &'c OldTuple<'a>| match old {
+        OldTuple::Key(tuple) | OldTuple::Full(tuple) => tuple,
+    };
+    match change {
+        Change::Insert { new, .. } => [None, Some(new)],
+        Change::Update { old, new, .. } => [old.as_ref().map(key), Some(new)],
+        Change::Delete { old, .. } => [Some(key(old)), None],
+        _ => [None, None],
+    }
+}
+
+/// A value without what it borrows; `None` where the log has none.
+fn owned(value: Value<'_>) -> Option<Option<Vec<u8>>> {
+    match value {
+        Value::Text(text) => Some(Some(text.to_vec())),
+        Value::Null => Some(None),
+        Value::Unchanged => None,
+    }
+}
+
+fn assert_same(columns: &[String], tuple: &Tuple<'_>, row: &Json) {
+    assert_eq!(tuple.len(), columns.len());
+    let named: Vec<(&str, Value<'_>)> =
+        columns.iter().map(String::as_str).zip(values(tuple)).filter(|(_, value)| *value != Value::Unchanged).collect();
+    let mut row: Vec<&Json> = row.as_array().expect("a row is an array").iter().collect();
+    for (name, value) in named {
+        let column = row.iter().position(|column| column["name"].as_str().expect("a name") == name);
+        let column = row.remove(column.expect("the column is named"));
         match (value, &column["value"]) {
             (Value::Null, Json::Null) => {}
             (Value::Text(text), Json::String(string)) => assert_eq!(text, string.as_bytes()),
@@ -115,6 +141,7 @@ fn assert_same(tuple: &Tuple<'_>, row: &Json) {
             (value, json) => panic!("{value:?} for {json}"),
         }
     }
+    assert!(row.is_empty(), "{row:?} is missing");
 }
 
 /// A message of the walsender, and a row of the binary COPY that brings the same in bulk.

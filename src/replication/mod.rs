@@ -10,7 +10,16 @@ pub mod wal2json;
 
 use crate::pg::Lsn;
 
-/// One message of an output plugin. Values borrow from the message.
+/// One message of an output plugin. It borrows from the payload and from the decoder.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Message<'a> {
+    /// What the table of the change looks like from here on, where that was not said before.
+    pub relation: Option<Relation<'a>>,
+    /// The change.
+    pub change: Change<'a>,
+}
+
+/// What happened. The relation of a change was described before it, by its own message at the latest.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change<'a> {
     /// A transaction starts.
@@ -27,19 +36,17 @@ pub enum Change<'a> {
         /// End of its commit record: from here on the transaction is not sent again.
         end_lsn: Lsn,
     },
-    /// What a table looks like from here on (pgoutput only).
-    Relation(Relation<'a>),
     /// A row came.
     Insert {
         /// Which table.
-        table: TableRef<'a>,
+        relation: RelationId,
         /// Its values.
         new: Tuple<'a>,
     },
     /// A row changed.
     Update {
         /// Which table.
-        table: TableRef<'a>,
+        relation: RelationId,
         /// The old row, where it is known.
         old: Option<OldTuple<'a>>,
         /// The new row.
@@ -48,40 +55,36 @@ pub enum Change<'a> {
     /// A row went.
     Delete {
         /// Which table.
-        table: TableRef<'a>,
+        relation: RelationId,
         /// The old row.
         old: OldTuple<'a>,
     },
     /// Tables were emptied.
     Truncate {
         /// Which tables.
-        tables: Vec<TableRef<'a>>,
+        relations: Vec<RelationId>,
     },
-    /// Anything that is no row change and closes nothing (Type, Origin, logical messages).
+    /// Anything that is no row change and closes nothing (Relation, Type, Origin, logical messages).
     Other,
 }
 
-/// How a change names its table.
+/// A table, as changes name it. pgoutput: its oid; wal2json: a number that the decoder gives to its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum TableRef<'a> {
-    /// pgoutput: the oid of a Relation message sent before.
-    Oid(u32),
-    /// wal2json: schema and table, unquoted.
-    Name(&'a str, &'a str),
-}
+pub struct RelationId(pub u32);
 
 /// A value of a row, as the text that PostgreSQL prints for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Value<'a> {
     /// SQL NULL.
     Null,
-    /// Not in the log: an out-of-line value that the update did not touch.
+    /// Not in the log: an out-of-line value that the update did not touch, or what wal2json leaves out of an old row.
     Unchanged,
     /// The text of the type's output function, in UTF-8 (in whatever bytes a SQL_ASCII database holds).
     Text(&'a [u8]),
 }
 
-/// The values of a row. Cheap to copy; borrows from the message and from the decoder's scratch space.
+/// The values of a row, in the order of its relation's columns. Cheap to copy; borrows from the message and from the
+/// decoder's scratch space.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Tuple<'a> {
     cells: &'a [Cell],
@@ -89,15 +92,9 @@ pub struct Tuple<'a> {
     scratch: &'a [u8],
 }
 
-/// Where a value (and, with wal2json, its column's name) lies.
+/// Where a value lies.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Cell {
-    name: Span,
-    value: CellValue,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum CellValue {
+pub(crate) enum Cell {
     Null,
     Unchanged,
     Text(Span),
@@ -112,7 +109,7 @@ pub(crate) struct Span {
 }
 
 impl<'a> Tuple<'a> {
-    /// How many values the row has here. pgoutput: as many as the Relation has columns; wal2json: those it names.
+    /// Returns how many values the row has: as many as its relation has columns.
     pub fn len(&self) -> usize {
         self.cells.len()
     }
@@ -122,18 +119,18 @@ impl<'a> Tuple<'a> {
         self.cells.is_empty()
     }
 
-    /// The value at this place; `None` past the end.
+    /// Returns the value at this place; `None` past the end.
     pub fn value(&self, index: usize) -> Option<Value<'a>> {
-        self.cells.get(index).map(|cell| match cell.value {
-            CellValue::Null => Value::Null,
-            CellValue::Unchanged => Value::Unchanged,
-            CellValue::Text(span) => Value::Text(self.bytes(span)),
+        self.cells.get(index).map(|cell| match *cell {
+            Cell::Null => Value::Null,
+            Cell::Unchanged => Value::Unchanged,
+            Cell::Text(span) => Value::Text(self.bytes(span)),
         })
     }
 
-    /// The column's name at this place, unescaped; empty with pgoutput, which names columns in the Relation only.
-    pub fn name(&self, index: usize) -> &'a [u8] {
-        self.cells.get(index).map_or(&[], |cell| self.bytes(cell.name))
+    /// Whether the log has a value at this place.
+    pub fn has(&self, index: usize) -> bool {
+        self.cells.get(index).is_some_and(|cell| *cell != Cell::Unchanged)
     }
 
     fn bytes(&self, span: Span) -> &'a [u8] {
@@ -145,24 +142,29 @@ impl<'a> Tuple<'a> {
 /// The old row of an update or delete.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum OldTuple<'a> {
-    /// Only the columns of the replica identity are known. pgoutput fills the others with null; wal2json leaves them out.
+    /// Only the columns of the replica identity are known. pgoutput fills the others with null; from wal2json they are
+    /// [`Value::Unchanged`].
     Key(Tuple<'a>),
     /// The whole row (REPLICA IDENTITY FULL). wal2json can't tell the two apart: it always says `Key`.
     Full(Tuple<'a>),
 }
 
-/// A pgoutput Relation message.
+/// What a table looks like. pgoutput sends it whenever the table may have changed. wal2json names the columns of each row:
+/// they are a relation when the decoder has not seen all of them together, so that it may also have columns of other
+/// times, and does not say that a type changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Relation<'a> {
-    /// `pg_class.oid`
-    pub oid: u32,
+    /// By which the changes name it.
+    pub id: RelationId,
+    /// `pg_class.oid`; `None` where the log has names only.
+    pub oid: Option<u32>,
     /// Schema, unquoted (pgoutput sends an empty one for pg_catalog; here it is spelt out).
     pub schema: &'a str,
     /// Name, unquoted.
     pub name: &'a str,
-    /// `pg_class.relreplident`: `d`, `n`, `f` or `i`.
-    pub replica_identity: u8,
-    /// The published columns, in the order of the tuples that follow.
+    /// `pg_class.relreplident`: `d`, `n`, `f` or `i`; `None` where the log does not say.
+    pub replica_identity: Option<u8>,
+    /// The published columns, in the order of the tuples that follow. An insert has a value for each of them.
     pub columns: Vec<RelationColumn<'a>>,
 }
 
@@ -171,10 +173,17 @@ pub struct Relation<'a> {
 pub struct RelationColumn<'a> {
     /// Name, unquoted.
     pub name: &'a str,
-    /// Part of the replica identity.
+    /// Part of the replica identity. Always true from wal2json, whose old rows have values for just these columns.
     pub key: bool,
+    /// Its type; `None` where the log has names only.
+    pub ty: Option<ColumnType>,
+}
+
+/// The type of a [`RelationColumn`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ColumnType {
     /// `pg_type.oid`
-    pub type_oid: u32,
+    pub oid: u32,
     /// `pg_attribute.atttypmod`
     pub typmod: i32,
 }
@@ -188,5 +197,5 @@ pub trait OutputPlugin {
     fn options(&self) -> Vec<(String, String)>;
 
     /// Reads one message. The error says what is wrong with the message and never quotes a value.
-    fn decode<'a>(&'a mut self, payload: &'a [u8]) -> crate::error::Result<Change<'a>>;
+    fn decode<'a>(&'a mut self, payload: &'a [u8]) -> crate::error::Result<Message<'a>>;
 }

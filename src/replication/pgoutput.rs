@@ -2,15 +2,14 @@
 //!
 //! Integers are big-endian and unaligned, strings end in a zero byte. The server sends text in the client's encoding.
 
-use super::{Cell, CellValue, Change, OldTuple, OutputPlugin, Relation, RelationColumn, Span, TableRef, Tuple};
+use super::{
+    Cell, Change, ColumnType, Message, OldTuple, OutputPlugin, Relation, RelationColumn, RelationId, Span, Tuple,
+};
 use crate::error::{Error, Result};
 use crate::pg::Lsn;
 
 /// Microseconds from 1970-01-01 to 2000-01-01, PostgreSQL's epoch.
 const EPOCH_MICROS: i64 = 946_684_800_000_000;
-
-/// Names lie in the Relation message, not in a tuple.
-const NO_NAME: Span = Span { scratch: false, start: 0, end: 0 };
 
 /// The decoder. Holds the publications to ask for, and the cells of the row at hand, reused from row to row.
 #[derive(Debug, Default)]
@@ -25,13 +24,14 @@ impl Pgoutput {
         Pgoutput { publications, cells: Vec::new() }
     }
 
-    fn read<'a>(&'a mut self, payload: &'a [u8]) -> Result<Change<'a>, Malformed> {
+    fn read<'a>(&'a mut self, payload: &'a [u8]) -> Result<Message<'a>, Malformed> {
         self.cells.clear();
         if u32::try_from(payload.len()).is_err() {
             return Err(Malformed { at: 0, what: "longer than 4 GiB" });
         }
         let mut reader = Reader { payload, at: 0 };
         let tag = reader.u8()?;
+        let mut relation = None;
         let change = match tag {
             b'B' => {
                 let commit_lsn = reader.lsn()?;
@@ -46,20 +46,23 @@ impl Pgoutput {
                 let _commit_time = reader.time()?;
                 Change::Commit { end_lsn }
             }
-            b'R' => Change::Relation(reader.relation()?),
-            b'T' => Change::Truncate { tables: reader.truncated()? },
-            b'I' | b'U' | b'D' => return self.row(tag, reader),
+            b'R' => {
+                relation = Some(reader.relation()?);
+                Change::Other
+            }
+            b'T' => Change::Truncate { relations: reader.truncated()? },
+            b'I' | b'U' | b'D' => return self.row(tag, reader).map(|change| Message { relation: None, change }),
             // Nothing in a Type, an Origin or a logical message is of use here.
-            b'Y' | b'O' | b'M' => return Ok(Change::Other),
+            b'Y' | b'O' | b'M' => return Ok(Message { relation: None, change: Change::Other }),
             _ => return Err(Malformed { at: 0, what: "unknown kind of message" }),
         };
         reader.end()?;
-        Ok(change)
+        Ok(Message { relation, change })
     }
 
     /// The rest of Insert, Update or Delete: the old row's cells first, if there is one, then the new row's.
     fn row<'a>(&'a mut self, tag: u8, mut reader: Reader<'a>) -> Result<Change<'a>, Malformed> {
-        let table = TableRef::Oid(reader.u32()?);
+        let relation = RelationId(reader.u32()?);
         let mut kind = reader.u8()?;
         let old_kind = if tag != b'I' && matches!(kind, b'K' | b'O') {
             reader.tuple(&mut self.cells)?;
@@ -85,9 +88,9 @@ impl Pgoutput {
             _ => OldTuple::Key(tuple(old_cells)),
         });
         match (tag, old) {
-            (b'I', _) => Ok(Change::Insert { table, new: tuple(new_cells) }),
-            (b'U', old) => Ok(Change::Update { table, old, new: tuple(new_cells) }),
-            (_, Some(old)) => Ok(Change::Delete { table, old }),
+            (b'I', _) => Ok(Change::Insert { relation, new: tuple(new_cells) }),
+            (b'U', old) => Ok(Change::Update { relation, old, new: tuple(new_cells) }),
+            (_, Some(old)) => Ok(Change::Delete { relation, old }),
             (_, None) => Err(reader.malformed("a delete without its old row")),
         }
     }
@@ -104,7 +107,7 @@ impl OutputPlugin for Pgoutput {
         vec![("proto_version".to_owned(), "1".to_owned()), ("publication_names".to_owned(), names.join(","))]
     }
 
-    fn decode<'a>(&'a mut self, payload: &'a [u8]) -> Result<Change<'a>> {
+    fn decode<'a>(&'a mut self, payload: &'a [u8]) -> Result<Message<'a>> {
         self.read(payload).map_err(|malformed| {
             let kind = payload.first().map_or_else(|| "empty".to_owned(), |tag| format!("`{}`", tag.escape_ascii()));
             Error::run(format!(
@@ -186,39 +189,41 @@ impl<'a> Reader<'a> {
             schema => schema,
         };
         let name = self.string()?;
-        let replica_identity = self.u8()?;
+        let replica_identity = Some(self.u8()?);
         let columns = (0..self.u16()?)
             .map(|_| {
                 let key = self.u8()? & 1 != 0;
-                Ok(RelationColumn { name: self.string()?, key, type_oid: self.u32()?, typmod: self.i32()? })
+                let name = self.string()?;
+                let ty = ColumnType { oid: self.u32()?, typmod: self.i32()? };
+                Ok(RelationColumn { name, key, ty: Some(ty) })
             })
             .collect::<Result<_, _>>()?;
-        Ok(Relation { oid, schema, name, replica_identity, columns })
+        Ok(Relation { id: RelationId(oid), oid: Some(oid), schema, name, replica_identity, columns })
     }
 
     /// The tables of a Truncate. Its options (CASCADE, RESTART IDENTITY) change nothing for the rows.
-    fn truncated(&mut self) -> Result<Vec<TableRef<'a>>, Malformed> {
+    fn truncated(&mut self) -> Result<Vec<RelationId>, Malformed> {
         let count = self.u32()?;
         let _options = self.u8()?;
-        (0..count).map(|_| self.u32().map(TableRef::Oid)).collect()
+        (0..count).map(|_| self.u32().map(RelationId)).collect()
     }
 
     fn tuple(&mut self, cells: &mut Vec<Cell>) -> Result<(), Malformed> {
         for _ in 0..self.u16()? {
             let value = match self.u8()? {
-                b'n' => CellValue::Null,
-                b'u' => CellValue::Unchanged,
+                b'n' => Cell::Null,
+                b'u' => Cell::Unchanged,
                 b't' => {
                     let len = self.u32()? as usize;
                     let start = self.at;
                     self.take(len)?;
                     // Both fit: the payload's own length does.
-                    CellValue::Text(Span { scratch: false, start: start as u32, end: self.at as u32 })
+                    Cell::Text(Span { scratch: false, start: start as u32, end: self.at as u32 })
                 }
                 b'b' => return Err(self.malformed("a value in binary form, which was not asked for")),
                 _ => return Err(self.malformed("unknown kind of value")),
             };
-            cells.push(Cell { name: NO_NAME, value });
+            cells.push(value);
         }
         Ok(())
     }

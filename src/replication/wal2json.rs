@@ -9,17 +9,24 @@
 //! B and C carry the same two positions: `lsn` is where the commit record starts, `nextlsn` where it ends, as in
 //! pgoutput's Begin and Commit. Numbers and booleans are JSON tokens, all other values strings; NaN and infinities of
 //! number columns come as null, bytea without its `\x`. An unchanged out-of-line value is left out.
+//!
+//! Every row names its columns. From that come the relations that stand in front of changes, and the order of a row's
+//! values: see [`known`].
 
 mod encoding;
+mod known;
+mod row;
 mod scan;
 mod timestamp;
 
 use std::ops::Range;
 
 pub use encoding::{ServerEncoding, encoding_for};
-use scan::{Malformed, Scanner, span};
+use known::KnownTables;
+use row::Row;
+use scan::{Malformed, Scanner};
 
-use super::{Cell, CellValue, Change, OldTuple, OutputPlugin, Span, TableRef, Tuple};
+use super::{Cell, Change, Message, OldTuple, OutputPlugin, Span, Tuple};
 use crate::error::{Error, Result};
 use crate::pg::Lsn;
 
@@ -34,11 +41,8 @@ pub struct Wal2json {
     transcoded: String,
     cells: Vec<Cell>,
     scratch: Vec<u8>,
-    heads: Heads,
+    tables: KnownTables,
 }
-
-/// How each column of the last row began, `{"name":"id","value":`: the next row is mostly of the same table.
-type Heads = Vec<Vec<u8>>;
 
 impl Wal2json {
     /// A decoder of the changes of these tables, given as schema and table, or as a schema alone for all of its tables.
@@ -51,7 +55,7 @@ impl Wal2json {
             transcoded: String::new(),
             cells: Vec::new(),
             scratch: Vec::new(),
-            heads: Heads::new(),
+            tables: KnownTables::default(),
         }
     }
 }
@@ -92,11 +96,11 @@ impl OutputPlugin for Wal2json {
         .into()
     }
 
-    fn decode<'a>(&'a mut self, payload: &'a [u8]) -> Result<Change<'a>> {
+    fn decode<'a>(&'a mut self, payload: &'a [u8]) -> Result<Message<'a>> {
         if payload.starts_with(LOGICAL_MESSAGE) {
-            return Ok(Change::Other);
+            return Ok(Message { relation: None, change: Change::Other });
         }
-        let Wal2json { encoding, transcoded, cells, scratch, heads, .. } = self;
+        let Wal2json { encoding, transcoded, cells, scratch, tables, .. } = self;
         let payload = match encoding {
             Some(encoding) if !payload.is_ascii() => {
                 encoding.transcode(payload, transcoded);
@@ -105,8 +109,8 @@ impl OutputPlugin for Wal2json {
             _ => payload,
         };
         cells.clear();
-        Message::scan(payload, cells, scratch, heads)
-            .and_then(|message| message.change(Space { payload, scratch, cells }))
+        Members::scan(payload, cells, scratch, tables)
+            .and_then(|members| members.message(Space { payload, scratch }, cells, tables))
             .map_err(|malformed| {
                 let Malformed { at, what } = malformed;
                 Error::run(format!("malformed message from wal2json at byte {at} of {}: {what}", payload.len()))
@@ -114,17 +118,16 @@ impl OutputPlugin for Wal2json {
     }
 }
 
-/// Where the pieces of a message are.
+/// Where the texts of a message are.
 #[derive(Clone, Copy)]
 struct Space<'a> {
     payload: &'a [u8],
     scratch: &'a [u8],
-    cells: &'a [Cell],
 }
 
 /// The members of a message, wherever they stood in it.
 #[derive(Default)]
-struct Message {
+struct Members {
     action: Option<Span>,
     xid: Option<Span>,
     timestamp: Option<Span>,
@@ -132,83 +135,126 @@ struct Message {
     nextlsn: Option<Span>,
     schema: Option<Span>,
     table: Option<Span>,
-    columns: Option<Range<usize>>,
-    identity: Option<Range<usize>>,
+    columns: Option<Row>,
+    identity: Option<Row>,
+    /// The table whose columns the rows were held against.
+    of: Option<usize>,
 }
 
-impl Message {
+impl Members {
     fn scan(
         payload: &[u8],
         cells: &mut Vec<Cell>,
         scratch: &mut Vec<u8>,
-        heads: &mut Heads,
-    ) -> Result<Message, Malformed> {
-        let mut message = Message::default();
+        tables: &mut KnownTables,
+    ) -> Result<Members, Malformed> {
+        let mut members = Members::default();
         let mut scanner = Scanner::new(payload, scratch)?;
         scanner.object(|scanner, key| {
             let member = match scanner.text(key) {
-                b"action" => &mut message.action,
-                b"xid" => &mut message.xid,
-                b"timestamp" => &mut message.timestamp,
-                b"lsn" => &mut message.lsn,
-                b"nextlsn" => &mut message.nextlsn,
-                b"schema" => &mut message.schema,
-                b"table" => &mut message.table,
-                b"columns" => {
-                    message.columns = Some(row(scanner, cells, heads)?);
-                    return Ok(());
-                }
-                b"identity" => {
-                    message.identity = Some(row(scanner, cells, heads)?);
+                b"action" => &mut members.action,
+                b"xid" => &mut members.xid,
+                b"timestamp" => &mut members.timestamp,
+                b"lsn" => &mut members.lsn,
+                b"nextlsn" => &mut members.nextlsn,
+                b"schema" => &mut members.schema,
+                b"table" => &mut members.table,
+                key @ (b"columns" | b"identity") => {
+                    let is_new = key == b"columns";
+                    // The table comes before its row.
+                    let table = match (members.schema, members.table) {
+                        (Some(schema), Some(table)) => tables.find(scanner.text(schema), scanner.text(table)),
+                        _ => None,
+                    };
+                    members.of = table.or(members.of);
+                    let row = row::scan(scanner, cells, table.map(|table| tables.get(table).columns()))?;
+                    *if is_new { &mut members.columns } else { &mut members.identity } = Some(row);
                     return Ok(());
                 }
                 _ => return scanner.skip(),
             };
             *member = match scanner.scalar()? {
-                CellValue::Text(span) => Some(span),
-                CellValue::Null | CellValue::Unchanged => None,
+                Cell::Text(span) => Some(span),
+                Cell::Null | Cell::Unchanged => None,
             };
             Ok(())
         })?;
         scanner.end()?;
-        Ok(message)
+        Ok(members)
     }
 
-    fn change<'a>(&self, space: Space<'a>) -> Result<Change<'a>, Malformed> {
+    fn message<'a>(
+        self,
+        space: Space<'a>,
+        cells: &'a mut Vec<Cell>,
+        tables: &'a mut KnownTables,
+    ) -> Result<Message<'a>, Malformed> {
         let malformed = |what| Malformed { at: space.payload.len(), what };
-        let tuple = |row: &Option<Range<usize>>, what| match row {
-            Some(row) => Ok(space.tuple(row.clone())),
-            None => Err(malformed(what)),
-        };
-        match self.action.map(|span| space.bytes(span)).unwrap_or_default() {
-            b"I" => Ok(Change::Insert { table: self.table(space)?, new: tuple(&self.columns, "no columns in it")? }),
-            b"U" => Ok(Change::Update {
-                table: self.table(space)?,
-                old: self.identity.clone().map(|row| OldTuple::Key(space.tuple(row))),
-                new: tuple(&self.columns, "no columns in it")?,
-            }),
-            // Where the server has no old row, wal2json leaves out the identity: then nothing is known of it.
-            b"D" => Ok(Change::Delete {
-                table: self.table(space)?,
-                old: OldTuple::Key(space.tuple(self.identity.clone().unwrap_or_default())),
-            }),
-            b"T" => Ok(Change::Truncate { tables: vec![self.table(space)?] }),
-            b"B" => Ok(Change::Begin {
+        let change = match self.action.map(|span| space.bytes(span)).unwrap_or_default() {
+            action @ (b"I" | b"U" | b"D" | b"T") => return self.of_table(action[0], space, cells, tables),
+            b"B" => Change::Begin {
                 commit_lsn: space.read(self.lsn, lsn, "no position `lsn` in it")?,
                 commit_time: space.read(self.timestamp, timestamp::unix_micros, "no commit time in it")?,
                 xid: space.read(self.xid, |xid| std::str::from_utf8(xid).ok()?.parse().ok(), "no xid in it")?,
-            }),
-            b"C" => Ok(Change::Commit { end_lsn: space.read(self.nextlsn, lsn, "no position `nextlsn` in it")? }),
-            b"M" => Ok(Change::Other),
-            b"" => Err(malformed("no action in it")),
-            _ => Err(malformed("unknown action")),
-        }
+            },
+            b"C" => Change::Commit { end_lsn: space.read(self.nextlsn, lsn, "no position `nextlsn` in it")? },
+            b"M" => Change::Other,
+            b"" => return Err(malformed("no action in it")),
+            _ => return Err(malformed("unknown action")),
+        };
+        Ok(Message { relation: None, change })
     }
 
-    fn table<'a>(&self, space: Space<'a>) -> Result<TableRef<'a>, Malformed> {
-        let schema = space.read(self.schema, |name| std::str::from_utf8(name).ok(), "no schema in UTF-8 in it")?;
-        let table = space.read(self.table, |name| std::str::from_utf8(name).ok(), "no table in UTF-8 in it")?;
-        Ok(TableRef::Name(schema, table))
+    /// A change of a table, with the relation where that is news.
+    fn of_table<'a>(
+        self,
+        action: u8,
+        space: Space<'a>,
+        cells: &'a mut Vec<Cell>,
+        tables: &'a mut KnownTables,
+    ) -> Result<Message<'a>, Malformed> {
+        let text = |name| std::str::from_utf8(name).ok();
+        let schema = space.read(self.schema, text, "no schema in UTF-8 in it")?;
+        let name = space.read(self.table, text, "no table in UTF-8 in it")?;
+        let malformed = |what| Malformed { at: space.payload.len(), what };
+        let place = tables.find_or_add(schema, name);
+        if self.of.is_some_and(|of| of != place) {
+            return Err(malformed("more than one table in it"));
+        }
+        let table = tables.get(place);
+        let relation = table.id();
+        let change = match action {
+            b'I' => {
+                let rows = [self.columns.ok_or_else(|| malformed("no columns in it"))?];
+                let [new] = row::settle(table, cells, rows, true);
+                let cells: &'a [Cell] = cells;
+                Change::Insert { relation, new: space.tuple(cells, new) }
+            }
+            b'U' => {
+                let new = self.columns.ok_or_else(|| malformed("no columns in it"))?;
+                let (new, old) = match self.identity {
+                    Some(old) => {
+                        let [new, old] = row::settle(table, cells, [new, old], false);
+                        (new, Some(old))
+                    }
+                    None => {
+                        let [new] = row::settle(table, cells, [new], false);
+                        (new, None)
+                    }
+                };
+                let cells: &'a [Cell] = cells;
+                let old = old.map(|old| OldTuple::Key(space.tuple(cells, old)));
+                Change::Update { relation, old, new: space.tuple(cells, new) }
+            }
+            b'D' => {
+                // Where the server has no old row, wal2json leaves out the identity: then nothing is known of it.
+                let rows = [self.identity.unwrap_or_else(|| Row::Named(Vec::new()))];
+                let [old] = row::settle(table, cells, rows, false);
+                Change::Delete { relation, old: OldTuple::Key(space.tuple(cells, old)) }
+            }
+            _ => Change::Truncate { relations: vec![relation] },
+        };
+        Ok(Message { relation: table.announce(), change })
     }
 }
 
@@ -228,8 +274,8 @@ impl<'a> Space<'a> {
         member.and_then(|span| read(self.bytes(span))).ok_or(Malformed { at: self.payload.len(), what })
     }
 
-    fn tuple(self, row: Range<usize>) -> Tuple<'a> {
-        Tuple { cells: &self.cells[row], payload: self.payload, scratch: self.scratch }
+    fn tuple(self, cells: &'a [Cell], row: Range<usize>) -> Tuple<'a> {
+        Tuple { cells: &cells[row], payload: self.payload, scratch: self.scratch }
     }
 }
 
@@ -237,56 +283,7 @@ fn lsn(text: &[u8]) -> Option<Lsn> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 
-/// `[{"name":"id","value":1},…]`; says which cells it became.
-fn row(scanner: &mut Scanner<'_, '_>, cells: &mut Vec<Cell>, heads: &mut Heads) -> Result<Range<usize>, Malformed> {
-    let start = cells.len();
-    scanner.array(|scanner| {
-        let index = cells.len() - start;
-        if index == heads.len() {
-            heads.push(Vec::new());
-        }
-        cells.push(cell(scanner, &mut heads[index])?);
-        Ok(())
-    })?;
-    Ok(start..cells.len())
-}
-
-/// What is before a column's name and after it, where wal2json puts no white space.
-const BEFORE_NAME: &[u8] = br#"{"name":""#;
-const AFTER_NAME: &[u8] = br#"","value":"#;
-
-/// `{"name":"id","value":1}`. `head` is how one like it began.
-fn cell(scanner: &mut Scanner<'_, '_>, head: &mut Vec<u8>) -> Result<Cell, Malformed> {
-    let start = scanner.position();
-    if !head.is_empty() && scanner.follows(head) {
-        let name = span(false, start + BEFORE_NAME.len(), scanner.position() - AFTER_NAME.len());
-        let value = scanner.scalar()?;
-        if scanner.eat(b'}') {
-            return Ok(Cell { name, value });
-        }
-        scanner.go_back(start);
-    }
-    let (mut name, mut value, mut value_start) = (None, None, start);
-    scanner.object(|scanner, key| {
-        match scanner.text(key) {
-            b"name" => name = Some(scanner.string()?),
-            b"value" => {
-                value_start = scanner.position();
-                value = Some(scanner.scalar()?);
-            }
-            _ => scanner.skip()?,
-        }
-        Ok(())
-    })?;
-    let name = name.ok_or_else(|| scanner.malformed("a column without a name"))?;
-    let value = value.ok_or_else(|| scanner.malformed("a column without a value"))?;
-    head.clear();
-    let plain = scanner.since(start, value_start);
-    if plain.strip_prefix(BEFORE_NAME).and_then(|rest| rest.strip_suffix(AFTER_NAME)) == Some(scanner.text(name)) {
-        head.extend_from_slice(plain);
-    }
-    Ok(Cell { name, value })
-}
-
+#[cfg(test)]
+mod relation_tests;
 #[cfg(test)]
 mod tests;

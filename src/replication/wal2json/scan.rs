@@ -1,7 +1,7 @@
 //! A JSON scanner for one message. It builds no values: strings and numbers stay where they lie, as [`Span`]s; only a
 //! string with escapes is copied, into scratch space that lives as long as the decoder.
 
-use crate::replication::{CellValue, Span};
+use crate::replication::{Cell, Span};
 
 /// How deep values that nobody asked for may nest. wal2json itself never goes beyond an object in an array.
 const MAX_DEPTH: u32 = 16;
@@ -14,6 +14,13 @@ const SHORT: usize = 12;
 pub(super) struct Malformed {
     pub(super) at: usize,
     pub(super) what: &'static str,
+}
+
+/// A place to scan from again.
+#[derive(Clone, Copy)]
+pub(super) struct Mark {
+    at: usize,
+    scratch: usize,
 }
 
 pub(super) struct Scanner<'p, 's> {
@@ -47,9 +54,15 @@ impl<'p, 's> Scanner<'p, 's> {
         self.at
     }
 
-    /// Scans from here again.
-    pub(super) fn go_back(&mut self, position: usize) {
-        self.at = position;
+    /// Marks how far it is.
+    pub(super) fn mark(&self) -> Mark {
+        Mark { at: self.at, scratch: self.scratch.len() }
+    }
+
+    /// Scans from there again. The spans of what came after it are void.
+    pub(super) fn go_back(&mut self, mark: Mark) {
+        self.at = mark.at;
+        self.scratch.truncate(mark.scratch);
     }
 
     /// The text between two positions.
@@ -85,26 +98,36 @@ impl<'p, 's> Scanner<'p, 's> {
 
     /// An array. `item` has to consume each item.
     pub(super) fn array(&mut self, mut item: impl FnMut(&mut Self) -> Result<(), Malformed>) -> Result<(), Malformed> {
-        self.expect(b'[', "an array was expected")?;
-        if self.eat(b']') {
-            return Ok(());
-        }
-        loop {
+        let mut more = self.begin_array()?;
+        while more {
             item(self)?;
-            if !self.eat(b',') {
-                return self.expect(b']', "a comma or the end of the array was expected");
-            }
+            more = self.next_item()?;
         }
+        Ok(())
+    }
+
+    /// Goes into an array; says whether it has an item.
+    pub(super) fn begin_array(&mut self) -> Result<bool, Malformed> {
+        self.expect(b'[', "an array was expected")?;
+        Ok(!self.eat(b']'))
+    }
+
+    /// Goes on after an item; says whether another one follows.
+    pub(super) fn next_item(&mut self) -> Result<bool, Malformed> {
+        if self.eat(b',') {
+            return Ok(true);
+        }
+        self.expect(b']', "a comma or the end of the array was expected").map(|()| false)
     }
 
     /// A string, number, boolean or null, as PostgreSQL's text of it: booleans are `t` and `f`.
-    pub(super) fn scalar(&mut self) -> Result<CellValue, Malformed> {
+    pub(super) fn scalar(&mut self) -> Result<Cell, Malformed> {
         match self.peek() {
-            Some(b'"') => self.string().map(CellValue::Text),
-            Some(b'-' | b'0'..=b'9') => self.number().map(CellValue::Text),
-            Some(b'n') => self.literal(b"null").map(|_| CellValue::Null),
-            Some(b't') => self.literal(b"true").map(CellValue::Text),
-            Some(b'f') => self.literal(b"false").map(CellValue::Text),
+            Some(b'"') => self.string().map(Cell::Text),
+            Some(b'-' | b'0'..=b'9') => self.number().map(Cell::Text),
+            Some(b'n') => self.literal(b"null").map(|_| Cell::Null),
+            Some(b't') => self.literal(b"true").map(Cell::Text),
+            Some(b'f') => self.literal(b"false").map(Cell::Text),
             _ => Err(self.malformed("a string, a number, a boolean or null was expected")),
         }
     }

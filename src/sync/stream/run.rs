@@ -14,7 +14,7 @@ use crate::logging::Bar;
 use crate::logging::figures::seconds;
 use crate::pg::Lsn;
 use crate::positions::HeldBack;
-use crate::replication::Change;
+use crate::replication::{Change, Message};
 use crate::sync::output::Output;
 
 /// What the loop works with, whichever source the changes come from.
@@ -60,8 +60,8 @@ impl<'a> Run<'a> {
                 self.acknowledge_stored(output, source);
             }
             match source.next(pace.wait()).await? {
-                Input::Change { lsn, change } => {
-                    if self.change(output, &mut pace, lsn, change).await?.is_break() {
+                Input::Message { lsn, message } => {
+                    if self.change(output, &mut pace, lsn, message).await?.is_break() {
                         return ended(Why::Reached);
                     }
                     pace.message(Instant::now);
@@ -102,9 +102,9 @@ impl<'a> Run<'a> {
         output: &mut Output,
         pace: &mut Pace,
         lsn: Lsn,
-        change: Change<'_>,
+        message: Message<'_>,
     ) -> Result<ControlFlow<()>> {
-        match change {
+        match message.change {
             Change::Begin { commit_lsn, commit_time, xid } => {
                 if output.begin(commit_lsn, xid).is_break() {
                     return Ok(ControlFlow::Break(()));
@@ -120,13 +120,13 @@ impl<'a> Run<'a> {
                 pace.commit(Instant::now());
                 self.bar.set(end_lsn.0.saturating_sub(self.start.0));
             }
-            Change::Other => {}
-            change => {
+            Change::Other if message.relation.is_none() => {}
+            _ => {
                 let Some(transaction) = &self.transaction else {
                     return Err(Error::run("the server sent a change outside of a transaction"));
                 };
-                pace.changed(self.applier.apply(output, transaction, lsn, change).await?);
-                if self.applier.toast.is_full(output) {
+                pace.changed(self.applier.apply(output, transaction, lsn, message).await?);
+                if self.applier.look_ups.is_full(output) {
                     self.fill_holes(output).await?;
                 }
                 if output.needs_room() {
@@ -162,7 +162,7 @@ impl<'a> Run<'a> {
 
     async fn fill_holes(&mut self, output: &mut Output) -> Result<()> {
         let applier = &mut self.applier;
-        applier.toast.fill(applier.env, applier.client, &mut applier.streams, output).await
+        applier.look_ups.fill(applier.env, applier.client, &mut applier.streams, output).await
     }
 }
 

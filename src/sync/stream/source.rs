@@ -13,12 +13,12 @@ use crate::pg::error::RESTARTED;
 use crate::positions::Stored;
 use crate::replication::bulk::BulkRead;
 use crate::replication::stream::{Event, Feedback, WalStream};
-use crate::replication::{Change, OutputPlugin};
+use crate::replication::{Message, OutputPlugin};
 
 /// What a source says.
 pub(super) enum Input<'a> {
     /// A message of the output plugin, with its own position in the log.
-    Change { lsn: Lsn, change: Change<'a> },
+    Message { lsn: Lsn, message: Message<'a> },
     /// The server has sent everything that committed before this, if no transaction is open.
     Keepalive { wal_end: Lsn },
     /// Nothing came for as long as was waited.
@@ -69,7 +69,7 @@ impl ChangeSource for Walsender<'_> {
             Some(event) => match event? {
                 None => Err(Error::transient("the server ended the replication stream").hint(RESTARTED)),
                 Some(Event::Data { start, payload }) => {
-                    Ok(Input::Change { lsn: start, change: self.plugin.decode(payload)? })
+                    Ok(Input::Message { lsn: start, message: self.plugin.decode(payload)? })
                 }
                 Some(Event::Keepalive { wal_end }) => Ok(Input::Keepalive { wal_end }),
             },
@@ -118,7 +118,7 @@ impl ChangeSource for Bulk<'_> {
                 let row = row?;
                 self.started = true;
                 match row {
-                    Some((lsn, payload)) => Ok(Input::Change { lsn, change: self.plugin.decode(payload)? }),
+                    Some((lsn, payload)) => Ok(Input::Message { lsn, message: self.plugin.decode(payload)? }),
                     None => {
                         self.ended = true;
                         Ok(Input::End)

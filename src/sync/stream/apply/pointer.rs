@@ -32,7 +32,7 @@ const BYTES: usize = 1024 * 1024;
 const FIRST_ROWS: usize = 8;
 
 /// The holes in the buffered lines.
-pub(crate) struct Toast {
+pub(crate) struct LookUps {
     mode: UnchangedToast,
     session: Option<Session>,
     /// How many rows are to wait.
@@ -41,9 +41,9 @@ pub(crate) struct Toast {
     largest: usize,
 }
 
-impl Toast {
+impl LookUps {
     pub(crate) fn new(mode: UnchangedToast) -> Self {
-        Toast { mode, session: None, limit: FIRST_ROWS, largest: 0 }
+        LookUps { mode, session: None, limit: FIRST_ROWS, largest: 0 }
     }
 
     /// Whether what the log does not have is read from the stream's table.

@@ -1,23 +1,19 @@
 //! A row change becomes records.
 
-use super::layout::Shape;
+use super::shape::{RowChange, Shape};
 use crate::pg::Lsn;
-use crate::replication::{OldTuple, Tuple, Value};
+use crate::replication::{Tuple, Value};
 use crate::singer::JsonBuf;
 use crate::sync::output::{Hole, Output};
 use crate::sync::stream::live::{Live, Transaction};
-
-/// A row change: at least one of the rows is there.
-pub(crate) struct RowChange<'t> {
-    pub old: Option<OldTuple<'t>>,
-    pub new: Option<Tuple<'t>>,
-}
 
 /// Writes the records of one row change for one stream.
 pub(crate) struct RecordWriter<'a> {
     pub live: &'a mut Live,
     pub transaction: &'a Transaction,
     pub lsn: Lsn,
+    /// What the values of the rows are.
+    pub shape: &'a Shape,
     pub debug_lsn: bool,
     /// Whether values that the log does not have are read from the table.
     pub fetches: bool,
@@ -32,24 +28,16 @@ pub(crate) struct Unfit(pub usize);
 
 impl RecordWriter<'_> {
     /// Returns how many records the change became; it may become none if the table is not as described, or had another key.
-    pub(crate) fn write(
-        mut self,
-        output: &mut Output,
-        stream: usize,
-        (new_shape, old_shape): (&Shape, &Shape),
-        change: &RowChange<'_>,
-    ) -> Result<u64, Unfit> {
-        let old = change.old.map(|old| match old {
-            OldTuple::Key(old) | OldTuple::Full(old) => old,
-        });
-        if change.new.is_none() && !old_shape.identifies(self.live) {
+    pub(crate) fn write(mut self, output: &mut Output, stream: usize, change: &RowChange<'_>) -> Result<u64, Unfit> {
+        let identifies = change.old.is_some_and(|old| self.shape.identifies(&old));
+        if change.new.is_none() && !identifies {
             self.tell_unidentified();
             return Ok(0);
         }
         let start = output.begin_record().len();
-        let written = match (change.new, old) {
-            (Some(new), old) => self.row(output, stream, (new_shape, &new), (old_shape, old)),
-            (None, Some(old)) => self.delete(output.buf(), old_shape, &old),
+        let written = match (change.new, change.old) {
+            (Some(new), old) => self.row(output, stream, &new, old, identifies),
+            (None, Some(old)) => self.delete(output.buf(), &old),
             (None, None) => Ok(()),
         };
         match written {
@@ -67,52 +55,44 @@ impl RecordWriter<'_> {
         &mut self,
         output: &mut Output,
         stream: usize,
-        (new_shape, new): (&Shape, &Tuple<'_>),
-        (old_shape, old): (&Shape, Option<Tuple<'_>>),
+        new: &Tuple<'_>,
+        old: Option<Tuple<'_>>,
+        identifies: bool,
     ) -> Result<(), Unfit> {
-        let out = output.buf();
+        let (shape, out) = (self.shape, output.buf());
         if let Some(old) = &old
-            && self.key_changed(new_shape, new, old_shape, old)
+            && identifies
+            && self.key_changed(new, old)
         {
-            self.delete(out, old_shape, old)?;
+            self.delete(out, old)?;
         }
         self.live.plan.start_record(out);
         let mut missing = Vec::new();
-        for (index, column) in new_shape.columns.iter().enumerate() {
+        for (index, column) in shape.columns.iter().enumerate() {
             let Some(column) = *column else { continue };
             match new.value(index) {
                 Some(Value::Unchanged) => {
-                    let old = old.as_ref().and_then(|old| identity_value(old_shape, old, column));
-                    self.unchanged(out, column, old, &mut missing)?;
+                    let old = old.filter(|old| shape.has(old, index) && !shape.is_retyped(index));
+                    self.unchanged(out, column, old.and_then(|old| old.value(index)), &mut missing)?;
                 }
                 // What became of the value when the column got its type is known to the table alone.
-                _ if new_shape.is_retyped(index) && self.fetches && !self.is_key(column) => {
+                _ if shape.is_retyped(index) && self.fetches && !self.is_key(column) => {
                     missing.push((out.len(), column))
                 }
-                Some(Value::Text(text)) => {
-                    self.known(out, column, Some(text), new_shape.of_type(index), &mut missing)?
-                }
+                Some(Value::Text(text)) => self.known(out, column, Some(text), shape.of_type(index), &mut missing)?,
                 Some(Value::Null) | None => self.known(out, column, None, true, &mut missing)?,
             }
         }
-        // wal2json leaves unchanged columns out, and no log has what is younger than the change.
-        if new_shape.selected() < self.live.plan.columns.len() {
-            for column in 0..self.live.plan.columns.len() {
-                if !new_shape.columns.contains(&Some(column)) {
-                    let old = old.as_ref().and_then(|old| identity_value(old_shape, old, column));
-                    self.unchanged(out, column, old, &mut missing)?;
-                }
-            }
+        // No log has what is younger than the change.
+        for &column in &shape.absent {
+            self.absent(out, column, &mut missing)?;
         }
         if !missing.is_empty() {
-            let value = |name: &String| {
-                let column = self.live.plan.position(name)?;
-                match value_of(new_shape, new, column)? {
-                    Value::Text(text) => Some(self.live.plan.columns[column].codec.as_printed(text)),
-                    Value::Null | Value::Unchanged => None,
-                }
+            let value = |&index: &usize| match new.value(index)? {
+                Value::Text(text) => Some(self.live.plan.columns[shape.columns[index]?].codec.as_printed(text)),
+                Value::Null | Value::Unchanged => None,
             };
-            let key = self.live.plan.key_properties.iter().map(value).collect();
+            let key = shape.keys.as_ref().and_then(|keys| keys.iter().map(value).collect());
             // Without a whole key there is nothing to look it up by.
             if self.fetches
                 && let Some(key) = key
@@ -138,7 +118,8 @@ impl RecordWriter<'_> {
     }
 
     /// A record that says that the old row is gone.
-    fn delete(&mut self, out: &mut JsonBuf, shape: &Shape, old: &Tuple<'_>) -> Result<(), Unfit> {
+    fn delete(&mut self, out: &mut JsonBuf, old: &Tuple<'_>) -> Result<(), Unfit> {
+        let shape = self.shape;
         self.live.plan.start_record(out);
         for (index, (column, identity)) in shape.columns.iter().zip(&shape.identity).enumerate() {
             let (Some(column), true) = (*column, identity) else { continue };
@@ -157,15 +138,11 @@ impl RecordWriter<'_> {
         Ok(())
     }
 
-    /// Whether a key column has another value in the new row, so that the target has to forget the old one.
-    fn key_changed(&self, new_shape: &Shape, new: &Tuple<'_>, old_shape: &Shape, old: &Tuple<'_>) -> bool {
-        let keys = &self.live.plan.key_properties;
-        !keys.is_empty()
-            && old_shape.identifies(self.live)
-            && keys.iter().filter_map(|key| self.live.plan.position(key)).any(|column| {
-                let new = value_of(new_shape, new, column);
-                new.is_some_and(|new| new != Value::Unchanged && Some(new) != value_of(old_shape, old, column))
-            })
+    /// Whether a key column has another value in the new row, so that the target has to forget the old one, which is
+    /// identified.
+    fn key_changed(&self, new: &Tuple<'_>, old: &Tuple<'_>) -> bool {
+        let keys = self.shape.keys.as_deref().unwrap_or_default();
+        keys.iter().any(|&index| new.has(index) && new.value(index) != old.value(index))
     }
 
     /// `"name":value,` — the comma is always right, because a column of the stream phase ends the record. Nothing, and
@@ -236,16 +213,4 @@ impl RecordWriter<'_> {
         self.live.end.write(out);
         self.written += 1;
     }
-}
-
-/// The value of a plan's column in a tuple.
-fn value_of<'t>(shape: &Shape, tuple: &Tuple<'t>, column: usize) -> Option<Value<'t>> {
-    tuple.value(shape.columns.iter().position(|c| *c == Some(column))?)
-}
-
-/// The value of a plan's column in an old row, where the row really has it: outside of the identity pgoutput fills in
-/// NULL.
-fn identity_value<'t>(shape: &Shape, old: &Tuple<'t>, column: usize) -> Option<Value<'t>> {
-    let at = shape.columns.iter().position(|c| *c == Some(column))?;
-    if shape.identity[at] && !shape.is_retyped(at) { old.value(at) } else { None }
 }

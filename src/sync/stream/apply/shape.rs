@@ -1,0 +1,146 @@
+//! Which values of a table's rows are which columns of a stream, and what a row shows of a table that changed.
+
+use crate::pg::table::{ReplicaIdentity, TableKind};
+use crate::replication::Tuple;
+use crate::sync::stream::live::Live;
+
+/// A row change: at least one of the rows is there.
+#[derive(Clone, Copy)]
+pub(crate) struct RowChange<'t> {
+    pub old: Option<Tuple<'t>>,
+    pub new: Option<Tuple<'t>>,
+}
+
+/// A column of a relation.
+pub(crate) struct Column {
+    pub name: Box<str>,
+    /// Whether old rows have its value.
+    pub identity: bool,
+    /// None where the log has names only.
+    pub type_oid: Option<u32>,
+}
+
+/// What the values of a relation's rows are to a stream.
+#[derive(Debug)]
+pub(crate) struct Shape {
+    /// For each value the plan's column, or `None` where it is not selected.
+    pub columns: Vec<Option<usize>>,
+    /// For each value whether it is part of the replica identity.
+    pub identity: Vec<bool>,
+    /// Columns of the plan that the relation has not.
+    pub absent: Vec<usize>,
+    /// For each column of the key its value's place; `None` where one has none.
+    pub keys: Option<Vec<usize>>,
+    /// For each value whether the column had the type then that it has now; `None` where the log does not say.
+    of_type: Vec<Option<bool>>,
+    /// How a row may show that the table is another than it is described as, where the log has names only.
+    signs: Option<Signs>,
+}
+
+/// What a row has, or lacks, if the table is another than it is described as.
+#[derive(Debug)]
+struct Signs {
+    /// Values of columns that the table is not known to have.
+    strangers: Vec<usize>,
+    /// Whether an insert lacks a selected column; the log may leave out what the table computes.
+    lacks: bool,
+    /// The identity that the table is known to have; `None` where rows may have several.
+    identity: Option<Identity>,
+}
+
+/// The columns of a replica identity.
+#[derive(Debug)]
+struct Identity {
+    /// For each value whether it is one of them.
+    values: Vec<bool>,
+    /// Whether there is a value for each of them.
+    whole: bool,
+}
+
+impl Shape {
+    /// Works out what the rows of a relation with these columns are to a stream. `by_name`: the log has names only.
+    pub(crate) fn new(live: &Live, columns: &[Column], by_name: bool) -> Shape {
+        let plan = &live.plan;
+        let positions: Vec<Option<usize>> = columns.iter().map(|column| plan.position(&column.name)).collect();
+        let of_type = |column: &Column| {
+            let known = plan.table.column(&column.name);
+            column.type_oid.map(|oid| known.is_none_or(|known| known.ty.oid == oid))
+        };
+        let key = |name: &String| {
+            let column = plan.position(name);
+            column.and_then(|_| positions.iter().position(|position| *position == column))
+        };
+        Shape {
+            identity: columns.iter().map(|column| column.identity).collect(),
+            absent: (0..plan.columns.len()).filter(|at| !positions.contains(&Some(*at))).collect(),
+            keys: plan.key_properties.iter().map(key).collect(),
+            of_type: columns.iter().map(of_type).collect(),
+            signs: by_name.then(|| Signs::new(live, columns)),
+            columns: positions,
+        }
+    }
+
+    /// Whether the value here is known to be of another type than the column is now,
+    pub(crate) fn is_retyped(&self, index: usize) -> bool {
+        self.of_type[index] == Some(false)
+    }
+
+    /// or to be of the same.
+    pub(crate) fn of_type(&self, index: usize) -> bool {
+        self.of_type[index] == Some(true)
+    }
+
+    /// Whether an old row has the value here: outside of the identity pgoutput fills in NULL.
+    pub(crate) fn has(&self, old: &Tuple<'_>, index: usize) -> bool {
+        self.identity[index] && old.has(index)
+    }
+
+    /// Whether an old row says which row of the target is meant: it has every key column, and something where there is no
+    /// key.
+    pub(crate) fn identifies(&self, old: &Tuple<'_>) -> bool {
+        match self.keys.as_deref() {
+            Some([]) => (0..self.columns.len()).any(|index| self.columns[index].is_some() && self.has(old, index)),
+            Some(keys) => keys.iter().all(|&index| self.has(old, index)),
+            None => false,
+        }
+    }
+
+    /// Whether a row shows that the table is another than it is described as.
+    pub(crate) fn is_contradicted(&self, change: &RowChange<'_>) -> bool {
+        let Some(signs) = &self.signs else { return false };
+        let has_stranger =
+            |tuple: &Option<Tuple<'_>>| signs.strangers.iter().any(|&at| tuple.is_some_and(|tuple| tuple.has(at)));
+        (signs.lacks && change.old.is_none())
+            || has_stranger(&change.new)
+            || has_stranger(&change.old)
+            || change.old.is_some_and(|old| signs.identity.as_ref().is_some_and(|identity| !identity.is_that_of(&old)))
+    }
+}
+
+impl Signs {
+    fn new(live: &Live, columns: &[Column]) -> Signs {
+        let names: Vec<&str> = columns.iter().map(|column| &*column.name).collect();
+        let is_stranger = |at: &usize| !live.knows(names[*at].as_bytes());
+        let table = &live.plan.table;
+        let identity = match &table.replica_identity {
+            // Each leaf has an identity of its own.
+            ReplicaIdentity::Columns(columns) if table.kind != TableKind::Partitioned => Some(Identity {
+                values: names.iter().map(|name| columns.iter().any(|column| column == name)).collect(),
+                whole: columns.iter().all(|column| names.contains(&column.as_str())),
+            }),
+            _ => None,
+        };
+        Signs {
+            strangers: (0..names.len()).filter(is_stranger).collect(),
+            lacks: live.plan.columns.iter().any(|column| !column.generated && !names.contains(&column.name.as_str())),
+            identity,
+        }
+    }
+}
+
+impl Identity {
+    /// Whether an old row has values of these columns and of no others.
+    fn is_that_of(&self, old: &Tuple<'_>) -> bool {
+        self.whole && self.values.iter().enumerate().all(|(at, expected)| old.has(at) == *expected)
+    }
+}
