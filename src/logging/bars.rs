@@ -1,4 +1,4 @@
-//! Progress on a terminal: a bar for the table that is being copied, and one for the log.
+//! Progress bars on a terminal: one for the table that is being copied, and one for the write-ahead log.
 
 use std::fmt::Write;
 use std::io::{self, IsTerminal};
@@ -15,7 +15,7 @@ const ENDLESS_LOG: &str = "{prefix} {read} of WAL{msg}";
 
 static BARS: OnceLock<MultiProgress> = OnceLock::new();
 
-/// Shows bars from here on, if somebody looks: at stderr, while stdout goes elsewhere.
+/// Enables bars if stderr is a terminal and stdout is not.
 pub(super) fn start() {
     if io::stderr().is_terminal() && !io::stdout().is_terminal() {
         BARS.get_or_init(MultiProgress::new);
@@ -24,7 +24,7 @@ pub(super) fn start() {
 
 /// Writes a log line, above the bars where there are any.
 pub(super) fn write(line: &str) {
-    // Nobody can be told that stderr is gone, and a run need not end for it.
+    // An error of stderr cannot be reported anywhere, and does not end a run.
     let write = || _ = io::Write::write_all(&mut io::stderr().lock(), line.as_bytes());
     match BARS.get() {
         Some(bars) => bars.suspend(write),
@@ -32,22 +32,22 @@ pub(super) fn write(line: &str) {
     }
 }
 
-/// A bar, where bars are shown; it goes when it is dropped.
+/// A progress bar, or nothing where bars are not enabled. It is removed when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Bar(Option<ProgressBar>);
 
 impl Bar {
-    /// No bar.
+    /// Returns no bar.
     pub(super) fn none() -> Bar {
         Bar(None)
     }
 
-    /// Of the rows of a table, of which there are about so many.
+    /// Adds a bar for the rows of a table, with an estimate of their number.
     pub(super) fn of_rows(stream: &str, expected: Option<u64>) -> Bar {
         Bar::new(stream, expected, if expected.is_some() { ROWS } else { UNKNOWN_ROWS })
     }
 
-    /// Of so many bytes of the log; of a log without an end where that is `None`.
+    /// Adds a bar for so many bytes of the log; `None` if the read has no end.
     pub(crate) fn of_log(bytes: Option<u64>) -> Bar {
         Bar::new("LOG_BASED", bytes, if bytes.is_some() { LOG } else { ENDLESS_LOG })
     }
@@ -59,7 +59,7 @@ impl Bar {
         }))
     }
 
-    /// How far it is. An estimate that was too low moves with it.
+    /// Sets the position. Where it exceeds the length, which may be an estimate, the length is raised.
     pub(crate) fn set(&self, position: u64) {
         if let Bar(Some(bar)) = self {
             if bar.length().is_some_and(|length| length < position) {
@@ -69,14 +69,14 @@ impl Bar {
         }
     }
 
-    /// What stands behind it. `told` is called only where there is a bar.
-    pub(crate) fn tell(&self, told: impl FnOnce() -> String) {
+    /// Sets the text behind the bar. `text` is called only where there is a bar.
+    pub(crate) fn tell(&self, text: impl FnOnce() -> String) {
         if let Bar(Some(bar)) = self {
-            bar.set_message(told());
+            bar.set_message(text());
         }
     }
 
-    /// Takes it away.
+    /// Removes the bar.
     pub(crate) fn end(&mut self) {
         if let Some(bar) = self.0.take() {
             bar.finish_and_clear();
@@ -90,11 +90,11 @@ impl Drop for Bar {
     }
 }
 
-/// A template, with figures as they are in the log.
+/// Parses a template; its figures are formatted as in the log.
 fn style(template: &str) -> ProgressStyle {
-    // All of them can be read: a test does.
+    // A test parses all of them.
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    // Who writes into a line of text is not refused.
+    // Writing to a line of text does not fail.
     style
         .with_key("rate", |state: &ProgressState, out: &mut dyn Write| {
             _ = out.write_str(&grouped(state.per_sec() as u64))

@@ -1,4 +1,4 @@
-//! How many records of a stream were read: Singer metrics meanwhile, a summary at the end, a bar on a terminal.
+//! Counters of a stream's records: Singer metrics while it is read, a summary at the end, a bar on a terminal.
 
 use std::time::{Duration, Instant};
 
@@ -8,19 +8,19 @@ use super::figures::{bytes, counted, seconds};
 /// How often a stream's count is logged.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// After how many records the clock is looked at.
+/// The number of records after which the clock is read.
 const CHECK_EVERY: u64 = 1024;
 
-/// Logs a count of records, as the reference does.
+/// Logs a count of records in the format of the reference.
 pub(super) fn metric(stream: &str, records: u64) {
     tracing::info!(record_count = records, stream);
 }
 
-/// Counts a stream's records and logs the count once a minute and at the end, each time what came since the last.
+/// Counter of a stream's records, which logs once a minute and at the end how many came since the last time.
 #[derive(Debug)]
 pub(crate) struct RecordCounter {
     stream: String,
-    /// Since the count was last logged.
+    /// The records since the count was last logged.
     records: u64,
     unchecked: u64,
     logged: Instant,
@@ -31,7 +31,7 @@ pub(crate) struct RecordCounter {
 }
 
 impl RecordCounter {
-    /// A counter at zero.
+    /// Returns a counter at zero.
     pub(crate) fn new(stream: impl Into<String>) -> Self {
         let now = Instant::now();
         let stream = stream.into();
@@ -47,7 +47,7 @@ impl RecordCounter {
         }
     }
 
-    /// A counter of a query that yields about so many rows, if anybody knows; shown on a terminal.
+    /// Returns a counter with a bar on a terminal; `expected` is the estimated number of rows, if known.
     pub(crate) fn of_rows(stream: impl Into<String>, expected: Option<i64>) -> Self {
         let counter = RecordCounter::new(stream);
         let expected = expected.and_then(|rows| u64::try_from(rows).ok());
@@ -79,7 +79,7 @@ impl RecordCounter {
         self.total += std::mem::take(&mut self.records);
     }
 
-    /// Logs what is left, a stream without records 0, and what came in all.
+    /// Logs the count of the rest, which is 0 for a stream without records, and the summary.
     pub(crate) fn finish(mut self) {
         self.log();
         self.bar.end();

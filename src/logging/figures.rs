@@ -1,13 +1,13 @@
-//! Numbers for people.
+//! Numbers in the form that log lines show them.
 
 use std::time::Duration;
 
-/// `1 row`, `1,234,567 rows`
+/// Formats a number with its noun: `1 row`, `1,234,567 rows`
 pub(crate) fn counted(number: u64, what: &str) -> String {
     format!("{} {what}{}", grouped(number), if number == 1 { "" } else { "s" })
 }
 
-/// `1,234,567`
+/// Formats a number with separators: `1,234,567`
 pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
@@ -20,7 +20,7 @@ pub(crate) fn grouped(number: u64) -> String {
     text
 }
 
-/// `512 B`, `1.5 MB`: three digits at most, in powers of 1024 as PostgreSQL counts.
+/// Formats a number of bytes: `512 B`, `1.5 MB`, three digits at most, in powers of 1024 as PostgreSQL counts.
 pub(crate) fn bytes(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
     let mut value = bytes as f64;
@@ -34,7 +34,7 @@ pub(crate) fn bytes(bytes: u64) -> String {
     format!("{value:.decimals$} {}", UNITS[unit])
 }
 
-/// `0.25 s`, `12.3 s`, `5 min 12 s`, `3 h 20 min`
+/// Formats a duration: `0.25 s`, `12.3 s`, `5 min 12 s`, `3 h 20 min`
 pub(crate) fn seconds(time: Duration) -> String {
     let whole = time.as_secs();
     match time.as_secs_f64() {

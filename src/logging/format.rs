@@ -1,4 +1,4 @@
-//! From an event to its line.
+//! Formatting of an event as a line.
 
 use std::fmt::{Debug, Write};
 
@@ -9,7 +9,7 @@ use tracing::{Level, Metadata};
 
 /// The name of this crate, with which the targets of its events begin.
 const OWN: &str = env!("CARGO_CRATE_NAME");
-/// The name that the reference has in its logs, and so our own events in ours.
+/// The logger of the reference, which this crate's events are logged under.
 const LOGGER: &str = "tap_postgres";
 
 /// Returns whether an event with this target is of this crate.
@@ -22,7 +22,7 @@ fn krate(target: &str) -> &str {
     target.split_once("::").map_or(target, |(name, _)| name)
 }
 
-/// The form of the lines.
+/// The format of the lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
     /// `time=… name=… level=… message=…`
@@ -31,7 +31,7 @@ pub(super) enum Form {
     Structured,
 }
 
-/// An event's fields: the message, the stream, the parts of a metric, and the rest as ` key=value`.
+/// The fields of an event: the message, the stream, the parts of a metric, and the others as ` key=value`.
 #[derive(Debug, Default)]
 pub(super) struct Fields {
     message: String,
@@ -64,7 +64,7 @@ impl Visit for Fields {
 }
 
 impl Form {
-    /// The line with its newline; empty for a line that must not be printed.
+    /// Returns the line with its newline; empty for a line that must not be printed.
     pub(super) fn line(self, metadata: &Metadata<'_>, fields: Fields) -> String {
         let name = match krate(metadata.target()) {
             OWN => LOGGER,
@@ -111,7 +111,7 @@ impl Form {
     }
 }
 
-/// A counter in the spelling of Python's json.dumps, which is what parsers of the reference's logs have seen.
+/// Returns a counter in the spelling of Python's json.dumps, which parsers of the reference's logs expect.
 fn metric_info(count: u64, stream: Option<&str>) -> String {
     let stream = Value::from(stream.unwrap_or_default());
     format!(r#"{{"type": "counter", "metric": "record_count", "value": {count}, "tags": {{"endpoint": {stream}}}}}"#)
@@ -126,7 +126,7 @@ fn level_name(level: &Level) -> &'static str {
     }
 }
 
-/// A message without control characters, line breaks first of all.
+/// Returns the message without control characters, above all line breaks.
 fn one_line(text: &str) -> String {
     if !text.contains(char::is_control) {
         return text.to_owned();
@@ -134,7 +134,7 @@ fn one_line(text: &str) -> String {
     text.split(char::is_control).map(str::trim).filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
-/// Whether PipelineWise would take the line for state. No line of ours looks like that; this keeps it so.
+/// Returns whether PipelineWise would take the line for state. No line looks like that; this makes sure of it.
 fn is_state(line: &str) -> bool {
     line.starts_with('{')
         && line.contains("bookmarks")

@@ -1,4 +1,4 @@
-//! Logs: one line an event on stderr, in the reference's form or, for Meltano's structured logging, as JSON.
+//! Logging: one line per event on stderr, in the format of the reference or, for Meltano's structured logging, as JSON.
 //!
 //! Other programs read these lines. PipelineWise alerts on the words ERROR and CRITICAL and takes a line that is a JSON
 //! object with "bookmarks" for state; Meltano parses structured lines. So a line is formatted here, in one place, and
@@ -21,7 +21,7 @@ pub(crate) use bars::Bar;
 pub(crate) use counter::RecordCounter;
 use format::{Fields, Form};
 
-/// Starts logging, as the environment asks for it: LOG_LEVEL or TAP_POSTGRES_LOG_LEVEL, and SINGER_SDK_LOG_CONFIG.
+/// Starts logging as the environment configures it: LOG_LEVEL or TAP_POSTGRES_LOG_LEVEL, and SINGER_SDK_LOG_CONFIG.
 pub fn init() {
     let level = ["TAP_POSTGRES_LOG_LEVEL", "LOG_LEVEL"].iter().find_map(|name| parse_level(&std::env::var(name).ok()?));
     let structured = std::env::var("SINGER_SDK_LOG_CONFIG")
@@ -33,14 +33,14 @@ pub fn init() {
         bars::start();
     }
     let layer = LogLayer { level: level.unwrap_or(LevelFilter::INFO), form };
-    // Somebody who embeds the library may have a subscriber already; theirs stays.
+    // A program that embeds the library may have a subscriber already, which stays.
     let _ = tracing_subscriber::registry().with(layer).try_init();
     // The default hook prints several lines; a scheduler wants one.
-    std::panic::set_hook(Box::new(|panic| tracing::error!("internal error{}", told(panic))));
+    std::panic::set_hook(Box::new(|panic| tracing::error!("internal error{}", describe(panic))));
 }
 
-/// Where the program panicked, and why if that is a text of its own: one put together at run time may hold values.
-fn told(panic: &PanicHookInfo<'_>) -> String {
+/// Returns where the program panicked, and the message if it is a constant: one formatted at run time may hold values.
+fn describe(panic: &PanicHookInfo<'_>) -> String {
     let place = panic.location().map(|place| format!(" at {place}")).unwrap_or_default();
     match panic.payload().downcast_ref::<&'static str>() {
         Some(text) => format!("{place}: {text}"),
@@ -58,7 +58,7 @@ fn parse_level(text: &str) -> Option<LevelFilter> {
     }
 }
 
-/// Whether a Python logging config names the Meltano SDK's structured formatter.
+/// Returns whether a Python logging config names the Meltano SDK's structured formatter.
 fn is_structured(config: &str) -> bool {
     config
         .lines()
@@ -66,12 +66,14 @@ fn is_structured(config: &str) -> bool {
         .any(|line| line.contains("StructuredFormatter") || line.contains("structured"))
 }
 
+/// The subscriber's layer that writes lines; of other crates only warnings and errors are logged.
 struct LogLayer {
     level: LevelFilter,
     form: Form,
 }
 
 impl LogLayer {
+    /// Returns whether events of this target and level are logged.
     fn wants(&self, target: &str, level: &Level) -> bool {
         *level <= if format::is_own(target) { self.level } else { self.level.min(LevelFilter::WARN) }
     }
@@ -105,7 +107,7 @@ mod tests {
         assert_eq!(parse_level("loud"), None);
     }
 
-    /// Panics as the variable says; only [`no_panic_tells_a_value`] runs it, in a process of its own.
+    /// Panics in the way that the variable asks for; only [`no_panic_tells_a_value`] runs it, in a process of its own.
     #[test]
     #[ignore = "it panics"]
     fn panicking() {

@@ -16,7 +16,7 @@ pub enum Field<'a> {
     Escaped(&'a [u8]),
 }
 
-/// The fields of one row, in order.
+/// Iterator over the fields of one row, in order.
 #[derive(Clone, Debug)]
 pub struct Fields<'a> {
     row: &'a [u8],
@@ -88,7 +88,8 @@ pub fn unescape<'b>(escaped: &[u8], scratch: &'b mut Vec<u8>) -> &'b [u8] {
     scratch
 }
 
-/// The low byte of the number that `text` starts with, and how many of at most `limit` digits it has.
+/// Parses the number of at most `limit` digits that `text` starts with; returns its low byte and how many digits it
+/// has.
 fn digits(text: &[u8], radix: u32, limit: usize) -> (u8, usize) {
     let values = text.iter().take(limit).map_while(|&c| char::from(c).to_digit(radix));
     let (number, taken) = values.fold((0, 0), |(number, taken), digit| (number * radix + digit, taken + 1));

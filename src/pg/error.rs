@@ -1,7 +1,7 @@
-//! What the server or the way to it reports, as the program's own errors.
+//! Errors that the server reports, and broken connections, as the program's own errors.
 //!
-//! DETAIL often quotes values of a row ("Key (email)=(…) already exists"), so it is not read at all; what a message quotes
-//! of a value (`invalid input syntax for type integer: "…"`) is left out of it.
+//! DETAIL often quotes values of a row ("Key (email)=(…) already exists"), so it is not read at all; what a message
+//! quotes of a value (`invalid input syntax for type integer: "…"`) is left out of it.
 
 use std::fmt;
 use std::io;
@@ -15,19 +15,19 @@ use super::sqlstate::{
 };
 use crate::error::{Error, ErrorKind};
 
-/// What to do about a connection that ended under way.
+/// The hint for a connection that ended while it was in use.
 pub(crate) const RESTARTED: &str = "the server is shutting down, or was told to end the connection: run again";
 
 /// An error that the server reported.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct ServerError {
-    /// ERROR, FATAL or PANIC, untranslated where the server says it (9.6 on).
+    /// ERROR, FATAL or PANIC, untranslated where the server sends it that way (9.6 and later).
     pub(crate) severity: String,
     /// The SQLSTATE.
     pub(crate) code: String,
-    /// What happened, without values.
+    /// The message, without values.
     pub(crate) message: String,
-    /// What the server suggests.
+    /// The server's hint.
     pub(crate) hint: Option<String>,
 }
 
@@ -55,8 +55,8 @@ impl ServerError {
         error.without_values(&routine)
     }
 
-    /// The error without values of rows, bookmarks and settings. Errors about values quote them, in whatever marks the
-    /// server's language has; the text of a RAISE can hold anything.
+    /// Removes values of rows, bookmarks and settings from the message. Errors about values quote them, in whatever
+    /// quotation marks the server's language has; the text of a RAISE can hold anything.
     fn without_values(mut self, routine: &str) -> ServerError {
         if matches!(routine, "exec_stmt_raise" | "exec_stmt_assert") {
             self.message = "a function raised it; the server's log has its text".to_owned();
@@ -72,12 +72,12 @@ impl ServerError {
         self
     }
 
-    /// Whether the server ends the connection after this.
+    /// Returns whether the server ends the connection after this error.
     pub(crate) fn is_fatal(&self) -> bool {
         matches!(self.severity.as_str(), "FATAL" | "PANIC")
     }
 
-    /// Starting up, shutting down, or no connection slot free: passes without anybody doing anything.
+    /// Returns whether a retry may succeed: the server is starting up or shutting down, or no connection slot is free.
     fn is_transient(&self) -> bool {
         self.code == TOO_MANY_CONNECTIONS || is_server_unavailable(&self.code)
     }
@@ -123,7 +123,7 @@ impl fmt::Debug for ServerError {
 
 impl std::error::Error for ServerError {}
 
-/// The SQLSTATE of the server error that is somewhere among the causes of `error`.
+/// Returns the SQLSTATE of the first server error among the causes of `error`.
 pub(crate) fn sqlstate(error: &Error) -> Option<&str> {
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
@@ -138,7 +138,7 @@ pub(crate) fn sqlstate(error: &Error) -> Option<&str> {
     None
 }
 
-/// The error of a query through tokio-postgres; `context` says what was being done.
+/// Returns the error for a query that failed through tokio-postgres; `context` is what was attempted.
 pub(crate) fn query_error(context: impl Into<String>, error: tokio_postgres::Error) -> Error {
     match error.as_db_error() {
         Some(db) => server(context, ServerError::from(db)),
@@ -149,7 +149,7 @@ pub(crate) fn query_error(context: impl Into<String>, error: tokio_postgres::Err
     }
 }
 
-/// An error that the server reported; `context` says what was being done.
+/// Returns the error for what the server reported; `context` is what was attempted.
 pub(crate) fn server(context: impl Into<String>, error: ServerError) -> Error {
     let hint = match error.code.as_str() {
         code if is_server_unavailable(code) => Some(RESTARTED),
@@ -166,7 +166,7 @@ pub(crate) fn server(context: impl Into<String>, error: ServerError) -> Error {
     }
 }
 
-/// The connection broke, or what came over it made no sense.
+/// Returns the error for a connection that broke, or over which malformed data came.
 pub(crate) fn lost(error: io::Error) -> Error {
     match error.kind() {
         io::ErrorKind::InvalidData => protocol(error.to_string()),
@@ -176,7 +176,7 @@ pub(crate) fn lost(error: io::Error) -> Error {
     }
 }
 
-/// The server said something that the protocol does not allow.
+/// Returns the error for a message of the server that the protocol does not allow.
 pub(crate) fn protocol(message: impl fmt::Display) -> Error {
     Error::run(format!("protocol error: {message}"))
 }

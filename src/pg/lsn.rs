@@ -3,7 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// A position in the write-ahead log in bytes, printed as PostgreSQL does (`16/B374D848`) and kept in state as an integer.
+/// A position in the write-ahead log in bytes, printed as PostgreSQL does (`16/B374D848`) and kept in state as an
+/// integer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Lsn(pub u64);
 
@@ -18,7 +19,7 @@ impl fmt::Display for Lsn {
     }
 }
 
-/// The text is not of the form `16/B374D848`.
+/// The error for a text that is not of the form `16/B374D848`.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("`{0}` is not a WAL position of the form 16/B374D848")]
 pub struct InvalidLsn(String);

@@ -1,5 +1,8 @@
-//! Everything that talks to PostgreSQL or describes it: connections, TLS, the wire session that COPY and replication
-//! run on, positions, quoting, descriptions of tables and types.
+//! Everything that talks to PostgreSQL or describes it.
+//!
+//! [`net`] is the way to a server, [`wire`] the protocol sessions on it, and [`connect`] puts both together; each
+//! imports only what is below it. Errors, SQLSTATEs, versions, WAL positions, quoting, rows and the descriptions of
+//! tables and types are at the bottom and import none of the three.
 
 pub(crate) mod connect;
 pub mod copy;

@@ -1,16 +1,16 @@
 //! Identifiers and literals that are safe inside SQL.
 
-/// `name` as a quoted identifier: `"na""me"`.
+/// Returns `name` as a quoted identifier: `"na""me"`.
 pub(crate) fn ident(name: &str) -> String {
     postgres_protocol::escape::escape_identifier(name)
 }
 
-/// `schema.name`, both quoted.
+/// Returns `schema.name`, both quoted.
 pub(crate) fn qualified(schema: &str, name: &str) -> String {
     format!("{}.{}", ident(schema), ident(name))
 }
 
-/// `value` as a string literal; ` E'…'` where it holds a backslash, so that the server's
+/// Returns `value` as a string literal; ` E'…'` where it holds a backslash, so that the server's
 /// `standard_conforming_strings` does not matter.
 pub(crate) fn literal(value: &str) -> String {
     postgres_protocol::escape::escape_literal(value)

@@ -1,13 +1,13 @@
-//! Fields of the rows that tokio-postgres brings.
+//! Checked access to the fields of tokio-postgres's rows.
 
 use tokio_postgres::Row;
 use tokio_postgres::types::FromSql;
 
 use crate::error::{Context, Result};
 
-/// Reads fields without a panic: what comes over the wire may be anything.
+/// Access to fields that returns an error, where tokio-postgres panics: what comes over the wire may be anything.
 pub(crate) trait Fields {
-    /// The value of this column.
+    /// Returns the value of this column.
     fn field<'a, T: FromSql<'a>>(&'a self, column: usize) -> Result<T>;
 }
 

@@ -7,17 +7,17 @@ use std::sync::Arc;
 pub(crate) struct Table {
     /// `pg_class.oid`: a table dropped and made again has another.
     pub(crate) oid: u32,
-    /// Schema, unquoted.
+    /// The schema, unquoted.
     pub(crate) schema: String,
-    /// Name, unquoted.
+    /// The name, unquoted.
     pub(crate) name: String,
-    /// What kind of relation it is.
+    /// The kind of relation.
     pub(crate) kind: TableKind,
     /// `pg_class.reltuples`, summed over the leaves of a partitioned table that was never analyzed; -1 when unknown.
     pub(crate) row_estimate: i64,
     /// The columns that the role can select, by position.
     pub(crate) columns: Vec<Column>,
-    /// What the log says of the old row in updates and deletes.
+    /// Which part of the old row the log holds for updates and deletes.
     pub(crate) replica_identity: ReplicaIdentity,
     /// Oid of the topmost partitioned table if this is a partition, else `None`.
     pub(crate) partition_root: Option<u32>,
@@ -27,7 +27,7 @@ pub(crate) struct Table {
     pub(crate) row_security: bool,
 }
 
-/// What kind of relation a [`Table`] is (`pg_class.relkind`).
+/// The kind of relation that a [`Table`] is (`pg_class.relkind`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TableKind {
     /// `r`
@@ -41,7 +41,7 @@ pub(crate) enum TableKind {
 }
 
 impl TableKind {
-    /// Views have no log and no identity.
+    /// Returns whether it is a view, which has no changes in the log and no replica identity.
     pub(crate) fn is_view(self) -> bool {
         matches!(self, TableKind::View | TableKind::MaterializedView)
     }
@@ -59,8 +59,8 @@ pub(crate) enum ReplicaIdentity {
 }
 
 impl ReplicaIdentity {
-    /// What old rows hold if they may be of either of two tables. Where these are identified, but by different columns,
-    /// that is no column at all.
+    /// Returns what an old row holds at least if it may be of either of two tables. Two identities of different columns
+    /// have no column in common.
     pub(crate) fn in_common(&self, other: &ReplicaIdentity) -> ReplicaIdentity {
         match (self, other) {
             (ReplicaIdentity::None, _) | (_, ReplicaIdentity::None) => ReplicaIdentity::None,
@@ -75,17 +75,17 @@ impl ReplicaIdentity {
 /// A column of a [`Table`].
 #[derive(Clone, Debug)]
 pub(crate) struct Column {
-    /// Name, unquoted.
+    /// The name, unquoted.
     pub(crate) name: String,
     /// `pg_attribute.attnum`
     pub(crate) attnum: i16,
-    /// Its type.
+    /// The type.
     pub(crate) ty: Arc<PgType>,
     /// `pg_attribute.atttypmod`; -1 for none.
     pub(crate) typmod: i32,
     /// `format_type(type, NULL)`: `character varying`, `integer[]`, `mood`.
     pub(crate) data_type: Arc<str>,
-    /// Part of the primary key.
+    /// Whether it is part of the primary key.
     pub(crate) primary_key: bool,
     /// How the column gets its value.
     pub(crate) generated: Generated,
@@ -102,7 +102,7 @@ pub(crate) enum Generated {
     Virtual,
 }
 
-/// A type, with what it is made of.
+/// A type and its structure.
 #[derive(Clone, Debug)]
 pub(crate) struct PgType {
     /// `pg_type.oid`
@@ -111,16 +111,17 @@ pub(crate) struct PgType {
     pub(crate) name: String,
     /// Schema of the type; `pg_catalog` for the built-in ones.
     pub(crate) schema: String,
-    /// What it is made of.
+    /// The structure of the type.
     pub(crate) kind: TypeKind,
 }
 
-/// What a type is made of.
+/// The structure of a type.
 #[derive(Clone, Debug)]
 pub(crate) enum TypeKind {
-    /// A base type, and whatever else has no better description (pseudo-types).
+    /// A base type, or any other without a structure of interest (pseudo-types).
     Base,
-    /// `real` or `double precision` of a server that prints more digits than tell the number.
+    /// `real` or `double precision` of a server that prints more digits than the number needs; see
+    /// [`prints_shortest_floats`](crate::pg::ServerVersion::prints_shortest_floats).
     LongFloat,
     /// An enum.
     Enum,
@@ -145,7 +146,7 @@ pub(crate) enum TypeKind {
 }
 
 impl PgType {
-    /// The type below all domains, and the typmod that holds for it: a domain's own, else the column's.
+    /// Returns the type below all domains, and the typmod that applies to it: a domain's own, else the column's.
     pub(crate) fn base(self: &Arc<PgType>, typmod: i32) -> (&Arc<PgType>, i32) {
         match &self.kind {
             TypeKind::Domain { base, typmod: own } => base.base(if *own == -1 { typmod } else { *own }),
@@ -153,24 +154,24 @@ impl PgType {
         }
     }
 
-    /// A type of `pg_catalog` with this name.
+    /// Returns whether it is the type of `pg_catalog` with this name.
     pub(crate) fn is_builtin(&self, name: &str) -> bool {
         self.schema == "pg_catalog" && self.name == name
     }
 }
 
 impl Table {
-    /// `schema-table`, the stream's id in catalog, state and messages.
+    /// Returns `schema-table`, the stream's id in catalog, state and messages.
     pub(crate) fn stream_id(&self) -> String {
         format!("{}-{}", self.schema, self.name)
     }
 
-    /// Names of the primary key's columns, in column order.
+    /// Returns the names of the primary key's columns, in column order.
     pub(crate) fn primary_key(&self) -> Vec<String> {
         self.columns.iter().filter(|c| c.primary_key).map(|c| c.name.clone()).collect()
     }
 
-    /// The column of this name.
+    /// Returns the column of this name.
     pub(crate) fn column(&self, name: &str) -> Option<&Column> {
         self.columns.iter().find(|c| c.name == name)
     }

@@ -1,7 +1,8 @@
-//! What servers differ in: each difference has a name here, with the release that brought it, and nothing else asks for a
-//! number.
+//! Differences between the releases of PostgreSQL: each has a name here, with the release that brought it, and no other
+//! module compares version numbers.
 //!
-//! Columns that only newer catalogs have need no place here where `to_jsonb(row) ->> 'column'` reads them: null elsewhere.
+//! Columns that only newer catalogs have are not listed where `to_jsonb(row) ->> 'column'` reads them, which is null on
+//! older ones.
 
 use std::fmt;
 
@@ -10,10 +11,10 @@ use std::fmt;
 pub(crate) struct ServerVersion(u32);
 
 impl ServerVersion {
-    /// The first with publications and pgoutput.
+    /// The oldest supported version, the first with publications and pgoutput.
     pub(crate) const OLDEST: ServerVersion = ServerVersion(100_000);
 
-    /// From the setting `server_version`, as libpq's PQserverVersion reads it.
+    /// Parses the setting `server_version`, as libpq's PQserverVersion reads it.
     pub(crate) fn parse(text: &str) -> ServerVersion {
         let mut parts = text.split_ascii_whitespace().next().unwrap_or("").split('.').map(|part| {
             let digits = part.chars().map_while(|c| c.to_digit(10));
@@ -27,75 +28,75 @@ impl ServerVersion {
         self.0 >= major * 10_000
     }
 
-    /// Whether a partitioned table has indexes that its partitions follow (11).
+    /// Returns whether a partitioned table has indexes that its partitions follow (11).
     pub(crate) fn indexes_partitioned(self) -> bool {
         self.is(11)
     }
 
-    /// Whether `pg_replication_slot_advance` exists (11), with which a bulk read acknowledges.
+    /// Returns whether `pg_replication_slot_advance` exists (11), with which a bulk read acknowledges.
     pub(crate) fn has_slot_advance(self) -> bool {
         self.is(11)
     }
 
-    /// What the publication of a table without a replica identity publishes: it has to know TRUNCATE (11).
+    /// Returns the operations to publish of a table without a replica identity; TRUNCATE is among them from 11 on.
     pub(crate) fn insert_operations(self) -> &'static str {
         if self.is(11) { "insert, truncate" } else { "insert" }
     }
 
-    /// What a publication has to publish for every change to come: TRUNCATE is known from 11 on.
+    /// Returns the operations that a publication must have for every change to come; TRUNCATE is among them from 11 on.
     pub(crate) fn all_operations(self) -> &'static str {
         if self.is(11) { "insert, update, delete, truncate" } else { "insert, update, delete" }
     }
 
-    /// The expression for `pg_attribute.attgenerated` (12): `s` stored, `v` virtual (18).
+    /// Returns the expression for `pg_attribute.attgenerated` (12): `s` stored, `v` virtual (18).
     pub(crate) fn attgenerated(self) -> &'static str {
         if self.is(12) { "a.attgenerated" } else { "''::\"char\"" }
     }
 
-    /// Whether a float is printed with the fewest digits that read back as the same number (12). Before, all that
-    /// `extra_float_digits` asks for are there: 0.100000000000000006.
+    /// Returns whether a float is printed with the fewest digits that read back as the same number (12). Older servers
+    /// print as many as `extra_float_digits` asks for: 0.100000000000000006.
     pub(crate) fn prints_shortest_floats(self) -> bool {
         self.is(12)
     }
 
-    /// Whether a publication takes a partitioned table, and `publish_via_partition_root` (13). Elsewhere it is its leaves
-    /// that are published.
+    /// Returns whether a publication takes a partitioned table, and `publish_via_partition_root` (13). On older servers
+    /// its leaves are published instead.
     pub(crate) fn publishes_partitioned(self) -> bool {
         self.is(13)
     }
 
-    /// The function for which transactions a snapshot sees: `pg_current_snapshot` (13) or its forerunner.
+    /// Returns the call that lists the transactions a snapshot sees: `pg_current_snapshot` (13) or its predecessor.
     pub(crate) fn current_snapshot(self) -> &'static str {
         if self.is(13) { "pg_catalog.pg_current_snapshot()" } else { "pg_catalog.txid_current_snapshot()" }
     }
 
-    /// Whether a range of a table's pages is read without the others (14).
+    /// Returns whether a scan can be limited to a range of a table's pages (14).
     pub(crate) fn scans_tid_ranges(self) -> bool {
         self.is(14)
     }
 
-    /// Whether a publication takes whole schemas (15).
+    /// Returns whether a publication takes whole schemas (15).
     pub(crate) fn publishes_schemas(self) -> bool {
         self.is(15)
     }
 
-    /// Whether a publication takes stored generated columns (18).
+    /// Returns whether a publication takes stored generated columns (18).
     pub(crate) fn publishes_generated(self) -> bool {
         self.is(18)
     }
 
-    /// Whether a walsender answers while it passes over the changes of one transaction that nobody wants: any (16), or one
-    /// that runs pgoutput (15).
+    /// Returns whether a walsender answers keepalives while it skips the changes of a transaction that are not
+    /// published: any walsender (16), or one that runs pgoutput (15).
     pub(crate) fn answers_while_decoding(self, plugin: &str) -> bool {
         self.is(16) || self.is(15) && plugin == "pgoutput"
     }
 
-    /// Whether the log of a standby can be read (16).
+    /// Returns whether a standby supports logical decoding (16).
     pub(crate) fn decodes_on_standby(self) -> bool {
         self.is(16)
     }
 
-    /// The settings that bound how long a session may live. `statement_timeout` and `lock_timeout` are older.
+    /// Returns the settings that limit how long a session may live. `statement_timeout` and `lock_timeout` are older.
     pub(crate) fn session_timeouts(self) -> impl Iterator<Item = &'static str> {
         let all =
             [("idle_in_transaction_session_timeout", 10), ("idle_session_timeout", 14), ("transaction_timeout", 17)];

@@ -1,4 +1,4 @@
-//! Which of several servers to read from, as libpq chooses.
+//! The choice among several servers, by libpq's rules.
 
 use std::sync::Arc;
 
@@ -7,8 +7,8 @@ use super::params::TargetSessionAttrs;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pg::wire::Session;
 
-/// The first that lets us in and is as wanted. Only a server that is not there, or not ready, is passed over; one that
-/// refuses the login is not.
+/// Returns the first endpoint that accepts the login and is in the wanted state. A server that is unreachable or not
+/// ready is skipped; one that refuses the login is an error.
 pub(super) async fn choose(endpoints: &[Arc<Endpoint>], wanted: TargetSessionAttrs) -> Result<Arc<Endpoint>> {
     let rounds: &[TargetSessionAttrs] = match &wanted {
         TargetSessionAttrs::PreferStandby => &[TargetSessionAttrs::Standby, TargetSessionAttrs::Any],
@@ -35,7 +35,7 @@ pub(super) async fn choose(endpoints: &[Arc<Endpoint>], wanted: TargetSessionAtt
             if fits {
                 return Ok(Arc::clone(endpoint));
             }
-            // It may be about to become so.
+            // A failover may be under way: worth a retry.
             let refusal = Error::transient(format!("{} is not {wanted}", endpoint.target()));
             refusals.push(refusal.hint("`target_session_attrs` wants it so"));
         }
@@ -43,9 +43,10 @@ pub(super) async fn choose(endpoints: &[Arc<Endpoint>], wanted: TargetSessionAtt
     Err(none_of(refusals))
 }
 
+/// Returns whether the server is in the wanted state.
 async fn is_as_wanted(session: &mut Session, wanted: TargetSessionAttrs) -> Result<bool> {
     const IS_STANDBY: &str = "SELECT pg_catalog.pg_is_in_recovery()";
-    // Of a standby it is on whatever is set.
+    // On a standby it is on, whatever is set.
     const IS_READ_ONLY: &str = "SELECT pg_catalog.current_setting('transaction_read_only') = 'on'";
     match wanted {
         TargetSessionAttrs::Any => Ok(true),
@@ -56,7 +57,7 @@ async fn is_as_wanted(session: &mut Session, wanted: TargetSessionAttrs) -> Resu
     }
 }
 
-/// Why there is none; worth another try where it is of any of them.
+/// Returns the error that lists why each endpoint was refused; transient if that of any of them is.
 fn none_of(mut refusals: Vec<Error>) -> Error {
     if refusals.len() == 1 {
         return refusals.remove(0);

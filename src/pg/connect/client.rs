@@ -1,4 +1,4 @@
-//! A connection for queries, through tokio-postgres.
+//! Connections for queries, through tokio-postgres.
 
 use std::ops::Deref;
 
@@ -8,7 +8,7 @@ use crate::pg::ServerVersion;
 use crate::pg::error::query_error;
 use crate::pg::wire::guard::Guarded;
 
-/// A tokio-postgres client.
+/// A tokio-postgres client, with what is known of its connection.
 pub(crate) struct Client {
     client: tokio_postgres::Client,
     /// Closed when the connection ends.
@@ -18,7 +18,7 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Its other half runs as a task of the current runtime.
+    /// Starts a task of the current runtime that drives the connection, and returns the client.
     pub(super) fn new(
         client: tokio_postgres::Client,
         connection: tokio_postgres::Connection<Guarded, Guarded>,
@@ -35,17 +35,17 @@ impl Client {
         Client { client, alive, server_version, tls }
     }
 
-    /// The version of TLS that was agreed on, such as `TLS 1.3`; none on a connection that is not encrypted.
+    /// Returns the negotiated version of TLS, such as `TLS 1.3`; `None` on a connection that is not encrypted.
     pub(crate) fn tls(&self) -> Option<&'static str> {
         self.tls
     }
 
-    /// The server's version.
+    /// Returns the server's version.
     pub(crate) fn server_version(&self) -> ServerVersion {
         self.server_version
     }
 
-    /// Waits until the connection ends, which is the server's doing or the network's while this is here.
+    /// Waits until the connection ends. While this client exists, only the server or the network ends it.
     pub(crate) async fn ended(&self) {
         let mut alive = self.alive.clone();
         while alive.changed().await.is_ok() {}

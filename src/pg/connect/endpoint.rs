@@ -1,4 +1,4 @@
-//! One host with its port: from a socket to a session that is of use.
+//! One host with its port: from opening a socket to a session with its settings.
 
 use std::io;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ use crate::pg::wire::{CancelToken, Session, startup};
 
 const APPLICATION_NAME: &str = "tap-postgres-rs";
 
-/// Where connections go, with what they need to log in.
+/// The target of connections, with the credentials and TLS settings.
 pub(super) struct Endpoint {
     target: Target,
     /// User, password, database and application name, for tokio-postgres and for our own sessions.
@@ -40,7 +40,7 @@ pub(super) struct Endpoint {
 }
 
 impl Endpoint {
-    /// Finds the password for this host.
+    /// Looks up the password for this host where the settings have none.
     pub(super) fn new(params: &Params, host: &str, port: u16, tls: Option<TlsConnector>) -> Endpoint {
         let [host, dbname, user] = [host, &params.dbname, &params.user].map(str::to_owned);
         let target = Target { host, port, dbname, user };
@@ -53,7 +53,7 @@ impl Endpoint {
         if let Some(password) = given.or_else(|| password::find(&target)) {
             config.password(password);
         }
-        // A socket has no TLS.
+        // A Unix socket has no TLS.
         let tls = tls.filter(|_| target.socket().is_none());
         Endpoint { target, config, sslmode: params.tls.sslmode, tls, tunnel: params.tunnel.clone() }
     }
@@ -62,11 +62,12 @@ impl Endpoint {
         &self.target
     }
 
+    /// Returns the mode that applies to the target: a Unix socket is never encrypted.
     pub(super) fn sslmode(&self) -> SslMode {
         if self.target.socket().is_some() { SslMode::Disable } else { self.sslmode }
     }
 
-    /// A connection for queries.
+    /// Opens a connection for queries.
     pub(super) async fn start_client(self: &Arc<Self>) -> Result<Client> {
         let login = |stream: Stream, endpoint: Arc<Endpoint>| async move {
             let tls = stream.tls_version();
@@ -86,7 +87,7 @@ impl Endpoint {
         Ok(client)
     }
 
-    /// A session of our own; with `replication`, a walsender.
+    /// Opens a session of our own; with `replication`, with a walsender.
     pub(super) async fn start_session(self: &Arc<Self>, replication: bool) -> Result<Session> {
         let mut session = self.log_in(replication).await.map_err(|failure| failure.at(&self.target, replication))?;
         let version = session.server_version();
@@ -95,7 +96,7 @@ impl Endpoint {
         Ok(session)
     }
 
-    /// A session as the server leaves it after the login.
+    /// Opens a session with the server's own settings.
     pub(super) async fn log_in(self: &Arc<Self>, replication: bool) -> Result<Session, Failure> {
         let login = |stream, endpoint: Arc<Endpoint>| async move {
             startup::start(stream, &endpoint.config, replication).await
@@ -103,7 +104,7 @@ impl Endpoint {
         self.establish(login).await
     }
 
-    /// A server that falls silent before the session is of use has not let us in.
+    /// Runs the set-up of a session with the connection's timeout, after which the server counts as unreachable.
     pub(super) async fn in_time<T>(&self, set_up: impl Future<Output = Result<T>>) -> Result<T> {
         timeout(CONNECT_TIMEOUT, set_up).await.unwrap_or_else(|_| Err(Failure::Timeout.at(&self.target, false)))
     }
@@ -115,15 +116,15 @@ impl Endpoint {
             frontend::cancel_request(token.process_id, token.secret_key, &mut out);
             stream.write_all(&out).await?;
             stream.flush().await?;
-            // The server hangs up once it has passed the request on, some without a TLS goodbye.
+            // The server closes the connection once it has passed the request on, some without TLS's close_notify.
             let _ = stream.read(&mut [0]).await;
             Ok(())
         };
         self.establish(ask).await.map_err(|failure| failure.at(&self.target, false))
     }
 
-    /// Opens a stream and logs in. As libpq does with sslmode `prefer`, a second time without TLS if it was TLS or the
-    /// login over it that failed: pg_hba.conf may tell them apart.
+    /// Opens a stream and logs in. With sslmode `prefer`, as libpq does, retries without TLS if TLS or the login over
+    /// it failed: pg_hba.conf may treat the two differently.
     async fn establish<T, F>(self: &Arc<Self>, login: impl Fn(Stream, Arc<Endpoint>) -> F) -> Result<T, Failure>
     where
         F: Future<Output = Result<T, Failure>>,
@@ -142,7 +143,7 @@ impl Endpoint {
         self.attempt(None, &login).await.map_err(|(second, _)| if second.is_not_allowed() { first } else { second })
     }
 
-    /// The failure comes with whether TLS was involved.
+    /// Opens a stream and logs in once. A failure comes with whether the stream was encrypted.
     async fn attempt<T, F>(
         self: &Arc<Self>,
         tls: Option<&TlsConnector>,
@@ -164,10 +165,11 @@ impl Endpoint {
         outcome.map_err(|failure| (failure, encrypted))
     }
 
+    /// Opens the socket or the tunnel.
     async fn open_socket(&self) -> Result<Socket, Failure> {
         match (&self.tunnel, self.target.socket()) {
             (Some(tunnel), _) => {
-                // SSH keeps much between its steps.
+                // The future is large: SSH keeps much state across its steps.
                 let open = Box::pin(tunnel.open(&self.target));
                 let tunneled = timeout(CONNECT_TIMEOUT, open).await.unwrap_or(Err(Failure::Timeout))?;
                 Ok(Socket::Tunnel(Box::new(tunneled)))
@@ -178,11 +180,12 @@ impl Endpoint {
         }
     }
 
+    /// Asks the server for TLS, and makes the handshake if it agrees.
     async fn encrypt(&self, mut socket: Socket, tls: &TlsConnector, encrypted: &mut bool) -> Result<Stream, Failure> {
         let mut request = BytesMut::new();
         frontend::ssl_request(&mut request);
         socket.write_all(&request).await?;
-        // Exactly one byte: anything that follows it unencrypted must not be taken for the server's word.
+        // Exactly one byte: unencrypted bytes that follow it must not be taken for the server's.
         match socket.read_u8().await? {
             b'S' => *encrypted = true,
             b'N' if self.sslmode == SslMode::Prefer => return Ok(Stream::Plain(socket)),
@@ -199,7 +202,7 @@ impl Endpoint {
     }
 }
 
-/// The error for a server that is too old to be read.
+/// Returns an error if the server is too old to be read.
 fn check_version(target: &Target, version: ServerVersion) -> Result<()> {
     if version >= ServerVersion::OLDEST {
         return Ok(());
@@ -208,8 +211,9 @@ fn check_version(target: &Target, version: ServerVersion) -> Result<()> {
         .hint("this tap reads PostgreSQL 10 and later"))
 }
 
-/// Whatever the role, the database or the server have set, values print the same and no time limit ends a long read.
-/// One statement: a walsender before PostgreSQL 15 takes no more.
+/// Returns the statement that sets up a session: whatever the role, the database or the server have set, values print
+/// the same and no timeout ends a long read. It is one statement because a walsender before PostgreSQL 15 takes no
+/// more.
 fn settings(version: ServerVersion) -> String {
     let mut settings = vec![
         ("client_encoding", "UTF8"),

@@ -1,4 +1,4 @@
-//! Connections: where the server is, how to log in, and what every session sets first.
+//! Connections: the choice of the server, the login, and the settings that every session starts with.
 //!
 //! ```text
 //! Params ─▶ Server ─┬▶ Endpoint ─▶ socket or tunnel ─▶ TLS ─▶ login ─┬▶ Client

@@ -7,43 +7,43 @@ use tokio_postgres::config::ChannelBinding;
 use crate::pg::net::ssh::Tunnel;
 use crate::pg::net::tls::TlsParams;
 
-/// Where the server is and how to log in.
+/// The servers to connect to, and how to log in.
 #[derive(Clone)]
 pub(crate) struct Params {
-    /// Names, addresses, or directories of a Unix socket if they start with a slash, each with a port, which is also part
-    /// of a socket's name. They are tried in this order.
+    /// Host names, addresses, or directories of a Unix socket if they start with a slash, each with a port, which is
+    /// also part of a socket's name. They are tried in this order.
     pub(crate) hosts: Vec<(String, u16)>,
-    /// Which of them to take.
+    /// The state that the server must be in.
     pub(crate) target_session_attrs: TargetSessionAttrs,
     /// The role to log in as.
     pub(crate) user: String,
-    /// Its password; if none, PGPASSWORD or the password file is asked.
+    /// The password; if none, it is looked up in PGPASSWORD or the password file.
     pub(crate) password: Option<String>,
     /// The database.
     pub(crate) dbname: String,
-    /// Whether to encrypt, and whom to trust.
+    /// The settings of TLS.
     pub(crate) tls: TlsParams,
     /// Whether the login is bound to the TLS connection.
     pub(crate) channel_binding: ChannelBinding,
-    /// The way to the hosts; if none, directly.
+    /// The SSH tunnel to connect through, if any.
     pub(crate) tunnel: Option<Tunnel>,
 }
 
-/// What the server has to be.
+/// The state that the server must be in, as libpq's `target_session_attrs`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum TargetSessionAttrs {
-    /// Whatever it is.
+    /// Any server.
     #[default]
     Any,
-    /// Open to writes.
+    /// A server that accepts writes.
     ReadWrite,
-    /// Closed to writes.
+    /// A server that accepts no writes.
     ReadOnly,
-    /// No standby.
+    /// A primary.
     Primary,
     /// A standby.
     Standby,
-    /// A standby, or if there is none whatever it is.
+    /// A standby, or any server if there is no standby.
     PreferStandby,
 }
 

@@ -1,13 +1,13 @@
-//! The password that the config leaves out: PGPASSWORD or the password file, as libpq finds them.
+//! Lookup of a password that is not in the config, in PGPASSWORD or the password file, by libpq's rules.
 
 use std::path::{Path, PathBuf};
 
 use crate::pg::net::target::Target;
 
-/// Where a server puts its socket by default: PostgreSQL's own choice, Debian's, and what that is a link to.
+/// The default directories of a server's socket: PostgreSQL's own, Debian's, and the one that Debian's is a link to.
 const DEFAULT_SOCKET_DIRS: [&str; 3] = ["/tmp", "/var/run/postgresql", "/run/postgresql"];
 
-/// The password for this target from the environment or the password file.
+/// Returns the password for this target from the environment or the password file.
 pub(crate) fn find(target: &Target) -> Option<String> {
     match std::env::var("PGPASSWORD") {
         Ok(password) if !password.is_empty() => Some(password),
@@ -15,6 +15,7 @@ pub(crate) fn find(target: &Target) -> Option<String> {
     }
 }
 
+/// Returns the path of the password file.
 fn file() -> Option<PathBuf> {
     match std::env::var_os("PGPASSFILE") {
         Some(path) if !path.is_empty() => Some(path.into()),
@@ -22,6 +23,7 @@ fn file() -> Option<PathBuf> {
     }
 }
 
+/// Reads the password file, unless others may read it as well.
 fn read(path: &Path) -> Option<String> {
     let metadata = std::fs::metadata(path).ok()?;
     if !metadata.is_file() {
@@ -42,7 +44,7 @@ fn read(path: &Path) -> Option<String> {
     }
 }
 
-/// The password of the first line `host:port:database:user:password` that fits.
+/// Returns the password of the first line `host:port:database:user:password` that matches.
 fn lookup(text: &str, target: &Target) -> Option<String> {
     let host = if DEFAULT_SOCKET_DIRS.contains(&target.host.as_str()) { "localhost" } else { &target.host };
     let port = target.port.to_string();
@@ -60,7 +62,7 @@ fn lookup(text: &str, target: &Target) -> Option<String> {
     })
 }
 
-/// The first field, and what follows its colon.
+/// Splits off the first field; returns it, unescaped, and what follows its colon.
 fn field(line: &str) -> Option<(String, &str)> {
     let mut escaped = false;
     let end = line.find(|c| {

@@ -1,4 +1,4 @@
-//! A server, and the connections to it.
+//! The server of a run, with retries of its connections.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,8 +14,8 @@ use crate::error::{ErrorKind, Result};
 use crate::pg::net::tls::{self, SslMode};
 use crate::pg::wire::{CancelToken, Session};
 
-/// Waits between the tries of a server that is not there, only starting up, or full: a quarter of a minute, in which most
-/// restart.
+/// Waits before each retry of a server that is unreachable, starting up, or full: a quarter of a minute in all, in
+/// which most servers restart.
 const RETRIES: [Duration; 6] = [
     Duration::from_millis(250),
     Duration::from_millis(500),
@@ -25,12 +25,12 @@ const RETRIES: [Duration; 6] = [
     Duration::from_secs(8),
 ];
 
-/// A server that connections can be made to. Cheap to clone.
+/// A server to connect to. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Server(Arc<Inner>);
 
 impl fmt::Display for Server {
-    /// Where it is; of several hosts the one that the run reads from, once it is connected.
+    /// Writes the address; of several hosts that of the one that the run reads from, once it is connected.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.known().map_or(Ok(()), |endpoint| endpoint.target().fmt(f))
     }
@@ -43,7 +43,7 @@ struct Inner {
 }
 
 impl Server {
-    /// Reads the certificates and finds the passwords. Does not connect.
+    /// Reads the certificates and looks up the passwords. Does not connect.
     pub(crate) fn new(params: &Params) -> Result<Server> {
         // For sockets alone, whatever sslmode asks for has no use and need not be there.
         let tls = if params.hosts.iter().all(|(host, _)| host.starts_with('/')) {
@@ -56,50 +56,53 @@ impl Server {
         Ok(Server(Arc::new(Inner { endpoints, wanted: params.target_session_attrs, chosen: OnceCell::new() })))
     }
 
-    /// The role to log in as.
+    /// Returns the role to log in as.
     pub(crate) fn user(&self) -> &str {
         self.known().map_or("", |endpoint| &endpoint.target().user)
     }
 
-    /// Whether connections are to be encrypted. A Unix socket's never are.
+    /// Returns whether connections are to be encrypted. Those to a Unix socket never are.
     pub(crate) fn sslmode(&self) -> SslMode {
         self.known().map_or(SslMode::Disable, |endpoint| endpoint.sslmode())
     }
 
+    /// Returns the chosen endpoint, or the first before the choice.
     fn known(&self) -> Option<&Arc<Endpoint>> {
         self.0.chosen.get().or_else(|| self.0.endpoints.first())
     }
 
-    /// A connection for queries through tokio-postgres. Its other half runs as a task of the current runtime.
+    /// Opens a connection for queries through tokio-postgres, which is driven by a task of the current runtime.
+    /// Retries.
     pub(crate) async fn connect(&self) -> Result<Client> {
         patiently(|| async { self.endpoint().await?.start_client().await }).await
     }
 
-    /// A plain session of our own, for `COPY … TO STDOUT`.
+    /// Opens a session of our own, for queries and `COPY … TO STDOUT`. Retries.
     pub(crate) async fn session(&self) -> Result<Session> {
         patiently(|| self.session_now()).await
     }
 
-    /// The same, for a caller that can do without and does not wait for a free one.
+    /// As [`session`](Self::session), without retries: for a caller that can do without the session.
     pub(crate) async fn session_now(&self) -> Result<Session> {
         self.endpoint().await?.start_session(false).await
     }
 
-    /// A walsender in the database.
+    /// Opens a session with a walsender of the database. Retries.
     pub(crate) async fn replication_session(&self) -> Result<Session> {
         patiently(|| self.replication_session_now()).await
     }
 
-    /// The same, for a caller that can do without and does not wait for a free one.
+    /// As [`replication_session`](Self::replication_session), without retries: for a caller that can do without it.
     pub(crate) async fn replication_session_now(&self) -> Result<Session> {
         self.endpoint().await?.start_session(true).await
     }
 
-    /// Asks the server to cancel what the session is doing. Whether it did is for the session to find out.
+    /// Asks the server to cancel the query that a session is running. Only the session learns whether that happened.
     pub(crate) async fn cancel(&self, token: CancelToken) -> Result<()> {
         self.endpoint().await?.cancel(token).await
     }
 
+    /// Returns the endpoint that the run reads from, which the first call chooses.
     async fn endpoint(&self) -> Result<&Arc<Endpoint>> {
         let Inner { endpoints, wanted, chosen } = &*self.0;
         if let ([only], TargetSessionAttrs::Any) = (endpoints.as_slice(), wanted) {
@@ -114,7 +117,7 @@ impl Server {
     }
 }
 
-/// Tries again for a while where the server is only starting up, or has no connection free.
+/// Calls `connect`, with retries after transient errors.
 async fn patiently<T, F>(connect: impl Fn() -> F) -> Result<T>
 where
     F: Future<Output = Result<T>>,

@@ -1,4 +1,4 @@
-//! Why a connection could not be made, and what to do about it.
+//! Failures to connect, with hints about what to do.
 
 use std::io;
 
@@ -7,13 +7,15 @@ use crate::error::{Error, to_run};
 use crate::pg::error::{ServerError, server};
 use crate::pg::{quote, sqlstate};
 
-/// Why a connection could not be made. What it means for the user depends on where it was going: [`Failure::at`].
+/// The reason why a connection could not be made. [`Failure::at`] makes an error of it, with a hint that depends on the
+/// target.
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// The host name has no address.
     Resolve(io::Error),
-    /// No connection to the host, or it broke.
+    /// The host cannot be reached, or the connection broke.
     Io(io::Error),
+    /// A step of the connection timed out.
     Timeout,
     /// The server does not speak TLS.
     NoTls,
@@ -21,19 +23,20 @@ pub(crate) enum Failure {
     Tls(io::Error),
     /// The server refused the login.
     Server(ServerError),
+    /// The server requires a password and none is known.
     PasswordMissing,
     /// An authentication method that is not supported, or one that went wrong.
     Authentication(String),
-    /// Something a PostgreSQL server does not say.
+    /// A message that a PostgreSQL server does not send.
     Protocol(String),
-    /// The way to the server does not get so far.
+    /// The SSH tunnel to the server could not be opened.
     Tunnel(Box<Error>),
 }
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         match error.kind() {
-            // With TLS 1.3 the server's word on the client's certificate comes after the handshake.
+            // With TLS 1.3 the server rejects a client certificate only after the handshake.
             _ if error.get_ref().is_some_and(|cause| cause.is::<rustls::Error>()) => Failure::Tls(error),
             io::ErrorKind::InvalidData => Failure::Protocol(error.to_string()),
             _ => Failure::Io(error),
@@ -62,7 +65,7 @@ impl From<tokio_postgres::Error> for Failure {
 }
 
 impl Failure {
-    /// Whether a connection without TLS may succeed where this one with TLS failed.
+    /// Returns whether a connection without TLS may succeed where this one with TLS failed.
     pub(crate) fn may_pass_unencrypted(&self) -> bool {
         match self {
             Failure::Tls(_) => true,
@@ -71,7 +74,7 @@ impl Failure {
         }
     }
 
-    /// Whether the server is not there or not ready, so that another of several may serve.
+    /// Returns whether the server is unreachable or not ready, so that the next of several hosts is to be tried.
     pub(crate) fn is_absence(&self) -> bool {
         match self {
             Failure::Resolve(_) | Failure::Io(_) | Failure::Timeout => true,
@@ -80,12 +83,12 @@ impl Failure {
         }
     }
 
-    /// Whether pg_hba.conf has no place for such a connection.
+    /// Returns whether pg_hba.conf has no line for such a connection.
     pub(crate) fn is_not_allowed(&self) -> bool {
         matches!(self, Failure::Server(error) if error.code == sqlstate::INVALID_AUTHORIZATION_SPECIFICATION)
     }
 
-    /// The error to show for a connection to `target`; `replication` if it was to be a walsender.
+    /// Returns the error to show for a connection to `target`; `replication` if it was to be a walsender.
     pub(crate) fn at(self, target: &Target, replication: bool) -> Error {
         let cannot = format!("cannot connect to {target}");
         match self {
@@ -166,7 +169,7 @@ fn login_hint(error: &ServerError, target: &Target, replication: bool) -> Option
     let hint = match error.code.as_str() {
         sqlstate::INVALID_PASSWORD => format!("check `user` (`{user}`) and `password`"),
         sqlstate::INVALID_AUTHORIZATION_SPECIFICATION if error.message.contains("pg_hba.conf") => {
-            // In the words of PostgreSQL 14 and later, and of those before.
+            // The wording of PostgreSQL 14 and later, and of older releases.
             let plain = ["no encryption", "SSL off"].iter().any(|words| error.message.contains(words));
             let tls = if plain { ", or set `sslmode` to require" } else { "" };
             format!("allow this user and host in the server's pg_hba.conf{tls}")

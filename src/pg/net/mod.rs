@@ -1,4 +1,4 @@
-//! The way to a server: sockets, tunnels through SSH, TLS. What goes over it is for [`wire`](super::wire).
+//! The byte stream to a server: sockets, SSH tunnels, TLS. The protocol on it is in [`wire`](super::wire).
 //!
 //! ```text
 //! Target ─┬▶ TCP or Unix socket ─┬▶ TLS ─▶ Stream

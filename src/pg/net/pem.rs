@@ -1,4 +1,4 @@
-//! Certificates and keys as the settings give them.
+//! Certificates and keys in PEM format, from a setting or a file.
 
 use std::path::PathBuf;
 
@@ -17,7 +17,7 @@ pub(crate) enum Pem {
 }
 
 impl Pem {
-    /// Its text; `key` is the setting that it is of.
+    /// Reads the text; `key` is the name of the setting, for the error.
     pub(super) fn read(&self, key: &str) -> Result<Vec<u8>> {
         match self {
             Pem::Text(text) => Ok(text.clone().into_bytes()),
@@ -26,6 +26,7 @@ impl Pem {
         }
     }
 
+    /// Reads the certificates, of which there must be at least one.
     pub(super) fn certificates(&self, key: &str) -> Result<Vec<CertificateDer<'static>>> {
         let pem = self.read(key)?;
         let certificates: Vec<_> = CertificateDer::pem_slice_iter(&pem)
@@ -37,7 +38,7 @@ impl Pem {
         Ok(certificates)
     }
 
-    /// libpq's name for the roots that the operating system trusts.
+    /// Returns whether it is `system`, libpq's name for the root certificates of the operating system.
     pub(super) fn is_system(&self) -> bool {
         match self {
             Pem::Path(path) => path.as_os_str() == "system",

@@ -1,4 +1,4 @@
-//! Sockets, and how long one is waited for.
+//! TCP and Unix sockets, with timeouts.
 
 use std::io;
 use std::time::Duration;
@@ -9,19 +9,20 @@ use tokio::time::timeout;
 
 use super::failure::Failure;
 
-/// For the socket, once more for TLS and login, and once more for the session's settings.
+/// The timeout of each step of a connection: opening the socket, TLS with login, and the session's settings.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
-/// A peer that is silent for so long is asked whether it is still there,
+/// How long a connection is idle before the first keepalive probe.
 const KEEPALIVE_TIME: Duration = Duration::from_secs(60);
-/// again and again,
+/// The interval between keepalive probes.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-/// and is gone after so many questions,
+/// The number of unanswered keepalive probes after which the connection is considered lost.
 const KEEPALIVE_RETRIES: u32 = 6;
-/// or when what it was sent is not acknowledged for so long (the system's own patience is a quarter of an hour).
+/// How long sent data may stay unacknowledged before the connection is considered lost (the system's default is a
+/// quarter of an hour).
 #[cfg(target_os = "linux")]
 const UNACKNOWLEDGED: Duration = Duration::from_secs(120);
 
-/// A connection to this host, by whichever of its addresses answers first.
+/// Connects to this host, by the first of its addresses that accepts.
 pub(crate) async fn open_tcp(host: &str, port: u16) -> Result<TcpStream, Failure> {
     let addresses = tokio::net::lookup_host((host, port)).await.map_err(Failure::Resolve)?;
     let mut failure = Failure::Resolve(io::Error::other("it has no address"));
@@ -35,13 +36,14 @@ pub(crate) async fn open_tcp(host: &str, port: u16) -> Result<TcpStream, Failure
     Err(failure)
 }
 
-/// A connection to this Unix socket.
+/// Connects to this Unix socket.
 #[cfg(unix)]
 pub(crate) async fn open_unix(path: &str) -> Result<tokio::net::UnixStream, Failure> {
     let socket = timeout(CONNECT_TIMEOUT, tokio::net::UnixStream::connect(path)).await;
     Ok(socket.map_err(|_| Failure::Timeout)??)
 }
 
+/// Disables Nagle's algorithm and sets the limits after which a lost peer is noticed.
 fn set_options(socket: TcpStream) -> io::Result<TcpStream> {
     socket.set_nodelay(true)?;
     let keepalive =

@@ -1,8 +1,9 @@
-//! The way through an SSH server to a database behind it.
+//! Connections to a database through an SSH server.
 //!
-//! Each connection to the database has an SSH connection of its own. One for all would be one for the slowest: russh 0.63
-//! asks the server for more of a channel as it comes, not as it is read, so that a channel nobody reads from for a while, as
-//! that of a walsender while a row is looked up, holds up the others for good.
+//! Each connection to the database has an SSH connection of its own. On a shared one, the slowest reader would block
+//! the others: russh 0.63 extends a channel's window as data comes, not as it is read, so that it has no backpressure
+//! by channel. A channel that is not read for a while, as that of a walsender while a row is looked up, would hold up
+//! the others for good.
 
 mod gate;
 mod host_key;
@@ -27,10 +28,10 @@ use super::socket::open_tcp;
 use super::target::Target;
 use crate::error::{Context as _, Error, ErrorKind, Result};
 
-/// An SSH server may hang up on a client that is silent for long, and a copy says nothing.
+/// The interval of keepalives: an SSH server may disconnect an idle client, and a client that copies sends nothing.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 
-/// A way through an SSH server. Cheap to clone.
+/// A tunnel through an SSH server. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Tunnel(Arc<Inner>);
 
@@ -51,7 +52,7 @@ impl Tunnel {
         Ok(Tunnel(Arc::new(Inner { host, port, username, private_key, known })))
     }
 
-    /// A connection from the SSH server to the target.
+    /// Connects to the SSH server, and from there to the target.
     pub(crate) async fn open(&self, target: &Target) -> Result<Tunneled, Failure> {
         let Inner { host, port, .. } = &*self.0;
         let in_tunnel = |error: Error| Failure::Tunnel(Box::new(error));
@@ -76,17 +77,19 @@ impl Tunnel {
         }
     }
 
+    /// Opens a connection to the SSH server and logs in.
     async fn log_in(&self, backlog: &Arc<Backlog>) -> Result<Handle<Client>> {
         let Inner { host, port, username, private_key, known } = &*self.0;
         let socket = open_tcp(host, *port).await.map_err(no_socket)?;
         let config = client::Config {
             preferred: known.preferred(),
             keepalive_interval: Some(KEEPALIVE_INTERVAL),
-            // Whether the server is still there is for TCP to say: an answer waits behind what is not read.
+            // TCP notices a lost server. A keepalive's answer would wait behind data that is not read.
             keepalive_max: 0,
-            // None by time, as with OpenSSH: what is to be sent waits for new keys, and they behind what is not read.
+            // No rekeying by time, as with OpenSSH: sending waits for new keys, and they wait behind data that is not
+            // read.
             limits: Limits { rekey_time_limit: Duration::MAX, ..Limits::default() },
-            // So many messages are at least so many bytes: it is the gate that stops the server.
+            // So many messages are at least so many bytes, so that the gate's limit is reached before the channel's.
             channel_buffer_size: MOST_UNREAD,
             ..client::Config::default()
         };
@@ -101,7 +104,7 @@ impl Tunnel {
     }
 }
 
-/// What russh tells of a connection.
+/// Handler of russh's events of a connection.
 struct Client {
     tunnel: Tunnel,
     backlog: Arc<Backlog>,
@@ -135,6 +138,7 @@ impl From<russh::Error> for Error {
     }
 }
 
+/// Returns the error for an SSH server that cannot be reached.
 fn no_socket(failure: Failure) -> Error {
     match failure {
         Failure::Io(error) => Error::transient("it can't be reached")

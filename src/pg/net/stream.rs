@@ -1,4 +1,4 @@
-//! The byte stream below a session: a socket or a tunnel, with or without TLS.
+//! The byte stream below a session: a socket or an SSH tunnel, with or without TLS.
 
 use std::io;
 use std::pin::Pin;
@@ -14,7 +14,7 @@ use tokio_rustls::client::TlsStream;
 use super::ssh::Tunneled;
 use super::tls::end_point_hash;
 
-/// A way for bytes to the server.
+/// A connection to the server without TLS.
 pub(crate) enum Socket {
     Tcp(TcpStream),
     #[cfg(unix)]
@@ -22,14 +22,14 @@ pub(crate) enum Socket {
     Tunnel(Box<Tunneled>),
 }
 
-/// A connected socket. TLS, where wanted, is already established.
+/// A connection to the server; where TLS is wanted, after its handshake.
 pub(crate) enum Stream {
     Plain(Socket),
     Tls(Box<TlsStream<Socket>>),
 }
 
 impl Stream {
-    /// The version of TLS that was agreed on.
+    /// Returns the negotiated version of TLS.
     pub(crate) fn tls_version(&self) -> Option<&'static str> {
         let Stream::Tls(stream) = self else { return None };
         Some(match stream.get_ref().1.protocol_version() {
@@ -39,14 +39,14 @@ impl Stream {
         })
     }
 
-    /// The hash of the server's certificate that SCRAM-SHA-256-PLUS binds to; see [`end_point_hash`].
+    /// Returns the hash of the server's certificate that SCRAM-SHA-256-PLUS binds to; see [`end_point_hash`].
     pub(crate) fn tls_server_end_point(&self) -> Option<Vec<u8>> {
         let Stream::Tls(stream) = self else { return None };
         end_point_hash(stream.get_ref().1.peer_certificates()?.first()?)
     }
 }
 
-/// Reads and writes as whichever variant it is does.
+/// Implements reading and writing by delegation to each variant.
 macro_rules! delegate {
     ($name:ident: $($(#[$meta:meta])* $variant:ident),*) => {
         impl AsyncRead for $name {

@@ -1,8 +1,8 @@
-//! Where a connection goes.
+//! The target of a connection.
 
 use std::fmt;
 
-/// What error messages say about where a connection was going.
+/// The target of a connection, as error messages name it.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
     pub(crate) host: String,
@@ -12,7 +12,7 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// The Unix socket, if the host is its directory.
+    /// Returns the path of the Unix socket, if the host is its directory.
     pub(crate) fn socket(&self) -> Option<String> {
         self.host.starts_with('/').then(|| format!("{}/.s.PGSQL.{}", self.host.trim_end_matches('/'), self.port))
     }

@@ -1,4 +1,4 @@
-//! TLS as libpq's sslmode has it, on rustls.
+//! TLS with the semantics of libpq's sslmode, on rustls.
 
 use std::sync::Arc;
 
@@ -15,19 +15,19 @@ use tokio_rustls::TlsConnector;
 use super::pem::Pem;
 use crate::error::{Context, Error, Result};
 
-/// How far to go for an encrypted connection, as in libpq.
+/// Whether to encrypt, and how far to verify the server, as in libpq.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum SslMode {
     /// No TLS.
     Disable,
-    /// TLS where the server has it, with no check of who it is; else none.
+    /// TLS without verification of the server where it supports TLS, otherwise none.
     #[default]
     Prefer,
-    /// TLS. The server is checked as with [`SslMode::VerifyCa`] if root certificates are given, otherwise not at all.
+    /// TLS. The server is verified as with [`SslMode::VerifyCa`] if root certificates are given, otherwise not at all.
     Require,
-    /// TLS, with a certificate that an authority among the roots has signed.
+    /// TLS, with a server certificate that one of the root certificates has signed.
     VerifyCa,
-    /// As [`SslMode::VerifyCa`], and the certificate is for the host.
+    /// As [`SslMode::VerifyCa`], and the certificate must name the host.
     VerifyFull,
 }
 
@@ -71,14 +71,14 @@ pub(crate) fn connector(params: &TlsParams) -> Result<Option<TlsConnector>> {
     Ok(Some(TlsConnector::from(Arc::new(config))))
 }
 
-/// What makes a server's certificate good.
+/// Which server certificates are accepted.
 #[derive(Debug)]
 enum Trust {
     Anyone,
     Signed {
         roots: RootCertStore,
         /// The root certificates as they were given. A server that presents one of them itself, as self-signed ones
-        /// do, is good: webpki alone would refuse an authority's certificate there.
+        /// do, is accepted: webpki alone would refuse an authority's certificate there.
         given: Vec<CertificateDer<'static>>,
         host_too: bool,
     },
@@ -93,7 +93,7 @@ impl Trust {
         };
         let mut roots = RootCertStore::empty();
         for certificate in &given {
-            // One that webpki cannot read can still be what the server presents.
+            // The server may still present one that webpki cannot read.
             if let Err(error) = roots.add(certificate.clone()) {
                 tracing::debug!("a certificate in sslrootcert cannot serve as an authority: {error}");
             }
@@ -101,8 +101,8 @@ impl Trust {
         Ok(Trust::Signed { roots, given, host_too: params.sslmode == SslMode::VerifyFull })
     }
 
-    /// Anybody can have a certificate that a public authority signed, so asking for these roots by name implies, as in
-    /// libpq, that the host is checked.
+    /// Trusts the root certificates of the operating system. Anybody can have a certificate that a public authority
+    /// signed, so that `sslrootcert` = `system` implies, as in libpq, that the host name is verified.
     fn system(params: &TlsParams) -> Result<Trust> {
         let found = rustls_native_certs::load_native_certs();
         let mut roots = RootCertStore::empty();
@@ -127,8 +127,9 @@ struct Verifier {
 }
 
 impl Verifier {
-    /// Nobody checks who the server is, but SCRAM's channel binding counts on it having the key of its certificate. An
-    /// X.509 v1 certificate, which webpki does not read, is let pass.
+    /// Returns whether the handshake's signature is not verified. Even where any server is accepted, SCRAM's channel
+    /// binding relies on the server having the private key of its certificate; an exception is an X.509 v1 certificate,
+    /// which webpki cannot read.
     fn skips_signature(&self, certificate: &CertificateDer<'_>) -> bool {
         matches!(self.trust, Trust::Anyone) && ParsedCertificate::try_from(certificate).is_err()
     }
@@ -185,8 +186,9 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// The channel binding `tls-server-end-point` (RFC 5929): the certificate hashed as its signature does, with SHA-256 in
-/// place of MD5 and SHA-1. None for signatures that have no such hash (Ed25519) or hide it in parameters (RSA-PSS).
+/// Returns the channel binding `tls-server-end-point` (RFC 5929): the certificate, hashed with the algorithm of its
+/// signature, or SHA-256 in place of MD5 and SHA-1. `None` for signatures that have no such hash (Ed25519) or hide it
+/// in parameters (RSA-PSS).
 pub(crate) fn end_point_hash(certificate: &[u8]) -> Option<Vec<u8>> {
     const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01];
     const ECDSA: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04];
@@ -200,6 +202,7 @@ pub(crate) fn end_point_hash(certificate: &[u8]) -> Option<Vec<u8>> {
     Some(sha)
 }
 
+/// Returns the OID of the signature algorithm:
 /// `Certificate ::= SEQUENCE { tbsCertificate SEQUENCE, signatureAlgorithm SEQUENCE { algorithm OID, … }, … }`
 fn signature_algorithm(certificate: &[u8]) -> Option<&[u8]> {
     const SEQUENCE: u8 = 0x30;
@@ -210,7 +213,7 @@ fn signature_algorithm(certificate: &[u8]) -> Option<&[u8]> {
     Some(der(algorithm, OID)?.0)
 }
 
-/// The content of the DER element at the start of `bytes`, which must have this tag, and what follows it.
+/// Splits off the DER element at the start of `bytes`, which must have this tag; returns its content and what follows.
 fn der(bytes: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
     let (&[found, first], rest) = bytes.split_first_chunk::<2>()?;
     let (length, rest) = match first {

@@ -1,7 +1,6 @@
-//! The key for cancelling a query.
+//! The key that authorizes a request to cancel a query.
 
-/// What a backend wants to hear from someone who asks it to cancel its query; see
-/// [`Server::cancel`](crate::pg::connect::Server::cancel).
+/// The key that a request to cancel a session's query must carry (BackendKeyData); `Server::cancel` sends it.
 #[derive(Clone, Copy)]
 pub(crate) struct CancelToken {
     pub(crate) process_id: i32,

@@ -1,4 +1,4 @@
-//! The two kinds of COPY: out of a table, and both ways to a walsender.
+//! The two kinds of COPY: out of a table, and in both directions with a walsender.
 
 use bytes::BytesMut;
 use postgres_protocol::message::frontend;
@@ -11,7 +11,7 @@ use crate::pg::error::{ServerError, lost, protocol, server};
 use crate::pg::net::stream::Stream;
 
 impl Session {
-    /// Runs a `COPY … TO STDOUT`.
+    /// Starts a `COPY … TO STDOUT`.
     pub(crate) async fn copy_out(&mut self, sql: &str) -> Result<CopyOut<'_>> {
         self.send_query(sql).await?;
         let frame = self.receive().await?;
@@ -22,7 +22,7 @@ impl Session {
         }
     }
 
-    /// Runs a `START_REPLICATION` on a walsender.
+    /// Starts replication with a `START_REPLICATION` on a walsender.
     pub(crate) async fn start_replication(mut self, sql: &str) -> Result<(ReplicationReader, ReplicationWriter)> {
         self.send_query(sql).await?;
         let frame = self.receive().await?;
@@ -41,10 +41,9 @@ impl Session {
 /// A running `COPY … TO STDOUT`.
 pub(crate) struct CopyOut<'a> {
     session: &'a mut Session,
-    /// CommandComplete has come.
+    /// Whether CommandComplete has come.
     complete: bool,
-    /// What the server said went wrong, until the session is ready for another command: a future that is dropped meanwhile
-    /// must not lose it.
+    /// The server's error, kept until ReadyForQuery: a future that is dropped before that must not lose it.
     error: Option<ServerError>,
     done: bool,
 }
@@ -54,8 +53,8 @@ impl<'a> CopyOut<'a> {
         CopyOut { session, complete: false, error: None, done: false }
     }
 
-    /// The next piece of data, in text format one row with its newline; `None` once the command is complete and the
-    /// session ready for another. Cancel-safe.
+    /// Reads the next piece of data, in text format one row with its newline; returns `None` once the command is
+    /// complete and the session ready for another. Cancel-safe.
     #[inline]
     pub(crate) async fn next(&mut self) -> Result<Option<&[u8]>> {
         while !self.done {
@@ -91,12 +90,12 @@ impl<'a> CopyOut<'a> {
     }
 }
 
-/// What a walsender sends after START_REPLICATION.
+/// The receiving half of a replication stream.
 pub(crate) struct ReplicationReader {
     stream: ReadHalf<Stream>,
     frames: Frames,
     done: bool,
-    /// The server has shut down and does not wait for an answer.
+    /// Whether the server has shut down and does not wait for CopyDone.
     gone: bool,
 }
 
@@ -105,8 +104,8 @@ impl ReplicationReader {
         ReplicationReader { stream, frames, done: false, gone: false }
     }
 
-    /// The next message: the payload of one CopyData. `None` when the server has ended the stream, because it was asked
-    /// to ([`ReplicationWriter::finish`]) or shuts down. Cancel-safe.
+    /// Reads the next message, the payload of one CopyData; returns `None` when the server has ended the stream,
+    /// because it was asked to ([`ReplicationWriter::finish`]) or shuts down. Cancel-safe.
     #[inline]
     pub(crate) async fn next(&mut self) -> Result<Option<&[u8]>> {
         while !self.done {
@@ -114,7 +113,7 @@ impl ReplicationReader {
             match frame.tag {
                 b'd' => return Ok(Some(self.frames.body(&frame))),
                 b'c' => self.done = true,
-                // A walsender that shuts down goes without CopyDone.
+                // A walsender that shuts down sends no CopyDone.
                 b'C' => (self.done, self.gone) = (true, true),
                 b'E' => {
                     let error = ServerError::parse(self.frames.body(&frame));
@@ -122,7 +121,7 @@ impl ReplicationReader {
                 }
                 b'N' => {
                     let notice = ServerError::parse(self.frames.body(&frame));
-                    // Such as what it waits for before it sends more.
+                    // Such as a warning about what it waits for before it sends more.
                     if notice.severity == "WARNING" {
                         warn_once(&notice);
                     }
@@ -134,8 +133,8 @@ impl ReplicationReader {
         Ok(None)
     }
 
-    /// Ends the stream and the connection. Messages that are still under way are dropped; afterwards the server has
-    /// released the slot. It may take as long as the server needs to come to the end of what it is decoding.
+    /// Ends the stream and the connection, dropping messages that are still in transit; afterwards the server has
+    /// released the slot. It may take as long as the server needs to finish what it is decoding.
     pub(crate) async fn close(mut self, mut writer: ReplicationWriter) -> Result<()> {
         if self.gone {
             return Ok(());
@@ -157,10 +156,10 @@ impl ReplicationReader {
     }
 }
 
-/// The way back to a walsender.
+/// The sending half of a replication stream.
 pub(crate) struct ReplicationWriter {
     stream: WriteHalf<Stream>,
-    /// What has not been written; a future dropped half-way leaves the rest for the next one.
+    /// Bytes that are not written yet; where a future is dropped before its end, the next one writes the rest.
     out: BytesMut,
     finished: bool,
 }
@@ -170,7 +169,7 @@ impl ReplicationWriter {
         ReplicationWriter { stream, out: BytesMut::new(), finished: false }
     }
 
-    /// Sends one message as CopyData. If the future is dropped, the message goes out with the next one.
+    /// Sends one message as CopyData. If the future is dropped, the message is sent with the next one.
     pub(crate) async fn send(&mut self, message: &[u8]) -> Result<()> {
         frontend::CopyData::new(message)
             .map_err(|error| Error::run("the message cannot be sent").source(error))?

@@ -1,4 +1,4 @@
-//! Framing: a tag, a length, a body, one after the other in one buffer that is read in place.
+//! Framing: messages of a tag, a length and a body, in one buffer that is read in place.
 
 use std::io;
 use std::ops::Range;
@@ -6,37 +6,38 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// What the buffer has room for ordinarily, and so the most that one read brings.
+/// The usual size of the buffer, and so the most that one read returns.
 const BUFFER: usize = 256 * 1024;
-/// The least room there is for a read.
+/// The least room in the buffer for a read.
 const READ: usize = 64 * 1024;
-/// A buffer that a long frame made larger than this shrinks once the frame is done with.
+/// The size above which a buffer that grew for a long frame shrinks again after it.
 const KEPT: usize = 1024 * 1024;
-/// The server builds a message in memory of at most 1 GiB; the length of anything above is a stray byte.
+/// The longest message. The server builds messages in memory, of at most 1 GiB; a larger length is corrupt.
 const MAX_LENGTH: usize = 1024 * 1024 * 1024 + READ;
-/// As in libpq: longer than this is only a message that holds values or a text, and none before the login is through.
+/// The longest message without values or a text, and of any kind during login, as in libpq.
 const MAX_SHORT: usize = 30_000;
 const HEADER: usize = 5;
-/// Where data comes in small pieces, one after the other, the next read waits so long for several to gather: a walsender
-/// sends each change by itself, and to be woken for each costs both sides more than all the rest.
+/// The delay before a read while data comes in a run of small pieces, so that one read returns several: a walsender
+/// sends each change by itself, and a wake-up for each would cost both sides more than everything else.
 const GATHER: Duration = Duration::from_micros(500);
 
-/// One message of the server: its tag, and where its body lies in the buffer until the next one is asked for.
+/// One message of the server: its tag, and the range of its body in the buffer, valid until the next message is read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Frame {
     pub(crate) tag: u8,
     body: Range<usize>,
 }
 
-/// The read buffer. Everything before `start` has been handed out.
+/// The read buffer. Everything before `start` has been consumed.
 #[derive(Debug)]
 pub(crate) struct Frames {
     buffer: Vec<u8>,
     start: usize,
-    /// Whether the last frame was CopyData,
+    /// Whether the last frame was CopyData.
     data: bool,
-    /// and more of it comes in small pieces, one after the other.
+    /// Whether the last read was short and quick, as in a run of small pieces.
     flowing: bool,
+    /// The longest message to accept of those that hold values or a text.
     longest: usize,
 }
 
@@ -45,22 +46,23 @@ impl Frames {
         Frames { buffer: Vec::with_capacity(BUFFER), start: 0, data: false, flowing: false, longest: MAX_LENGTH }
     }
 
-    /// For what a server says before anybody knows who it is, up to [`logged_in`](Self::logged_in).
+    /// Returns a buffer with the limits for an unauthenticated server, up to [`logged_in`](Self::logged_in).
     pub(crate) fn for_login() -> Frames {
         Frames { longest: MAX_SHORT, ..Frames::new() }
     }
 
+    /// Lifts the limits of the login.
     pub(crate) fn logged_in(&mut self) {
         self.longest = MAX_LENGTH;
     }
 
-    /// The body of the frame that was handed out last.
+    /// Returns the body of the last frame.
     #[inline]
     pub(crate) fn body(&self, frame: &Frame) -> &[u8] {
         &self.buffer[frame.body.clone()]
     }
 
-    /// The next frame, if all of it has arrived.
+    /// Returns the next frame, if all of it has arrived.
     #[inline]
     pub(crate) fn buffered(&mut self) -> io::Result<Option<Frame>> {
         let Some((tag, total)) = self.header()? else { return Ok(None) };
@@ -73,7 +75,7 @@ impl Frames {
         Ok(Some(Frame { tag, body }))
     }
 
-    /// The next frame. Cancel-safe: what has been read stays in the buffer.
+    /// Reads the next frame. Cancel-safe: what has been read stays in the buffer.
     #[inline]
     pub(crate) async fn next<R: AsyncRead + Unpin>(&mut self, stream: &mut R) -> io::Result<Frame> {
         loop {
@@ -82,7 +84,7 @@ impl Frames {
             }
             self.make_room()?;
             if self.flowing && self.data {
-                // Not a timer of the runtime: whatever arrives would wake that up.
+                // Not a timer of the runtime: any data that arrives would wake it up.
                 std::thread::sleep(GATHER);
             }
             let asked = Instant::now();
@@ -94,14 +96,14 @@ impl Frames {
         }
     }
 
-    /// Tag and whole length, header included, of the frame at `start`.
+    /// Returns the tag and the whole length, header included, of the frame at `start`.
     #[inline]
     fn header(&self) -> io::Result<Option<(u8, usize)>> {
         let Some(&[tag, a, b, c, d]) = self.buffer[self.start..].first_chunk::<HEADER>() else { return Ok(None) };
         Ok(Some((tag, total_length(tag, [a, b, c, d], self.longest)?)))
     }
 
-    /// Moves what is left to the front and sees to it that a read is worth its while.
+    /// Moves the rest to the front and makes room for at least [`READ`] bytes.
     fn make_room(&mut self) -> io::Result<()> {
         let wanted = self.header()?.map_or(0, |(_, total)| total);
         self.buffer.drain(..self.start);
@@ -111,7 +113,7 @@ impl Frames {
         }
         let arrived = self.buffer.len();
         if self.buffer.capacity() - arrived < READ {
-            // At most doubles: a length is only believed as far as bytes really come.
+            // At most doubles: a claimed length takes memory only as bytes really come.
             let room = (wanted.saturating_sub(arrived)).clamp(READ, arrived.max(READ));
             self.buffer.reserve_exact(room);
         }
@@ -119,7 +121,8 @@ impl Frames {
     }
 }
 
-/// The whole length of a message with this tag and length field, of which those with values may have `longest` bytes.
+/// Returns the whole length of a message with this tag and length field; one that may hold values may have `longest`
+/// bytes.
 #[inline]
 pub(super) fn total_length(tag: u8, length: [u8; 4], longest: usize) -> io::Result<usize> {
     let length = u32::from_be_bytes(length) as usize;

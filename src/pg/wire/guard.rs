@@ -1,5 +1,5 @@
-//! Looks at what the server sends to tokio-postgres, which believes in any length, any number of messages before the login
-//! is through, and any number of SCRAM iterations.
+//! Limits on what the server sends to tokio-postgres, which itself accepts any message length, any number of messages
+//! during login, and any number of SCRAM iterations.
 
 use std::convert::Infallible;
 use std::future::{self, Ready};
@@ -14,7 +14,8 @@ use super::frame::total_length;
 use super::startup::{MOST_MESSAGES, check_iterations};
 use crate::pg::net::stream::Stream;
 
-/// Our queries there ask for names and positions: rows of tables come through a [`Session`](super::Session).
+/// The longest message. Queries through tokio-postgres read names and positions: rows of tables come through a
+/// [`Session`](super::Session).
 const LONGEST: usize = 16 * 1024 * 1024;
 const HEADER: usize = 5;
 /// AuthenticationSASLContinue
@@ -60,7 +61,7 @@ impl TlsStream for Guarded {
     }
 }
 
-/// Hands tokio-postgres a [`Guarded`] stream as it is: whether to encrypt was settled when it was opened.
+/// A connector that hands tokio-postgres a [`Guarded`] stream as it is: TLS was negotiated when it was opened.
 pub(crate) struct Established;
 
 impl TlsConnect<Guarded> for Established {
@@ -73,17 +74,19 @@ impl TlsConnect<Guarded> for Established {
     }
 }
 
-/// Where in the messages the stream is.
+/// The parser state: the position of the stream within the messages.
 struct Check {
-    /// The header of a message, as far as it has come, and the body of one that asks for authentication.
+    /// The header of the current message, as far as it has come; of an authentication request, the body as well.
     message: Vec<u8>,
-    /// How much of the body is still to come.
+    /// The number of bytes of the body that are still to come.
     left: usize,
+    /// The number of messages before the first ReadyForQuery.
     before_ready: u32,
     logged_in: bool,
 }
 
 impl Check {
+    /// Checks the next bytes of the stream.
     fn pass(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             let wanted = if self.left > 0 { self.left } else { HEADER - self.message.len() };
@@ -107,6 +110,7 @@ impl Check {
         Ok(())
     }
 
+    /// Checks a message that has come completely.
     fn complete(&mut self) -> io::Result<()> {
         if self.logged_in {
             return Ok(());

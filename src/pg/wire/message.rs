@@ -1,10 +1,10 @@
-//! Bodies of the server's messages that need taking apart.
+//! Parsers for the bodies of the server's messages.
 
 use std::io;
 
 use memchr::memchr;
 
-/// How the server wants the client to prove who it is (AuthenticationRequest).
+/// The authentication that the server asks for (AuthenticationRequest).
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Authentication {
     Ok,
@@ -13,7 +13,7 @@ pub(super) enum Authentication {
     Sasl(Vec<String>),
     SaslContinue(Vec<u8>),
     SaslFinal(Vec<u8>),
-    /// Its name in pg_hba.conf.
+    /// A method that is not supported, by its name in pg_hba.conf.
     Unsupported(&'static str),
 }
 
@@ -36,7 +36,7 @@ impl Authentication {
     }
 }
 
-/// Zero-terminated names up to an empty one.
+/// Parses zero-terminated names up to an empty one.
 fn mechanisms(mut body: &[u8]) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     loop {
@@ -49,7 +49,7 @@ fn mechanisms(mut body: &[u8]) -> io::Result<Vec<String>> {
     }
 }
 
-/// Process ID and secret key of the backend (BackendKeyData).
+/// Parses the process ID and secret key of the backend (BackendKeyData).
 pub(super) fn backend_key_data(body: &[u8]) -> io::Result<(i32, i32)> {
     match body {
         &[a, b, c, d, e, f, g, h] => Ok((i32::from_be_bytes([a, b, c, d]), i32::from_be_bytes([e, f, g, h]))),
@@ -57,7 +57,7 @@ pub(super) fn backend_key_data(body: &[u8]) -> io::Result<(i32, i32)> {
     }
 }
 
-/// Name and value of a setting (ParameterStatus).
+/// Parses the name and value of a setting (ParameterStatus).
 pub(super) fn parameter_status(body: &[u8]) -> io::Result<(String, String)> {
     let both = || {
         let (name, rest) = cstr(body)?;
@@ -66,8 +66,8 @@ pub(super) fn parameter_status(body: &[u8]) -> io::Result<(String, String)> {
     both().ok_or_else(|| invalid("ParameterStatus"))
 }
 
-/// The values of a row in text format (DataRow). What is not UTF-8 (the server may have no encoding, SQL_ASCII) is
-/// replaced.
+/// Parses the values of a row in text format (DataRow). Bytes that are not UTF-8 (the server's encoding may be
+/// SQL_ASCII) are replaced.
 pub(super) fn data_row(body: &[u8]) -> io::Result<Vec<Option<String>>> {
     let values = || {
         let (count, mut rest) = body.split_first_chunk()?;
@@ -89,7 +89,7 @@ pub(super) fn data_row(body: &[u8]) -> io::Result<Vec<Option<String>>> {
     values().ok_or_else(|| invalid("DataRow"))
 }
 
-/// A zero-terminated string, and what follows it.
+/// Splits off a zero-terminated string; returns it and what follows.
 fn cstr(bytes: &[u8]) -> Option<(String, &[u8])> {
     let end = memchr(0, bytes)?;
     Some((String::from_utf8_lossy(&bytes[..end]).into_owned(), &bytes[end + 1..]))

@@ -1,5 +1,5 @@
-//! Our own session on the frontend/backend protocol, for the two hot paths: `COPY … TO STDOUT`, and the walsender,
-//! which tokio-postgres has no mode for.
+//! Sessions of our own on the frontend/backend protocol, for the two hot paths: `COPY … TO STDOUT`, and replication,
+//! which tokio-postgres does not support.
 //!
 //! ```text
 //! Stream (socket, TLS) ─▶ Frames (one buffer, read in place) ─▶ startup ─▶ Session ─┬▶ query

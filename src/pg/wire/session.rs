@@ -1,4 +1,4 @@
-//! A session after login: simple queries, and the way into COPY and replication.
+//! A session after login: simple queries, and the messages that COPY and replication are built on.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
@@ -19,15 +19,16 @@ use crate::pg::net::stream::Stream;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Idle,
-    /// A query has been sent and ReadyForQuery has not come.
+    /// A query has been sent and ReadyForQuery has not come yet.
     Busy,
-    /// Lost, or out of step.
+    /// The connection is lost, or out of sync with the protocol.
     Broken,
 }
 
 /// A connection to one backend, plain or a walsender.
 ///
-/// Where a query's future or a [`CopyOut`] is dropped half-way, the next query first reads what is left over.
+/// Where a query's future or a [`CopyOut`](super::CopyOut) is dropped before its end, the next query first reads and
+/// drops the rest of its messages.
 pub(crate) struct Session {
     stream: Stream,
     frames: Frames,
@@ -47,28 +48,28 @@ impl Session {
         Session { stream, frames, out: BytesMut::new(), parameters, token, state: State::Idle }
     }
 
-    /// The server's version.
+    /// Returns the server's version.
     pub(crate) fn server_version(&self) -> ServerVersion {
         self.parameter("server_version").map(ServerVersion::parse).unwrap_or_default()
     }
 
-    /// A setting that the server reports, such as `server_encoding`.
+    /// Returns a setting that the server reports, such as `server_encoding`.
     pub(crate) fn parameter(&self, name: &str) -> Option<&str> {
         self.parameters.get(name).map(String::as_str)
     }
 
-    /// The backend's process ID.
+    /// Returns the backend's process ID.
     pub(crate) fn process_id(&self) -> i32 {
         self.token.process_id
     }
 
-    /// For cancelling what this session is doing, from elsewhere.
+    /// Returns the key for cancelling this session's query from another connection.
     pub(crate) fn cancel_token(&self) -> CancelToken {
         self.token
     }
 
-    /// Runs `sql` as a simple query and returns the rows of the last statement that has any, as text. The session can
-    /// be used further after an error that the server reports.
+    /// Runs `sql` as a simple query and returns the rows of the last statement that has any, as text. After an error
+    /// that the server reports, the session remains usable.
     pub(crate) async fn query(&mut self, sql: &str) -> Result<Vec<Vec<Option<String>>>> {
         self.send_query(sql).await?;
         let mut rows = Vec::new();
@@ -86,17 +87,18 @@ impl Session {
         }
     }
 
-    /// As [`query`](Self::query), for the first value of the first row; `None` where it is NULL or not there.
+    /// Runs a [`query`](Self::query) and returns the first value of the first row; `None` where it is NULL or there is
+    /// no row.
     pub(crate) async fn query_value(&mut self, sql: &str) -> Result<Option<String>> {
         Ok(self.query(sql).await?.into_iter().next().and_then(|row| row.into_iter().next()?))
     }
 
-    /// Whether the first value of the first row is true.
+    /// Runs a [`query`](Self::query) and returns whether the first value of the first row is true.
     pub(crate) async fn query_bool(&mut self, sql: &str) -> Result<bool> {
         Ok(self.query_value(sql).await?.as_deref() == Some("t"))
     }
 
-    /// Says goodbye, so that the server does not log a lost connection. There is nothing left to do about an error.
+    /// Sends Terminate, so that the server does not log a lost connection. An error is only logged.
     pub(crate) async fn close(mut self) {
         frontend::terminate(&mut self.out);
         if let Err(error) = self.flush().await {
@@ -104,23 +106,24 @@ impl Session {
         }
     }
 
-    /// Returns the stream, and what has been read from it, for the messages of a replication stream.
+    /// Returns the stream and the buffer of what has been read from it.
     pub(super) fn into_parts(self) -> (Stream, Frames) {
         (self.stream, self.frames)
     }
 
+    /// Returns the body of the last message.
     #[inline]
     pub(super) fn body(&self, frame: &Frame) -> &[u8] {
         self.frames.body(frame)
     }
 
-    /// The next message if it is there already, of whatever kind.
+    /// Returns the next message of any kind, if all of it has arrived.
     #[inline]
     pub(super) fn buffered(&mut self) -> Result<Option<Frame>> {
         self.frames.buffered().map_err(|error| self.broken(error))
     }
 
-    /// The next message that belongs to the query.
+    /// Reads the next message that belongs to the query.
     pub(super) async fn receive(&mut self) -> Result<Frame> {
         loop {
             let frame = self.frames.next(&mut self.stream).await.map_err(|error| self.broken(error))?;
@@ -130,7 +133,8 @@ impl Session {
         }
     }
 
-    /// Whether the message has nothing to do with the query; if so, it has been seen to.
+    /// Handles a message that is independent of the query (a notice, a changed setting, a notification); returns
+    /// whether it was one. ReadyForQuery sets the state and is returned to the caller.
     pub(super) fn is_aside(&mut self, frame: &Frame) -> Result<bool> {
         let body = self.frames.body(frame);
         match frame.tag {
@@ -146,7 +150,7 @@ impl Session {
         Ok(true)
     }
 
-    /// The error for this ErrorResponse, once the server is ready for another query.
+    /// Reads up to ReadyForQuery and returns the error for this ErrorResponse.
     pub(super) async fn failed(&mut self, frame: &Frame) -> Error {
         let error = ServerError::parse(self.body(frame));
         if error.is_fatal() {
@@ -157,14 +161,16 @@ impl Session {
         server("the server reported an error", error)
     }
 
+    /// Returns the error for a message that does not fit the query.
     pub(super) fn unexpected(&mut self, frame: &Frame) -> Error {
-        // Whatever it is of a query without COPY ends in ReadyForQuery; these wait for data from here.
+        // Every query without COPY ends in ReadyForQuery; after these the server waits for data from here.
         if matches!(frame.tag, b'G' | b'W') {
             self.state = State::Broken;
         }
         protocol(format_args!("unexpected message of type {:?}", char::from(frame.tag)))
     }
 
+    /// Sends a simple query, after reading the rest of the one before.
     pub(super) async fn send_query(&mut self, sql: &str) -> Result<()> {
         match self.state {
             State::Idle => {}
@@ -195,14 +201,15 @@ impl Session {
         Ok(())
     }
 
+    /// Marks the connection as broken and returns the error for it.
     fn broken(&mut self, error: io::Error) -> Error {
         self.state = State::Broken;
         lost(error)
     }
 }
 
-/// Logs a NoticeResponse of a query, in which functions of the database may say what a row holds: only what wal2json says
-/// of changes that it leaves out is known to hold none.
+/// Logs a NoticeResponse of a query. Functions of the database may put values of a row into one, so that the text is
+/// logged only of wal2json's warning about changes that it leaves out, which holds none.
 fn log_notice(body: &[u8]) {
     let notice = ServerError::parse(body);
     if notice.message.starts_with("no tuple identifier for ") {
@@ -212,7 +219,7 @@ fn log_notice(body: &[u8]) {
     }
 }
 
-/// Logs a warning of the server's, which may come again with every change.
+/// Logs a warning of the server once, as it may be repeated with every change.
 pub(super) fn warn_once(notice: &ServerError) {
     static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     const MANY: usize = 100;

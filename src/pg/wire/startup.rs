@@ -1,4 +1,4 @@
-//! From a connected stream to a session: the startup message and authentication.
+//! The login: the startup message and authentication, which make a session of a stream.
 
 use std::collections::HashMap;
 use std::io;
@@ -18,10 +18,10 @@ use crate::pg::error::ServerError;
 use crate::pg::net::failure::Failure;
 use crate::pg::net::stream::Stream;
 
-/// More messages than this are no login: they are some dozen settings, and seldom a notice.
+/// The most messages of a login, which has some dozen settings and seldom a notice.
 pub(super) const MOST_MESSAGES: u32 = 1000;
-/// What SCRAM may cost before the server has shown who it is. Servers ask for 4096 (`scram_iterations`), and nothing else
-/// runs meanwhile.
+/// The most iterations of SCRAM, which an unauthenticated server asks for. Servers use 4096 (`scram_iterations`), and
+/// the computation blocks the runtime.
 const MOST_ITERATIONS: u32 = 1_000_000;
 
 /// Logs in with the user, password and database of `config`; with `replication`, to a walsender.
@@ -61,7 +61,7 @@ impl<'a> Startup<'a> {
         Ok(self.stream.flush().await?)
     }
 
-    /// The next message that is neither an error nor of no consequence here.
+    /// Reads the next message, skipping notices; an ErrorResponse is returned as the failure.
     async fn receive(&mut self) -> Result<Frame, Failure> {
         loop {
             let frame = self.frames.next(&mut self.stream).await?;
@@ -71,7 +71,7 @@ impl<'a> Startup<'a> {
             }
             match frame.tag {
                 b'E' => return Err(Failure::Server(ServerError::parse(self.frames.body(&frame)))),
-                // A server that knows only an older minor version of the protocol says so (NegotiateProtocolVersion).
+                // NegotiateProtocolVersion: the server supports only an older minor version of the protocol.
                 b'N' | b'v' => {}
                 _ => return Ok(frame),
             }
@@ -85,6 +85,7 @@ impl<'a> Startup<'a> {
         }
     }
 
+    /// Answers the server's request for authentication.
     async fn authenticate(&mut self) -> Result<(), Failure> {
         let asked = self.receive_authentication().await?;
         if self.config.get_channel_binding() == ChannelBinding::Require && !matches!(asked, Authentication::Sasl(_)) {
@@ -113,7 +114,8 @@ impl<'a> Startup<'a> {
         }
     }
 
-    /// SCRAM-SHA-256, bound to the TLS channel where both sides can: then a man in the middle cannot pass it on.
+    /// Authenticates with SCRAM-SHA-256, bound to the TLS channel where both sides support it, so that a man in the
+    /// middle cannot relay the exchange.
     async fn authenticate_sasl(&mut self, mechanisms: &[String]) -> Result<(), Failure> {
         let offered = |name| mechanisms.iter().any(|offered| offered == name);
         let wanted = self.config.get_channel_binding();
@@ -147,7 +149,7 @@ impl<'a> Startup<'a> {
         }
     }
 
-    /// What the server tells about itself before it is ready.
+    /// Reads the backend's key and settings up to ReadyForQuery, and returns the session.
     async fn finish(mut self) -> Result<Session, Failure> {
         let mut parameters = HashMap::new();
         let mut token = CancelToken { process_id: 0, secret_key: 0 };
@@ -167,7 +169,7 @@ impl<'a> Startup<'a> {
     }
 }
 
-/// Refuses a SCRAM server-first-message (`r=…,s=…,i=4096`) that asks for work without end.
+/// Refuses a SCRAM server-first-message (`r=…,s=…,i=4096`) that asks for too many iterations.
 pub(super) fn check_iterations(message: &[u8]) -> io::Result<()> {
     let asked = message.split(|&byte| byte == b',').find_map(|part| part.strip_prefix(b"i="));
     match asked.and_then(|digits| std::str::from_utf8(digits).ok()?.parse::<u32>().ok()) {

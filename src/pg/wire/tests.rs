@@ -1,4 +1,4 @@
-//! Logins, queries and copies against a server that says what a test wants, cut short anywhere.
+//! Tests of logins, queries and copies against a server that sends a script, cut off anywhere.
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
@@ -30,7 +30,7 @@ const COPY: &[&[u8]] = &[
     b"Z\0\0\0\x05I",
 ];
 
-/// Logs in to a server that says this and hangs up.
+/// Logs in to a server that sends this script and closes the connection.
 async fn session(script: &[u8]) -> Result<Session, Failure> {
     let (ours, mut theirs) = UnixStream::pair().unwrap();
     theirs.write_all(script).await.unwrap();
@@ -74,7 +74,7 @@ async fn every_truncation_of_a_copy_is_an_error() {
     }
 }
 
-/// The server has told of an error, and says only later that it is ready again.
+/// The server has sent an ErrorResponse, and sends ReadyForQuery only later.
 #[tokio::test]
 async fn an_error_is_not_lost_with_a_future_that_is_dropped() {
     let error: &[u8] = b"E\0\0\0\x1eVERROR\0C22P02\0Mbad value\0\0";

@@ -1,4 +1,5 @@
-//! Reads no more from an SSH server than is read from its channel, and goes on writing to it meanwhile.
+//! Backpressure for an SSH connection: reading from the server stops while its channel is not read, and writing goes
+//! on.
 
 use std::io;
 use std::pin::Pin;
@@ -12,22 +13,24 @@ use russh::client::Msg;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// How much of a channel may wait for its reader.
+/// How many bytes of a channel may wait for its reader.
 pub(super) const MOST_UNREAD: usize = 1024 * 1024;
 
-/// What has come over the channel and was not read.
+/// The count of bytes that have come over the channel and are not read yet.
 #[derive(Default)]
 pub(super) struct Backlog {
-    /// Below 0 where a reader is quicker than the count.
+    /// Below 0 where the reader takes bytes before they are counted.
     unread: AtomicIsize,
     gate: AtomicWaker,
 }
 
 impl Backlog {
+    /// Counts bytes that have come.
     pub(super) fn came(&self, bytes: usize) {
         self.unread.fetch_add(bytes.cast_signed(), Ordering::SeqCst);
     }
 
+    /// Counts bytes that have been read, and reopens the gate once there is room.
     fn was_read(&self, bytes: usize) {
         self.unread.fetch_sub(bytes.cast_signed(), Ordering::SeqCst);
         if !self.is_full() {
@@ -40,7 +43,8 @@ impl Backlog {
     }
 }
 
-/// The socket to the SSH server, from which nothing is read while the backlog is full: TCP then stops the server.
+/// The socket to the SSH server, from which nothing is read while the backlog is full: TCP's flow control then stops
+/// the server.
 pub(super) struct Gate {
     socket: TcpStream,
     backlog: Arc<Backlog>,

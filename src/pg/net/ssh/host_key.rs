@@ -1,4 +1,4 @@
-//! Whether an SSH server is the one that it should be.
+//! Verification of an SSH server's host key.
 
 use std::env;
 use std::fs::File;
@@ -11,16 +11,16 @@ use russh::keys::{Algorithm, HashAlg, PublicKey};
 use super::params::TunnelParams;
 use crate::error::{Error, Result};
 
-/// The keys that the server may have.
+/// The host keys that the server may have.
 pub(super) struct KnownKeys {
     keys: Vec<PublicKey>,
-    /// The server as known hosts name it.
+    /// The server's name in the known hosts.
     host: String,
     known_hosts: PathBuf,
 }
 
 impl KnownKeys {
-    /// Looks into the settings, then into the known hosts.
+    /// Takes the host key of the settings, or looks it up in the known hosts.
     pub(super) fn find(params: &TunnelParams) -> Result<KnownKeys> {
         let TunnelParams { host, port, .. } = params;
         let known_hosts = match &params.known_hosts {
@@ -42,7 +42,8 @@ impl KnownKeys {
         Ok(KnownKeys { keys, host, known_hosts })
     }
 
-    /// What to ask the server for: a key of a kind that is known, if any is. RSA is not verified here.
+    /// Returns the algorithms to negotiate: those of known keys come first. RSA is left out, as it is not verified
+    /// here.
     pub(super) fn preferred(&self) -> Preferred {
         let all = Preferred::DEFAULT.key.iter().cloned();
         let mut key: Vec<Algorithm> = all.filter(|algorithm| !matches!(algorithm, Algorithm::Rsa { .. })).collect();
@@ -50,7 +51,7 @@ impl KnownKeys {
         Preferred { key: key.into(), ..Preferred::DEFAULT }
     }
 
-    /// An error unless this is one of them.
+    /// Returns an error unless this is one of the known keys.
     pub(super) fn check(&self, key: &PublicKey) -> Result<()> {
         if self.keys.iter().any(|known| known.key_data() == key.key_data()) {
             return Ok(());
@@ -72,7 +73,7 @@ impl KnownKeys {
     }
 }
 
-/// The line of a public key file, or with a host before it of ssh-keyscan.
+/// Parses a line of a public key file, or of ssh-keyscan, which has a host before the key.
 fn parse(line: &str) -> Result<PublicKey> {
     let line = line.trim();
     let without_host = || PublicKey::from_openssh(line.split_once(' ').map_or("", |(_, key)| key.trim()));

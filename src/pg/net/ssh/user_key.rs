@@ -1,7 +1,7 @@
-//! The key that a user logs in with.
+//! Login with a user's private key.
 //!
-//! russh signs with all kinds but RSA: the crate that it would do that with tells the key by the time that it takes
-//! (RUSTSEC-2023-0071). So ring does.
+//! russh signs with keys of all kinds except RSA: the crate that it would use for that leaks the key through timing
+//! (RUSTSEC-2023-0071). ring signs with RSA instead.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use rustls::pki_types::pem::PemObject;
 use super::params::TunnelParams;
 use crate::error::{Error, Result};
 
-/// The only signature with RSA that is asked for: any server of the last ten years knows it.
+/// The only RSA signature algorithm that is offered: servers of the last ten years support it.
 const RSA_SIGNATURE: &str = "rsa-sha2-512";
 
 /// A private key. Cheap to clone.
@@ -32,6 +32,7 @@ pub(super) enum UserKey {
 }
 
 impl UserKey {
+    /// Reads and decrypts the key of the settings.
     pub(super) fn read(params: &TunnelParams) -> Result<UserKey> {
         let pem = String::from_utf8_lossy(&params.private_key.read("ssh_tunnel.private_key")?).into_owned();
         let unusable = |error| Error::usage("`ssh_tunnel.private_key` can't be used").source(error);
@@ -56,7 +57,7 @@ impl UserKey {
         }
     }
 
-    /// Whether the server lets this user in.
+    /// Logs in; returns whether the server accepts this user and key.
     pub(super) async fn log_in<H: Handler>(&self, ssh: &mut Handle<H>, user: &str) -> Result<bool> {
         let answer = match self {
             UserKey::Rsa(key) => {
@@ -77,7 +78,7 @@ pub(super) struct RsaKey {
 }
 
 impl RsaKey {
-    /// From PKCS #1 (`BEGIN RSA PRIVATE KEY`) or PKCS #8 (`BEGIN PRIVATE KEY`), not encrypted.
+    /// Reads an unencrypted key from PKCS #1 (`BEGIN RSA PRIVATE KEY`) or PKCS #8 (`BEGIN PRIVATE KEY`).
     fn from_pem(pem: &str) -> Option<RsaKey> {
         let pair = match PrivateKeyDer::from_pem_slice(pem.as_bytes()).ok()? {
             PrivateKeyDer::Pkcs1(der) => RsaKeyPair::from_der(der.secret_pkcs1_der()),
@@ -117,7 +118,7 @@ struct RsaSigner(Arc<RsaKey>);
 impl russh::Signer for RsaSigner {
     type Error = Error;
 
-    /// The data with the signature (RFC 4252, section 7) after it.
+    /// Returns the data followed by the signature (RFC 4252, section 7).
     async fn auth_sign(&mut self, _: &AgentIdentity, _: Option<HashAlg>, mut data: Vec<u8>) -> Result<Vec<u8>> {
         let pair = &self.0.pair;
         let mut signature = vec![0; pair.public().modulus_len()];
