@@ -150,7 +150,7 @@ pub(crate) struct Config {
     limit: Option<u64>,
     /// Accepted and unused: rows are streamed.
     #[serde(default, deserialize_with = "setting")]
-    #[expect(dead_code, reason = "accepted for the sake of configs that have it")]
+    #[allow(dead_code, reason = "accepted for the sake of configs that have it")]
     pub itersize: Option<u64>,
 
     /// LOG_BASED: end the run after so many seconds without a message.

@@ -15,7 +15,7 @@ const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
 const HEADER: usize = SIGNATURE.len() + 8;
 
 /// The messages of a slot up to a position.
-pub struct BulkRead<'s> {
+pub(crate) struct BulkRead<'s> {
     rows: CopyOut<'s>,
     started: bool,
 }
@@ -23,7 +23,7 @@ pub struct BulkRead<'s> {
 impl<'s> BulkRead<'s> {
     /// Asks for everything that committed before `upto`. The server refuses, if it does, at the first
     /// [`next`](Self::next).
-    pub async fn start(
+    pub(crate) async fn start(
         session: &'s mut Session,
         slot: &str,
         plugin: &dyn OutputPlugin,
@@ -46,14 +46,14 @@ impl<'s> BulkRead<'s> {
 
     /// Has the server look at one record of the slot's log, so that it says what it refuses: the plugin, its options, the
     /// role, or the slot.
-    pub async fn probe(session: &mut Session, slot: &str, plugin: &dyn OutputPlugin) -> Result<()> {
+    pub(crate) async fn probe(session: &mut Session, slot: &str, plugin: &dyn OutputPlugin) -> Result<()> {
         // It looks at the position after each record that it has decoded.
         let read = BulkRead::start(session, slot, plugin, Lsn(1)).await?;
         read.finish().await.map_err(|e| explain_refusal(e, plugin.name()))
     }
 
     /// The next message and the position it stands for; `None` after the last.
-    pub async fn next(&mut self) -> Result<Option<(Lsn, &[u8])>> {
+    pub(crate) async fn next(&mut self) -> Result<Option<(Lsn, &[u8])>> {
         let header = if self.started { 0 } else { HEADER };
         self.started = true;
         let Some(frame) = self.rows.next().await? else { return Ok(None) };
@@ -66,7 +66,7 @@ impl<'s> BulkRead<'s> {
     }
 
     /// Reads to the end of the COPY.
-    pub async fn finish(mut self) -> Result<()> {
+    pub(crate) async fn finish(mut self) -> Result<()> {
         while self.rows.next().await?.is_some() {}
         Ok(())
     }

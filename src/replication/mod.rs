@@ -1,11 +1,11 @@
 //! Logical replication: what the log says, in PostgreSQL's terms. Knows nothing of Singer or of JSON output.
 
-pub mod bulk;
+pub(crate) mod bulk;
 pub(crate) mod log_end;
 pub mod pgoutput;
-pub mod publication;
-pub mod slot;
-pub mod stream;
+pub(crate) mod publication;
+pub(crate) mod slot;
+pub(crate) mod stream;
 pub mod wal2json;
 
 use crate::pg::Lsn;

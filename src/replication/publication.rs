@@ -15,7 +15,7 @@ use crate::pg::tree::with_tree;
 
 /// Publications that a slot is read with, and what they publish.
 #[derive(Debug)]
-pub struct Publications {
+pub(crate) struct Publications {
     names: Vec<String>,
     version: ServerVersion,
     /// Published relations by oid. A root that is published leaf by leaf stands here, once it was asked for, with what its
@@ -43,7 +43,7 @@ struct Published {
 
 impl Publications {
     /// Reads `<name>` and, if it exists, `<name>_inserts`; no name is listed that does not exist.
-    pub async fn read(client: &Client, name: &str) -> Result<Publications> {
+    pub(crate) async fn read(client: &Client, name: &str) -> Result<Publications> {
         let wanted = vec![name.to_owned(), inserts_name(name)];
         // Settings that only newer servers have are read through jsonb, so that one query serves all versions.
         let sql = "SELECT p.pubname::text, c.oid, t.relkind, p.pubinsert, p.pubupdate, p.pubdelete, \
@@ -92,19 +92,19 @@ impl Publications {
     }
 
     /// The names to read with.
-    pub fn names(&self) -> &[String] {
+    pub(crate) fn names(&self) -> &[String] {
         &self.names
     }
 
     /// The publication that would have to be made to publish these tables under this name.
-    pub fn absent(&self, name: &str, tables: &[&Table]) -> Option<String> {
+    pub(crate) fn absent(&self, name: &str, tables: &[&Table]) -> Option<String> {
         let inserts = tables.iter().any(|table| table.replica_identity == ReplicaIdentity::None);
         let wanted = [Some(name.to_owned()), inserts.then(|| inserts_name(name))];
         wanted.into_iter().flatten().find(|wanted| !self.names.contains(wanted))
     }
 
     /// Whether changes of this table come at all. A partitioned table's may come under the names of its leaves.
-    pub async fn covers(&mut self, client: &Client, table: &Table) -> Result<bool> {
+    pub(crate) async fn covers(&mut self, client: &Client, table: &Table) -> Result<bool> {
         if self.tables.contains_key(&table.oid) || table.partition_root.is_some_and(|root| self.published_via(root)) {
             return Ok(true);
         }
@@ -127,12 +127,12 @@ impl Publications {
     }
 
     /// Whether a partition's changes come under its root's name, so that they can't be told from its siblings'.
-    pub fn hides_partition(&self, table: &Table) -> bool {
+    pub(crate) fn hides_partition(&self, table: &Table) -> bool {
         table.partition_root.is_some_and(|root| self.published_via(root))
     }
 
     /// Columns of the table that are not in what is sent: left out by the publication's column list, or generated.
-    pub fn unpublished_columns(&self, table: &Table) -> Vec<String> {
+    pub(crate) fn unpublished_columns(&self, table: &Table) -> Vec<String> {
         let published = self.tables.get(&table.oid);
         let sends = |name: &str, generated: Generated| {
             let listed = published.and_then(|p| p.columns.as_ref());
@@ -204,7 +204,7 @@ fn inserts_name(name: &str) -> String {
 ///
 /// Tables without a replica identity go into `<name>_inserts`. Before PostgreSQL 13, which publishes no partitioned table,
 /// its leaves are named instead.
-pub async fn publish_sql(
+pub(crate) async fn publish_sql(
     client: &Client,
     name: &str,
     existing: &Publications,
@@ -251,7 +251,7 @@ pub async fn publish_sql(
 }
 
 /// Runs the statements of [`publish_sql`].
-pub async fn publish(client: &Client, statements: &[String]) -> Result<()> {
+pub(crate) async fn publish(client: &Client, statements: &[String]) -> Result<()> {
     for sql in statements {
         client.batch_execute(sql).await.map_err(|e| {
             query_error("cannot set up the publication", e)
@@ -263,7 +263,7 @@ pub async fn publish(client: &Client, statements: &[String]) -> Result<()> {
 }
 
 /// The error for tables that nothing publishes, with the SQL that does.
-pub fn unpublished(name: &str, tables: &[&Table], statements: &[String]) -> Error {
+pub(crate) fn unpublished(name: &str, tables: &[&Table], statements: &[String]) -> Error {
     let names: Vec<String> = tables.iter().map(|t| t.stream_id()).collect();
     Error::run(format!("the publication \"{name}\" does not publish the selected streams {}", names.join(", "))).hint(
         format!(
@@ -275,7 +275,7 @@ pub fn unpublished(name: &str, tables: &[&Table], statements: &[String]) -> Erro
 }
 
 /// A partition that holds rows.
-pub struct Leaf {
+pub(crate) struct Leaf {
     oid: u32,
     /// Its schema, which may be another than its root's.
     pub schema: String,
@@ -284,13 +284,13 @@ pub struct Leaf {
 
 impl Leaf {
     /// Its name with its schema, quoted.
-    pub fn qualified(&self) -> String {
+    pub(crate) fn qualified(&self) -> String {
         quote::qualified(&self.schema, &self.name)
     }
 }
 
 /// The leaves of a partitioned table.
-pub async fn leaves(client: &Client, root: u32) -> Result<Vec<Leaf>> {
+pub(crate) async fn leaves(client: &Client, root: u32) -> Result<Vec<Leaf>> {
     let sql = format!(
         "{} SELECT c.oid, n.nspname::text, c.relname::text FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid \
          JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'r'",

@@ -28,7 +28,7 @@ const STANDBY_PATIENCE: Duration = Duration::from_secs(30);
 
 /// A logical replication slot, as `pg_replication_slots` shows it.
 #[derive(Clone, Debug)]
-pub struct Slot {
+pub(crate) struct Slot {
     /// Its name.
     pub name: String,
     /// Its output plugin.
@@ -57,7 +57,7 @@ pub struct Slot {
 
 /// How long a slot is to last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lifetime {
+pub(crate) enum Lifetime {
     /// As long as its session.
     Temporary,
     /// Until it is dropped.
@@ -72,7 +72,7 @@ impl Slot {
     ///
     /// # Errors
     /// A slot of that name that is physical, or belongs to another database.
-    pub async fn find(client: &Client, names: &[String]) -> Result<Option<Slot>> {
+    pub(crate) async fn find(client: &Client, names: &[String]) -> Result<Option<Slot>> {
         // The columns that only newer servers have are read through jsonb, so that one query serves all versions.
         let sql = format!(
             "SELECT s.slot_name::text, s.plugin::text, s.database::text, pg_catalog.current_database()::text, \
@@ -134,7 +134,7 @@ impl Slot {
 
     /// As [`find`](Self::find), but waits while the slot is being made: a run that was killed may have left that behind, and
     /// the server notices only when the writers it waits for have finished.
-    pub async fn find_finished(client: &Client, names: &[String]) -> Result<Option<Slot>> {
+    pub(crate) async fn find_finished(client: &Client, names: &[String]) -> Result<Option<Slot>> {
         let give_up = Instant::now() + MAKING_PATIENCE;
         let mut told = false;
         loop {
@@ -155,7 +155,7 @@ impl Slot {
     }
 
     /// The error for a slot that can't be read here, if it can't.
-    pub fn check_usable(&self) -> Result<()> {
+    pub(crate) fn check_usable(&self) -> Result<()> {
         if self.synced {
             return Err(Error::run(format!(
                 "replication slot \"{}\" belongs to this standby's primary: it can't be read here",
@@ -186,25 +186,25 @@ impl Slot {
     }
 
     /// The SQL that drops it.
-    pub fn drop_sql(&self) -> String {
+    pub(crate) fn drop_sql(&self) -> String {
         format!("SELECT pg_drop_replication_slot({})", quote::literal(&self.name).trim_start())
     }
 }
 
 /// The SQL that makes a slot; `failover`: for standbys to have it too (17+).
-pub fn create_sql(name: &str, plugin: &str, failover: bool) -> String {
+pub(crate) fn create_sql(name: &str, plugin: &str, failover: bool) -> String {
     let failover = if failover { ", failover => true" } else { "" };
     format!("SELECT pg_create_logical_replication_slot({}, '{plugin}'{failover})", quote::literal(name).trim_start())
 }
 
 /// What to do where the server may not load the plugin.
-pub fn allow_plugin(plugin: &str) -> String {
+pub(crate) fn allow_plugin(plugin: &str) -> String {
     let sql = format!("ALTER SYSTEM SET output_plugin_libraries = pgoutput, test_decoding, {plugin}");
     format!("to allow the plugin {}", to_run(&[sql.as_str(), "SELECT pg_reload_conf()"]))
 }
 
 /// A slot just made, whose snapshot other sessions can take as long as this lives.
-pub struct ExportedSnapshot {
+pub(crate) struct ExportedSnapshot {
     session: Session,
     /// For `SET TRANSACTION SNAPSHOT`.
     pub snapshot: String,
@@ -218,7 +218,12 @@ impl ExportedSnapshot {
     /// The server waits for every transaction that is writing now, anywhere in the cluster: for 10 s for a temporary slot,
     /// which a copy can do without, for a minute otherwise. A standby has no such limit, and waits for a word of its primary
     /// besides.
-    pub async fn create(server: &Server, name: &str, plugin: &str, lifetime: Lifetime) -> Result<ExportedSnapshot> {
+    pub(crate) async fn create(
+        server: &Server,
+        name: &str,
+        plugin: &str,
+        lifetime: Lifetime,
+    ) -> Result<ExportedSnapshot> {
         let (mut session, lock_timeout) = match lifetime {
             Lifetime::Temporary => (server.replication_session_now().await?, "SET lock_timeout = '10s'"),
             Lifetime::Permanent { .. } => (server.replication_session().await?, "SET lock_timeout = '60s'"),
@@ -259,24 +264,24 @@ impl ExportedSnapshot {
     }
 
     /// Ends the export; a temporary slot is dropped with it.
-    pub async fn close(self) {
+    pub(crate) async fn close(self) {
         self.session.close().await;
     }
 }
 
 /// Whether the server is a standby.
-pub async fn is_standby(session: &mut Session) -> Result<bool> {
+pub(crate) async fn is_standby(session: &mut Session) -> Result<bool> {
     session.query_bool("SELECT pg_catalog.pg_is_in_recovery()").await
 }
 
 /// Whether a slot could not be made for want of a free slot or sender, or because writers did not finish in time: a
 /// condition that another way of copying gets around.
-pub fn is_no_slot_now(error: &Error) -> bool {
+pub(crate) fn is_no_slot_now(error: &Error) -> bool {
     matches!(sqlstate(error), Some(CONFIGURATION_LIMIT_EXCEEDED | TOO_MANY_CONNECTIONS | LOCK_NOT_AVAILABLE))
 }
 
 /// Adds what to do to a server's refusal to make or read a slot.
-pub fn explain_refusal(error: Error, plugin: &str) -> Error {
+pub(crate) fn explain_refusal(error: Error, plugin: &str) -> Error {
     let text = error.to_string();
     let hint = match sqlstate(&error) {
         _ if text.contains("output_plugin_libraries") => Some(allow_plugin(plugin)),

@@ -40,7 +40,7 @@ const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;
 
 /// One message of the walsender.
 #[derive(Debug, PartialEq)]
-pub enum Event<'a> {
+pub(crate) enum Event<'a> {
     /// An output plugin's message.
     Data {
         /// The WAL position it stands for (`XLogData` start).
@@ -56,7 +56,7 @@ pub enum Event<'a> {
 }
 
 /// The receiving side of a replication stream.
-pub struct WalStream {
+pub(crate) struct WalStream {
     reader: ReplicationReader,
     received: Arc<AtomicU64>,
     feedback: Feedback,
@@ -67,7 +67,7 @@ pub struct WalStream {
 
 /// Tells the server things; every copy talks to the same stream.
 #[derive(Clone)]
-pub struct Feedback {
+pub(crate) struct Feedback {
     commands: mpsc::UnboundedSender<Command>,
 }
 
@@ -78,12 +78,12 @@ enum Command {
 
 impl Feedback {
     /// Lets the server forget everything before this position (rule 4). It believes whatever it is told.
-    pub fn acknowledge(&self, stored: Stored) {
+    pub(crate) fn acknowledge(&self, stored: Stored) {
         self.send(Command::Status { flush: stored.lsn(), reply: false });
     }
 
     /// Asks for a keepalive.
-    pub fn request_reply(&self) {
+    pub(crate) fn request_reply(&self) {
         self.send(Command::Status { flush: Lsn::INVALID, reply: true });
     }
 
@@ -95,7 +95,7 @@ impl Feedback {
 
 impl WalStream {
     /// Starts to read `slot` at `start`, or where it stands if that is later.
-    pub async fn start(server: &Server, slot: &str, plugin: &dyn OutputPlugin, start: Lsn) -> Result<WalStream> {
+    pub(crate) async fn start(server: &Server, slot: &str, plugin: &dyn OutputPlugin, start: Lsn) -> Result<WalStream> {
         let options: Vec<String> = plugin
             .options()
             .iter()
@@ -132,17 +132,17 @@ impl WalStream {
     }
 
     /// How long [`Feedback::request_reply`] may go unanswered by a server that is alive.
-    pub fn answer_patience(&self) -> Duration {
+    pub(crate) fn answer_patience(&self) -> Duration {
         self.answer_patience
     }
 
     /// A handle to talk back with.
-    pub fn feedback(&self) -> Feedback {
+    pub(crate) fn feedback(&self) -> Feedback {
         self.feedback.clone()
     }
 
     /// The next message; `None` when the server ended the stream. Cancel safe.
-    pub async fn next(&mut self) -> Result<Option<Event<'_>>> {
+    pub(crate) async fn next(&mut self) -> Result<Option<Event<'_>>> {
         let frame = self.reader.next().await.map_err(|error| explain_refusal(error, self.plugin))?;
         let Some(frame) = frame else { return Ok(None) };
         let event = parse(frame)?;
@@ -162,7 +162,7 @@ impl WalStream {
     }
 
     /// Ends the stream, so that the slot is free when this returns, if the server is not busy for too long.
-    pub async fn finish(self) {
+    pub(crate) async fn finish(self) {
         self.feedback.send(Command::Finish);
         let goodbye = async {
             match self.status.await {

@@ -7,7 +7,7 @@ use crate::pg::table::{ReplicaIdentity, Table, TableKind};
 
 impl Publications {
     /// Operations and rows of a table that never come.
-    pub fn warnings(&self, table: &Table) -> Vec<String> {
+    pub(crate) fn warnings(&self, table: &Table) -> Vec<String> {
         let Some(published) = self.tables.get(&table.oid) else { return Vec::new() };
         let mut warnings = Vec::new();
         let mut warn = |text: String, sql: Option<Vec<String>>| {
@@ -39,14 +39,14 @@ impl Publications {
     }
 
     /// The publication that sends changes of a partitioned table under the names of its partitions, if it need not.
-    pub fn sends_partitions(&self, table: &Table) -> Option<&str> {
+    pub(crate) fn sends_partitions(&self, table: &Table) -> Option<&str> {
         let published = self.tables.get(&table.oid).filter(|published| !published.via_root)?;
         let may_not = table.kind == TableKind::Partitioned && self.version.publishes_partitioned();
         published.by.first().filter(|_| may_not).map(String::as_str)
     }
 
     /// What publishes the columns that [`unpublished_columns`](Self::unpublished_columns) names, if anything can.
-    pub fn all_columns_sql(&self, table: &Table) -> Option<Vec<String>> {
+    pub(crate) fn all_columns_sql(&self, table: &Table) -> Option<Vec<String>> {
         let published = self.tables.get(&table.oid)?;
         if published.listed {
             return self.whole_table_sql(published, table);
