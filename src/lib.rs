@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Text in, JSON out, nothing in between: PostgreSQL's own text of a value goes straight into the output line, and
-//! whichever way a row comes it meets the same codec ([`types`]).
+//! whichever way a row comes it meets the same codec (`types`).
 //!
 //! Imports go one way, without a circle:
 //!
@@ -33,12 +33,25 @@ pub mod fuzzing;
 mod json_file;
 pub mod logging;
 mod method;
-pub mod pg;
+mod pg;
 mod positions;
-pub mod replication;
+mod replication;
 pub mod run;
 mod servers;
-pub mod singer;
+mod singer;
 mod state;
 mod sync;
-pub mod types;
+mod types;
+
+/// What `benches/codecs` measures: the way from a row of the server to its JSON.
+#[doc(hidden)]
+pub mod bench {
+    pub use crate::pg::copy::{Field, fields, unescape};
+    pub use crate::replication::pgoutput::Pgoutput;
+    pub use crate::replication::wal2json::Wal2json;
+    pub use crate::replication::{
+        Change, Message, OldTuple, OutputPlugin, Relation, RelationColumn, RelationId, Tuple, Value,
+    };
+    pub use crate::singer::JsonBuf;
+    pub use crate::types::{ArrayCodec, Codec};
+}

@@ -6,11 +6,7 @@ mod tables;
 use std::hint::black_box;
 
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime};
-use tap_postgres_rs::pg::copy::{Field, fields, unescape};
-use tap_postgres_rs::replication::pgoutput::Pgoutput;
-use tap_postgres_rs::replication::wal2json::Wal2json;
-use tap_postgres_rs::replication::{Change, OutputPlugin, Value};
-use tap_postgres_rs::singer::JsonBuf;
+use tap_postgres_rs::bench::{Change, Field, JsonBuf, OutputPlugin, Pgoutput, Value, Wal2json, fields, unescape};
 
 use tables::Table;
 

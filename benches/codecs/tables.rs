@@ -1,7 +1,7 @@
 //! Tables with rows as they are found in the wild, and the forms that the server sends them in.
 
 use serde_json::{Value, json};
-use tap_postgres_rs::types::{ArrayCodec, Codec};
+use tap_postgres_rs::bench::{ArrayCodec, Codec};
 
 /// A table, and what PostgreSQL prints of the values of its nth row.
 pub(crate) struct Table {

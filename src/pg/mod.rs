@@ -5,7 +5,7 @@
 //! tables and types are at the bottom and import none of the three.
 
 pub(crate) mod connect;
-pub mod copy;
+pub(crate) mod copy;
 pub(crate) mod error;
 mod lsn;
 pub(crate) mod net;
@@ -17,5 +17,5 @@ pub(crate) mod tree;
 pub(crate) mod version;
 pub(crate) mod wire;
 
-pub use lsn::Lsn;
+pub(crate) use lsn::Lsn;
 pub(crate) use version::ServerVersion;

@@ -2,11 +2,11 @@
 
 pub(crate) mod bulk;
 pub(crate) mod log_end;
-pub mod pgoutput;
+pub(crate) mod pgoutput;
 pub(crate) mod publication;
 pub(crate) mod slot;
 pub(crate) mod stream;
-pub mod wal2json;
+pub(crate) mod wal2json;
 
 use crate::pg::Lsn;
 

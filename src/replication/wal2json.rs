@@ -21,7 +21,7 @@ mod timestamp;
 
 use std::ops::Range;
 
-pub use encoding::{ServerEncoding, encoding_for};
+pub(crate) use encoding::{ServerEncoding, encoding_for};
 use known::KnownTables;
 use row::Row;
 use scan::{Malformed, Scanner};

@@ -1,8 +1,8 @@
 //! Singer messages and the writer that puts them on stdout.
 
-pub mod json;
+pub(crate) mod json;
 pub(crate) mod messages;
-pub mod writer;
+pub(crate) mod writer;
 
 pub use json::JsonBuf;
-pub use writer::MessageWriter;
+pub(crate) use writer::MessageWriter;

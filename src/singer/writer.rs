@@ -17,7 +17,7 @@ const QUEUE: usize = 4;
 pub(crate) const KEEP: usize = 4 * CHUNK;
 
 /// Buffers lines and hands them to the thread that writes them.
-pub struct MessageWriter {
+pub(crate) struct MessageWriter {
     /// The lines that were not handed over yet. Whole lines only whenever [`drain`](Self::drain) is called.
     pub buf: JsonBuf,
     chunks: Option<mpsc::Sender<Vec<u8>>>,
@@ -28,7 +28,7 @@ pub struct MessageWriter {
 
 impl MessageWriter {
     /// A writer to `sink`, on a thread of its own.
-    pub fn new(sink: impl Write + Send + 'static) -> Self {
+    pub(crate) fn new(sink: impl Write + Send + 'static) -> Self {
         let (chunks, mut waiting) = mpsc::channel(QUEUE);
         let (give_back, empty) = mpsc::unbounded_channel();
         let (finished, done) = oneshot::channel();
@@ -47,17 +47,17 @@ impl MessageWriter {
     }
 
     /// Whether so much is buffered that it should be [drained](Self::drain).
-    pub fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.buf.len() >= CHUNK
     }
 
     /// Hands the buffered lines to the writing thread; waits while the reader is too slow for it.
-    pub async fn drain(&mut self) -> Result<()> {
+    pub(crate) async fn drain(&mut self) -> Result<()> {
         self.drain_front(self.buf.len()).await
     }
 
     /// As [`drain`](Self::drain), but only the first `len` bytes, which end a line.
-    pub async fn drain_front(&mut self, len: usize) -> Result<()> {
+    pub(crate) async fn drain_front(&mut self, len: usize) -> Result<()> {
         if len == 0 {
             return Ok(());
         }
@@ -79,7 +79,7 @@ impl MessageWriter {
     }
 
     /// Hands over what is buffered and waits until the reader has taken everything.
-    pub async fn finish(&mut self) -> Result<()> {
+    pub(crate) async fn finish(&mut self) -> Result<()> {
         self.drain().await?;
         self.chunks = None;
         if let Some(done) = self.done.take() {

@@ -2,7 +2,7 @@
 
 /// What a type bounds beyond the form of its text, as the schema of its columns does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Limit {
+pub(crate) enum Limit {
     /// Nothing.
     None,
     /// A signed integer of so many bits.
@@ -16,7 +16,7 @@ pub enum Limit {
 impl Limit {
     /// Whether a text is within the bounds. Text of another form than the type's is none of its business.
     #[inline]
-    pub fn holds(self, text: &[u8]) -> bool {
+    pub(crate) fn holds(self, text: &[u8]) -> bool {
         match self {
             Limit::None => true,
             // 16, 32 and 64 bits hold any 4, 9 and 18 digits.

@@ -25,6 +25,6 @@ mod schema;
 mod time;
 
 pub use codec::{ArrayCodec, Codec};
-pub use limit::Limit;
-pub use registry::{ColumnType, Options, resolve};
-pub use schema::{Dialect, base_definitions};
+pub(crate) use limit::Limit;
+pub(crate) use registry::{ColumnType, Options, resolve};
+pub(crate) use schema::{Dialect, base_definitions};

@@ -8,7 +8,7 @@ use crate::pg::table::{Column, PgType, TypeKind};
 
 /// What the config says about types.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Options {
+pub(crate) struct Options {
     /// Whether types that the reference calls unsupported are sent too.
     pub extended_types: bool,
     /// How numbers are described.
@@ -17,7 +17,7 @@ pub struct Options {
 
 /// What a column's type means for the stream.
 #[derive(Clone, Debug)]
-pub struct ColumnType {
+pub(crate) struct ColumnType {
     /// How its values become JSON.
     pub codec: Codec,
     /// What the type bounds.
@@ -33,7 +33,7 @@ pub struct ColumnType {
 }
 
 /// What a column of this type looks like in the catalog and how its values are written.
-pub fn resolve(column: &Column, options: &Options) -> ColumnType {
+pub(crate) fn resolve(column: &Column, options: &Options) -> ColumnType {
     let entry = entry(&column.ty, column.typmod, options.extended_types);
     let supported = entry.native || options.extended_types;
     ColumnType {

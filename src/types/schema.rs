@@ -6,7 +6,7 @@ use super::limit::Limit;
 
 /// How numbers are described (config key `schema_dialect`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Dialect {
+pub(crate) enum Dialect {
     /// Valid in every draft of JSON Schema.
     #[default]
     Portable,
@@ -126,7 +126,7 @@ impl Shape {
 const NUMBER_ARRAY: &str = "sdc_recursive_number_array";
 
 /// The six definitions that every stream's schema carries.
-pub fn base_definitions() -> Map<String, Value> {
+pub(crate) fn base_definitions() -> Map<String, Value> {
     ["integer", "number", "string", "boolean", "timestamp", "object"]
         .into_iter()
         .map(|kind| {

@@ -52,7 +52,7 @@ const EUC_JP: &[Run] = &[
 ];
 
 /// How to read the text of a server with this `server_encoding`; `None` if it can be taken as it is.
-pub fn encoding_for(server_encoding: &str) -> Result<Option<ServerEncoding>> {
+pub(crate) fn encoding_for(server_encoding: &str) -> Result<Option<ServerEncoding>> {
     let single = |base| Ok(Some(ServerEncoding { base, multibyte: false, exceptions: &[] }));
     let patched = |base, exceptions| Ok(Some(ServerEncoding { base, multibyte: false, exceptions }));
     let euc = |base, exceptions| Ok(Some(ServerEncoding { base, multibyte: true, exceptions }));
