@@ -166,7 +166,10 @@ impl Members {
                         (Some(schema), Some(table)) => tables.find(scanner.text(schema), scanner.text(table)),
                         _ => None,
                     };
-                    members.of = table.or(members.of);
+                    if members.of.is_some_and(|of| table != Some(of)) {
+                        return Err(scanner.malformed("more than one table in it"));
+                    }
+                    members.of = table;
                     let row = row::scan(scanner, cells, table.map(|table| tables.get(table).columns()))?;
                     *if is_new { &mut members.columns } else { &mut members.identity } = Some(row);
                     return Ok(());

@@ -12,10 +12,13 @@ use crate::replication::{Relation, RelationColumn, RelationId};
 #[derive(Debug, Default)]
 pub(super) struct KnownTables {
     tables: Vec<KnownTable>,
-    by_name: HashMap<Box<[u8]>, HashMap<Box<[u8]>, usize>>,
+    /// Places, by schema and by name.
+    by_name: HashMap<Box<[u8]>, Places>,
     /// The one that was asked for last: the next row is mostly of the same.
     last: usize,
 }
+
+type Places = HashMap<Box<[u8]>, usize>;
 
 /// A table, with all columns that it may have.
 #[derive(Debug)]

@@ -186,9 +186,12 @@ fn odd_rows() {
     let payload = br#"{"action":"I","schema":"s","columns":[{"name":"y","value":1}],"table":"t"}"#;
     assert_eq!(reader.decoder.decode(payload).unwrap().relation.map(|relation| relation.columns.len()), Some(1));
     assert_eq!(reader.decoder.decode(payload).unwrap().relation, None);
-    let payload = br#"{"action":"I","schema":"s","table":"t","columns":[{"name":"y","value":1}],"table":"u"}"#;
-    let error = reader.decoder.decode(payload).unwrap_err().to_string();
-    assert!(error.contains("more than one table"), "{error}");
+    let row = r#""columns":[{"name":"y","value":1}]"#;
+    for tail in [r#""table":"u""#.to_owned(), format!(r#""table":"u",{row}"#)] {
+        let payload = format!(r#"{{"action":"U","schema":"s","table":"t",{row},{tail}}}"#);
+        let error = reader.decoder.decode(payload.as_bytes()).unwrap_err().to_string();
+        assert!(error.contains("more than one table"), "{error}");
+    }
     // What it had to say of a message that failed, it says with the next.
     let mut reader = Reader::new();
     assert!(

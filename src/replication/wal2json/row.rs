@@ -89,6 +89,7 @@ fn value_after(scanner: &mut Scanner<'_, '_>, head: &[u8]) -> Result<Option<Cell
 
 /// Scans a column that is not the expected one. Returns its place among the known columns, those aside that the row has a
 /// value of already; `None` if it has none there.
+#[inline(never)]
 fn search(
     scanner: &mut Scanner<'_, '_>,
     columns: &[KnownColumn],

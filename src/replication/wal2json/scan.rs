@@ -7,7 +7,7 @@ use crate::replication::{Cell, Span};
 const MAX_DEPTH: u32 = 16;
 
 /// Strings of up to so many bytes are searched in place.
-const SHORT: usize = 12;
+const SHORT: usize = 16;
 
 /// What is wrong with a message, and where.
 #[derive(Debug, PartialEq)]
@@ -241,11 +241,10 @@ impl<'p, 's> Scanner<'p, 's> {
     #[inline]
     fn string_end(&mut self) -> Result<u8, Malformed> {
         let rest = &self.payload[self.at..];
-        let ends = |byte: &u8| matches!(byte, b'"' | b'\\');
+        let near = (0..SHORT).step_by(8).find_map(|from| Some(from + end_in(*rest.get(from..)?.first_chunk()?)?));
         // Most are too short for a search that has to be called.
-        let near = rest.iter().take(SHORT).position(ends);
         let len = near
-            .or_else(|| Some(SHORT + memchr::memchr2(b'"', b'\\', rest.get(SHORT..)?)?))
+            .or_else(|| memchr::memchr2(b'"', b'\\', rest))
             .ok_or_else(|| self.malformed("a string without an end"))?;
         self.at += len + 1;
         Ok(self.payload[self.at - 1])
@@ -291,6 +290,17 @@ impl<'p, 's> Scanner<'p, 's> {
             .filter(|_| !hex.is_empty())
             .ok_or_else(|| self.malformed("four hexadecimal digits were expected"))
     }
+}
+
+/// Returns the place of the first quote or backslash among eight bytes.
+#[inline]
+fn end_in(bytes: [u8; 8]) -> Option<usize> {
+    const ONES: u64 = u64::MAX / 255;
+    let word = u64::from_le_bytes(bytes);
+    // The high bit of each byte that is zero, and perhaps of some behind the first of these.
+    let zeros = |word: u64| word.wrapping_sub(ONES) & !word & (ONES << 7);
+    let found = zeros(word ^ (ONES * u64::from(b'"'))) | zeros(word ^ (ONES * u64::from(b'\\')));
+    (found != 0).then(|| found.trailing_zeros() as usize / 8)
 }
 
 /// Both ends are within a payload that was checked, or within its unescaped copy.
