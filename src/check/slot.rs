@@ -50,7 +50,7 @@ pub(super) async fn check(
             return Ok(None);
         }
     };
-    let (name, plugin) = (&choice.name, choice.plugin.as_str());
+    let (name, plugin) = (&choice.name, choice.plugin.word());
     match &choice.slot {
         Some(Slot { unfinished: true, active_pid, .. }) => {
             let pid = active_pid.unwrap_or_default();
@@ -173,7 +173,7 @@ async fn plugin_works(
     choice: &SlotChoice,
     plans: &[StreamPlan],
 ) -> Result<()> {
-    let name = choice.plugin.as_str();
+    let name = choice.plugin.word();
     let tried = match &choice.slot {
         Some(slot) if slot.active_pid.is_some() => return Ok(()),
         Some(slot) => probe(env, client, slot, choice.plugin, plans).await,

@@ -11,7 +11,7 @@ use crate::json_file::shown;
 /// One of the words of a setting.
 pub(crate) trait Choice {
     /// Returns the word as it stands in the config file.
-    fn as_str(self) -> &'static str;
+    fn word(self) -> &'static str;
 }
 
 /// Defines an enum whose variants are the words of a setting.
@@ -23,7 +23,7 @@ macro_rules! choices {
         pub(crate) enum $name { $($(#[$note])* #[serde(rename = $word)] $variant,)* }
 
         impl Choice for $name {
-            fn as_str(self) -> &'static str {
+            fn word(self) -> &'static str {
                 match self { $($name::$variant => $word,)* }
             }
         }

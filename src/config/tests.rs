@@ -344,10 +344,10 @@ fn a_tunnel_is_whole_or_off() {
 #[test]
 fn every_choice_is_read_back() {
     for word in ["disable", "prefer", "require", "verify-ca", "verify-full"] {
-        assert_eq!(with(json!({"sslmode": word})).unwrap().sslmode().as_str(), word);
+        assert_eq!(with(json!({"sslmode": word})).unwrap().sslmode().word(), word);
     }
     for word in ["any", "read-write", "read-only", "primary", "standby", "prefer-standby"] {
-        assert_eq!(with(json!({"target_session_attrs": word})).unwrap().target_session_attrs.as_str(), word);
+        assert_eq!(with(json!({"target_session_attrs": word})).unwrap().target_session_attrs.word(), word);
     }
     let config = with(json!({
         "output_plugin": "wal2json", "wal_reader": "bulk", "unchanged_toast": "omit", "on_slot_lost": "copy_again",

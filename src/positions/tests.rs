@@ -195,6 +195,9 @@ fn move_bookmarks(ledger: &mut Ledger, upto: Upto, state: &mut [Resume]) {
     }
 }
 
+/// Whether a copy holds a transaction.
+type Holds = Box<dyn Fn(&Committed) -> bool>;
+
 /// What became of a transaction.
 enum Outcome {
     Complete,
@@ -249,9 +252,9 @@ impl History<'_, '_> {
     /// Takes note of what is before a state that came back.
     fn settle(&mut self, lines: &[Line]) {
         let state = last_state(lines).unwrap();
-        for stream in 0..STREAMS {
-            if state[stream] == Resume::Copy {
-                self.settled[stream].clear();
+        for (settled, resume) in self.settled.iter_mut().zip(state) {
+            if *resume == Resume::Copy {
+                settled.clear();
             }
         }
         for line in lines {
@@ -302,7 +305,7 @@ impl History<'_, '_> {
         state: &mut [Resume],
         cut: bool,
     ) -> Option<Track> {
-        let (holds, position): (Box<dyn Fn(&Committed) -> bool>, _) = if self.dice.below(2) == 0 {
+        let (holds, position): (Holds, _) = if self.dice.below(2) == 0 {
             let point = self.server.end;
             (Box::new(move |tx| tx.commit_lsn < point), CopyPosition::Exact(point))
         } else {

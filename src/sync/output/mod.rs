@@ -58,7 +58,7 @@ impl Output {
     /// Appends a BATCH message: the file at `url` has rows of a stream.
     pub(crate) fn batch(&mut self, stream: &str, config: &BatchConfig, url: &str) {
         self.before_record();
-        let (format, compression) = (config.encoding.format.as_str(), config.encoding.compression.as_str());
+        let (format, compression) = (config.encoding.format.word(), config.encoding.compression.word());
         messages::batch(self.lines.buf(), stream, format, compression, url);
         self.lines.end_line();
     }

@@ -62,7 +62,7 @@ pub(crate) async fn prepare(env: &Env, client: &Client, plans: &mut [StreamPlan]
         check_server(client).await?;
     }
     let choice = SlotChoice::of(env, client, found, plans, state).await?;
-    let (name, plugin_name) = (&choice.name, choice.plugin.as_str());
+    let (name, plugin_name) = (&choice.name, choice.plugin.word());
     if choice.lost {
         tracing::warn!("replication slot \"{name}\" is lost; making it anew and copying its streams again");
         drop_slot(client, name).await?;

@@ -51,7 +51,7 @@ impl SlotChoice {
         };
         let (name, failover) = (slot.name.clone(), slot.failover);
         let plugins = [OutputPluginName::Pgoutput, OutputPluginName::Wal2json];
-        let Some(plugin) = plugins.into_iter().find(|plugin| plugin.as_str() == slot.plugin) else {
+        let Some(plugin) = plugins.into_iter().find(|plugin| plugin.word() == slot.plugin) else {
             return Err(Error::run(format!("replication slot \"{name}\" has the output plugin {}", slot.plugin))
                 .hint("this tap reads pgoutput and wal2json: name another slot with replication_slot_name"));
         };
@@ -83,7 +83,7 @@ async fn missing_slot(
         }
         sql = publication::publish_sql(client, publication, &known, &missing).await?;
     }
-    sql.push(create_sql(name, plugin.as_str(), false));
+    sql.push(create_sql(name, plugin.word(), false));
     Ok(Error::run(format!("replication slot \"{name}\" does not exist"))
         .hint(format!("set create_replication_slot to true, or {}", to_run(&sql))))
 }
