@@ -199,23 +199,24 @@ impl Ledger {
         })
     }
 
-    /// Takes the copies that are complete because the log was read past what their snapshots see (rule 6), and returns the
-    /// streams with their first bookmarks.
-    pub(crate) fn finished_copies(&mut self) -> Result<Vec<(String, Bookmarkable)>, HeldBack> {
+    /// Takes the copies that are complete because the log was read past what their snapshots see (rule 6). Returns their streams
+    /// with their first bookmarks, and one of those that may lack a transaction.
+    pub(crate) fn finished_copies(&mut self) -> (Vec<(String, Bookmarkable)>, Option<HeldBack>) {
         let position = self.reached();
-        let mut finished = Vec::new();
+        let (mut finished, mut held_back) = (Vec::new(), None);
         for stream in &mut self.streams {
             match &stream.copy {
-                Some(copy) if copy.is_passed(position) && copy.lacks_some() => {
-                    return Err(HeldBack { stream: stream.id.clone() });
+                Some(copy) if !copy.is_passed(position) => {}
+                Some(copy) if copy.lacks_some() => held_back = Some(HeldBack { stream: stream.id.clone() }),
+                Some(_) => {
+                    stream.copy = None;
+                    stream.bookmark = Some(position);
+                    finished.push((stream.id.clone(), Bookmarkable(position)));
                 }
-                Some(copy) if copy.is_passed(position) => stream.copy = None,
-                _ => continue,
+                None => {}
             }
-            stream.bookmark = Some(position);
-            finished.push((stream.id.clone(), Bookmarkable(position)));
         }
-        Ok(finished)
+        (finished, held_back)
     }
 
     /// Returns what may be acknowledged now that a state came back with these bookmarks, if that is news (rule 4). Nothing

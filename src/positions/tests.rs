@@ -475,8 +475,12 @@ impl History<'_, '_> {
         // Missing values are read first.
         written.hole = false;
         move_bookmarks(ledger, Upto::Reached, state);
-        for (id, position) in ledger.finished_copies()? {
+        let (finished, held_back) = ledger.finished_copies();
+        for (id, position) in finished {
             state[id.parse::<usize>().unwrap()] = Resume::At(position.lsn());
+        }
+        if let Some(held_back) = held_back {
+            return Err(held_back);
         }
         written.lines.append(&mut written.buffer);
         written.cut = 0;

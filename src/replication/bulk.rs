@@ -52,11 +52,10 @@ impl<'s> BulkRead<'s> {
         read.finish().await.map_err(|e| explain_refusal(e, plugin.name()))
     }
 
-    /// The next message and the position it stands for; `None` after the last.
+    /// The next message and the position it stands for; `None` after the last. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Result<Option<(Lsn, &[u8])>> {
-        let header = if self.started { 0 } else { HEADER };
-        self.started = true;
         let Some(frame) = self.rows.next().await? else { return Ok(None) };
+        let header = if std::mem::replace(&mut self.started, true) { 0 } else { HEADER };
         let row = match header {
             0 => Some(frame),
             _ if frame.starts_with(SIGNATURE) => frame.get(header..),

@@ -16,11 +16,13 @@ pub(crate) async fn sync(
     plan: &mut StreamPlan,
 ) -> Result<()> {
     tracing::info!("{}: reading the whole table", plan.id);
+    let session = sessions.take().await?;
     let bookmark = output.state.bookmark(&plan.id);
     let (first_run, version) = (bookmark.version().is_none(), next_version(bookmark));
     let id = plan.id.clone();
     output.state.set_full_table(&id, version, Copy::Unfinished);
-    TableCopy { plan, version, first_run }.copy_now(output, env, sessions).await?;
+    let copy = TableCopy { plan, version, first_run };
+    sessions.give_back(copy.copy_now(output, env, sessions.server(), session).await?);
     output.state.set_full_table(&id, version, Copy::Finished);
     Ok(())
 }

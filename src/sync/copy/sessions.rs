@@ -4,16 +4,16 @@ use crate::error::Result;
 use crate::pg::connect::Server;
 use crate::pg::wire::Session;
 
-/// A server, and a session of it that is in no transaction.
+/// A server, and its sessions that are in no transaction.
 pub(crate) struct Sessions<'a> {
     server: &'a Server,
-    idle: Option<Session>,
+    idle: Vec<Session>,
 }
 
 impl<'a> Sessions<'a> {
     /// Makes no session yet.
     pub(crate) fn new(server: &'a Server) -> Self {
-        Sessions { server, idle: None }
+        Sessions { server, idle: Vec::new() }
     }
 
     /// Returns the server.
@@ -23,7 +23,7 @@ impl<'a> Sessions<'a> {
 
     /// Returns a session. What failed in one is not used again: it was never given back.
     pub(crate) async fn take(&mut self) -> Result<Session> {
-        match self.idle.take() {
+        match self.idle.pop() {
             Some(session) => Ok(session),
             None => self.server.session().await,
         }
@@ -31,12 +31,12 @@ impl<'a> Sessions<'a> {
 
     /// Takes a session back that is in no transaction.
     pub(crate) fn give_back(&mut self, session: Session) {
-        self.idle = Some(session);
+        self.idle.push(session);
     }
 
-    /// Closes the session.
+    /// Closes the sessions.
     pub(crate) async fn close(self) {
-        if let Some(session) = self.idle {
+        for session in self.idle {
             session.close().await;
         }
     }

@@ -3,10 +3,10 @@
 use super::parallel;
 use super::query::copy_rows;
 use super::rows::select;
-use super::sessions::Sessions;
 use super::snapshot::Snapshot;
 use crate::error::Result;
 use crate::pg::connect::Server;
+use crate::pg::wire::Session;
 use crate::sync::env::Env;
 use crate::sync::output::Output;
 use crate::sync::plan::StreamPlan;
@@ -40,9 +40,14 @@ impl TableCopy<'_> {
         Ok(())
     }
 
-    /// Sends what is there now.
-    pub(super) async fn copy_now(self, output: &mut Output, env: &Env, sessions: &mut Sessions<'_>) -> Result<()> {
-        let (mut session, server) = (sessions.take().await?, sessions.server());
+    /// Sends what is there now. Returns the session.
+    pub(super) async fn copy_now(
+        self,
+        output: &mut Output,
+        env: &Env,
+        server: &Server,
+        mut session: Session,
+    ) -> Result<Session> {
         self.begin(output);
         let query = select(self.plan);
         env.query_in_hand.set(server, &session);
@@ -58,9 +63,8 @@ impl TableCopy<'_> {
             copy_rows(output, env, snapshot.session(), self.plan, &query, self.version, None).await?;
             session = snapshot.end().await?;
         }
-        sessions.give_back(session);
         output.activate_version(&self.plan.id, self.version);
-        Ok(())
+        Ok(session)
     }
 
     fn begin(&self, output: &mut Output) {

@@ -55,10 +55,11 @@ impl Lines {
         self.open = true;
     }
 
-    /// Ends the transaction: its lines are complete.
+    /// Ends the transaction: its lines are complete. Where all of them have left, nothing is torn any more.
     pub(super) fn close(&mut self) {
         self.open = false;
         self.cut = self.writer.buf.len();
+        self.torn &= self.cut > 0;
     }
 
     /// Returns the values that buffered lines lack.
@@ -227,6 +228,19 @@ mod tests {
         assert!(lines.is_torn());
         assert!(!lines.cut_short() && !lines.is_torn());
         assert_eq!(written(lines, sink).await, large + "rest\n");
+    }
+
+    #[tokio::test]
+    async fn a_large_transaction_that_has_left_whole_is_not_torn() {
+        let (mut lines, _) = lines();
+        for _ in 0..2 {
+            lines.open();
+            write(&mut lines, &format!("{}\n", "x".repeat(LARGE_TRANSACTION)));
+            assert!(lines.will_tear() && !lines.is_torn());
+            assert!(lines.hand_over().await.unwrap() && lines.is_torn());
+            lines.close();
+            assert!(!lines.is_torn());
+        }
     }
 
     #[tokio::test]

@@ -41,10 +41,9 @@ impl Output {
         Output { state, lines: Lines::new(writer), states: States::new(), ledger: Ledger::default() }
     }
 
-    /// Appends a SCHEMA message.
+    /// Appends a SCHEMA message. It is complete with the line behind it: a run that is cut in between has no use for it.
     pub(crate) fn schema(&mut self, stream: &str, schema: &Value, keys: &[String], bookmark: &[&str]) {
         messages::schema(self.lines.buf(), stream, schema, keys, bookmark);
-        self.lines.end_line();
         self.states.message();
     }
 
@@ -196,12 +195,16 @@ impl Output {
     }
 
     /// Moves the bookmarks to the position reached, those of copies that are complete by it too.
+    ///
+    /// # Errors
+    /// A copy may lack a transaction. The bookmarks of the others are moved.
     pub(crate) fn settle(&mut self) -> std::result::Result<(), HeldBack> {
         self.move_bookmarks(Upto::Reached);
-        for (id, position) in self.ledger.finished_copies()? {
+        let (finished, held_back) = self.ledger.finished_copies();
+        for (id, position) in finished {
             self.state.finish_copy(&id, position);
         }
-        Ok(())
+        held_back.map_or(Ok(()), Err)
     }
 
     fn move_bookmarks(&mut self, upto: Upto) {

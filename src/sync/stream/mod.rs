@@ -25,7 +25,7 @@ use live::Live;
 use pace::Limits;
 use prepare::Source;
 use run::Run;
-use source::{Bulk, ChangeSource as _, Walsender};
+use source::{Bulk, Walsender};
 use state_file::StateFile;
 use wal_reader::WalReader;
 
@@ -83,8 +83,10 @@ pub(super) async fn stream(
     );
     let applier = Applier::new(env, client, source, streams);
     let mut run = Run::new(applier, state_file, from, bound.map(|end| end.lsn));
+    let began = Instant::now();
     let limits = Limits {
-        give_up: Instant::now().checked_add(config.max_run()),
+        began,
+        give_up: began.checked_add(config.max_run()),
         poll: Some(config.logical_poll()),
         patience: None,
         bounded: config.break_at_end_lsn,
@@ -154,10 +156,11 @@ impl Log<'_> {
     async fn read_as_stream(&mut self, run: &mut Run<'_>, output: &mut Output, start: Lsn) -> Result<()> {
         let Log { env, client, source, acknowledge, limits } = self;
         let stream = WalStream::start(&env.primary, &source.slot, source.plugin.as_ref(), start).await?;
-        let mut walsender = Walsender::new(stream, source.plugin.as_mut());
         if let Some(stored) = acknowledge {
-            walsender.acknowledge(*stored);
+            tracing::debug!("acknowledging {stored}");
+            stream.feedback().acknowledge(*stored);
         }
+        let mut walsender = Walsender::new(stream, source.plugin.as_mut());
         let limits = Limits { patience: Some(walsender.patience()), ..*limits };
         tokio::select! {
             read = run.read(output, &mut walsender, limits) => read?,

@@ -20,7 +20,9 @@ const STANDSTILL: u32 = 2;
 /// What bounds a run.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
-    /// When the run ends at the latest; `None` for never.
+    /// When the run began.
+    pub(super) began: Instant,
+    /// When the run ends, with the first message after it; `None` for never.
     pub(super) give_up: Option<Instant>,
     /// After so long without a message a run ends that has no other end; `None` where silence means nothing.
     pub(super) poll: Option<Duration>,
@@ -62,8 +64,11 @@ pub(super) enum Why {
 #[derive(Debug)]
 pub(super) struct Pace {
     limits: Limits,
-    /// The time as of the last commit or pause.
+    /// The time as of the last commit or pause. What the server needs before it sends anything does not count: a bulk read
+    /// that takes longer than the run may still brings its first transaction.
     now: Instant,
+    /// Whether anything has come.
+    came: bool,
     /// Since the last STATE.
     changes: u64,
     last_state: Instant,
@@ -101,9 +106,9 @@ impl Silence {
 
 impl Pace {
     /// Begins to wait. Where the server can be asked, a first question is due.
-    pub(super) fn new(limits: Limits, now: Instant) -> Pace {
-        let due = [limits.patience.map(|_| Step::Ask), None];
-        Pace { limits, now, changes: 0, last_state: now, silence: Silence::new(now), due }
+    pub(super) fn new(limits: Limits) -> Pace {
+        let (now, due) = (limits.began, [limits.patience.map(|_| Step::Ask), None]);
+        Pace { limits, now, came: false, changes: 0, last_state: now, silence: Silence::new(now), due }
     }
 
     /// Returns how long to wait for a message.
@@ -121,6 +126,7 @@ impl Pace {
     /// Takes note that a message with changes came; asks for the time only after a silence.
     #[inline]
     pub(super) fn message(&mut self, now: impl FnOnce() -> Instant) {
+        self.came = true;
         if self.silence.wait != FIRST_ASK || self.silence.asked.is_some() {
             self.silence = Silence::new(now());
         }
@@ -149,7 +155,7 @@ impl Pace {
     /// Takes note that a question was answered: the connection is alive.
     pub(super) fn answered(&mut self, now: Instant, in_transaction: bool) {
         self.silence.asked = None;
-        self.now = now;
+        (self.came, self.now) = (true, now);
         if now >= self.silence.wake {
             self.quiet(now, in_transaction);
         }
@@ -157,7 +163,7 @@ impl Pace {
 
     /// Takes note that nothing came for as long as [`wait`](Self::wait) says.
     pub(super) fn quiet(&mut self, now: Instant, in_transaction: bool) {
-        self.now = now;
+        (self.came, self.now) = (true, now);
         let silence = &mut self.silence;
         if silence.wait == FIRST_ASK {
             silence.since = now;
@@ -183,14 +189,14 @@ impl Pace {
         }
     }
 
-    /// Returns what the loop does next. A transaction that has begun is finished before the time is over.
+    /// Returns what the loop does next. The time is over only after something has come, and not inside a transaction.
     #[inline]
     pub(super) fn step(&mut self, in_transaction: bool) -> Step {
         if let Some(step) = self.due[0].take() {
             self.due.swap(0, 1);
             return step;
         }
-        let over = !in_transaction && self.limits.give_up.is_some_and(|give_up| self.now >= give_up);
+        let over = self.came && !in_transaction && self.limits.give_up.is_some_and(|give_up| self.now >= give_up);
         if over { Step::End(Why::OutOfTime) } else { Step::Continue }
     }
 
@@ -226,13 +232,19 @@ mod tests {
     }
 
     fn limits() -> Limits {
-        Limits { give_up: None, poll: None, patience: Some(Duration::from_secs(60)), bounded: true }
+        Limits {
+            began: Instant::now(),
+            give_up: None,
+            poll: None,
+            patience: Some(Duration::from_secs(60)),
+            bounded: true,
+        }
     }
 
     impl Clocked {
         fn new(limits: impl FnOnce(Instant) -> Limits) -> Clocked {
             let now = Instant::now();
-            let mut clocked = Clocked { pace: Pace::new(limits(now), now), now };
+            let mut clocked = Clocked { pace: Pace::new(Limits { began: now, ..limits(now) }), now };
             clocked.steps(false);
             clocked
         }
@@ -272,8 +284,7 @@ mod tests {
 
     #[test]
     fn a_server_is_asked_at_the_start_and_dead_if_it_never_answers() {
-        let now = Instant::now();
-        let mut pace = Pace::new(limits(), now);
+        let mut pace = Pace::new(limits());
         assert_eq!(pace.step(false), Step::Ask);
         let mut clocked = Clocked::new(|_| limits());
         let mut waited = Duration::ZERO;
@@ -364,6 +375,10 @@ mod tests {
     fn a_run_ends_when_its_time_is_over_or_nothing_comes() {
         let mut clocked = Clocked::new(|now| Limits { give_up: Some(now + Duration::from_secs(5)), ..limits() });
         clocked.now += Duration::from_secs(5);
+        assert_eq!(clocked.steps(false), [], "nothing has come");
+        let now = clocked.now;
+        clocked.pace.message(|| now);
+        assert_eq!(clocked.steps(false), [], "nothing is complete");
         clocked.pace.changed(STATE_CHANGES);
         clocked.pace.commit(clocked.now);
         assert_eq!(clocked.steps(false), [Step::WriteState, Step::End(Why::OutOfTime)]);

@@ -41,13 +41,15 @@ impl<'a> Run<'a> {
         source: &mut impl ChangeSource,
         limits: Limits,
     ) -> Result<()> {
-        let mut pace = Pace::new(limits, Instant::now());
+        let mut pace = Pace::new(limits);
         loop {
             loop {
                 match pace.step(self.transaction.is_some()) {
                     Step::Continue => break,
                     Step::Ask => {
-                        source.ask();
+                        if let Some(feedback) = source.feedback() {
+                            feedback.request_reply();
+                        }
                         pace.asked(Instant::now());
                     }
                     Step::HandOver => self.hand_over(output).await?,
@@ -149,9 +151,11 @@ impl<'a> Run<'a> {
 
     /// Acknowledges what a rewritten state file says is stored.
     fn acknowledge_stored(&mut self, output: &mut Output, source: &impl ChangeSource) {
-        let bookmarks = self.state_file.as_mut().and_then(|file| file.bookmarks(Instant::now()));
-        if let Some(stored) = bookmarks.and_then(|bookmarks| output.ledger().stored(bookmarks)) {
-            source.acknowledge(stored);
+        let (Some(file), Some(feedback)) = (&mut self.state_file, source.feedback()) else { return };
+        let Some(bookmarks) = file.bookmarks(Instant::now()) else { return };
+        if let Some(stored) = output.ledger().stored(bookmarks) {
+            tracing::debug!("the state file has moved; acknowledging {stored}");
+            feedback.acknowledge(stored);
         }
     }
 

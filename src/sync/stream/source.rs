@@ -10,7 +10,6 @@ use tokio::time::timeout;
 use crate::error::{Error, Result};
 use crate::pg::Lsn;
 use crate::pg::error::RESTARTED;
-use crate::positions::Stored;
 use crate::replication::bulk::BulkRead;
 use crate::replication::stream::{Event, Feedback, WalStream};
 use crate::replication::{Message, OutputPlugin};
@@ -32,11 +31,8 @@ pub(super) trait ChangeSource {
     /// Waits for the next message, for so long at the most.
     async fn next(&mut self, wait: Duration) -> Result<Input<'_>>;
 
-    /// Asks the server how far it is. The answer is a keepalive.
-    fn ask(&self);
-
-    /// Lets the server forget what is stored.
-    fn acknowledge(&self, stored: Stored);
+    /// Returns the way to ask the server how far it is, and to acknowledge; `None` where there is none.
+    fn feedback(&self) -> Option<&Feedback>;
 }
 
 /// A walsender.
@@ -51,7 +47,7 @@ impl<'a> Walsender<'a> {
         Walsender { feedback: stream.feedback(), stream, plugin }
     }
 
-    /// How long the server may take to answer [`ask`](ChangeSource::ask) while it is alive.
+    /// Returns how long the server may take to answer a question while it is alive.
     pub(super) fn patience(&self) -> Duration {
         self.stream.answer_patience()
     }
@@ -76,13 +72,8 @@ impl ChangeSource for Walsender<'_> {
         }
     }
 
-    fn ask(&self) {
-        self.feedback.request_reply();
-    }
-
-    fn acknowledge(&self, stored: Stored) {
-        tracing::debug!("acknowledging {stored}");
-        self.feedback.acknowledge(stored);
+    fn feedback(&self) -> Option<&Feedback> {
+        Some(&self.feedback)
     }
 }
 
@@ -128,11 +119,10 @@ impl ChangeSource for Bulk<'_> {
         }
     }
 
-    /// Silence is legal: the server gathers everything before the first row leaves.
-    fn ask(&self) {}
-
-    /// What is stored was acknowledged before the read; the slot is not this session's any more.
-    fn acknowledge(&self, _: Stored) {}
+    /// Silence is legal: the server gathers everything before the first row leaves. What is stored was acknowledged before.
+    fn feedback(&self) -> Option<&Feedback> {
+        None
+    }
 }
 
 /// Waits for a future, for so long at the most. Where it is ready at once, as nearly always, the clock is not asked.
