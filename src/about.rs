@@ -25,7 +25,7 @@ const CAPABILITIES: [&str; 10] = [
     "structured-logging",
 ];
 
-/// What `--about` prints, newline included.
+/// Returns what `--about` prints, newline included.
 pub(crate) fn text(format: AboutFormat) -> String {
     match format {
         AboutFormat::Text => plain(),

@@ -24,7 +24,7 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
-    /// The exit code that a scheduler sees.
+    /// Returns the exit code that a scheduler sees.
     pub fn exit_code(self) -> u8 {
         match self {
             ErrorKind::Usage => 2,
@@ -43,22 +43,22 @@ pub struct Error {
 }
 
 impl Error {
-    /// An error of the given kind.
+    /// Makes an error of the given kind.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Error { kind, message: message.into(), hint: None, source: None }
     }
 
-    /// Wrong usage, or a file that cannot be used.
+    /// Makes an error for wrong usage, or a file that cannot be used.
     pub fn usage(message: impl Into<String>) -> Self {
         Error::new(ErrorKind::Usage, message)
     }
 
-    /// A run that failed.
+    /// Makes an error for a run that failed.
     pub fn run(message: impl Into<String>) -> Self {
         Error::new(ErrorKind::Run, message)
     }
 
-    /// A passing condition, worth another try.
+    /// Makes an error for a passing condition, worth another try.
     pub fn transient(message: impl Into<String>) -> Self {
         Error::new(ErrorKind::Transient, message)
     }
@@ -75,17 +75,17 @@ impl Error {
         self
     }
 
-    /// Who has to act.
+    /// Returns the kind, which says who has to act.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
 
-    /// What to do about it, where that is known.
+    /// Adds what to do about it, where that is known.
     pub fn advice(&self) -> Option<&str> {
         self.hint.as_deref()
     }
 
-    /// The message and its causes, on one line.
+    /// Returns the message and its causes, on one line.
     pub fn summary(&self) -> String {
         let mut text = self.message.clone();
         let mut cause = self.source.as_ref().map(|s| s.as_ref() as &dyn std::error::Error);
@@ -100,7 +100,7 @@ impl Error {
 }
 
 impl fmt::Display for Error {
-    /// The message, its causes and the hint, on one line.
+    /// Returns the message, its causes and the hint, on one line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.summary())?;
         match &self.hint {
@@ -110,7 +110,7 @@ impl fmt::Display for Error {
     }
 }
 
-/// What ends an advice that SQL can follow: `run: A; B;`, to be pasted as it is.
+/// Returns what ends an advice that SQL can follow: `run: A; B;`, to be pasted as it is.
 pub fn to_run<S: AsRef<str>>(statements: &[S]) -> String {
     let statements = statements.iter().map(|sql| format!(" {};", sql.as_ref()));
     std::iter::once("run:".to_owned()).chain(statements).collect()

@@ -18,7 +18,7 @@
 //!
 //! `positions` is the ledger of what may be bookmarked and acknowledged, and imports only the type of a position. `replication`
 //! yields raw column bytes and knows no Singer; `types` knows only the output buffer and column descriptions. `docs/internals.md`
-//! tells the way of the data through the modules, and the rules that they keep.
+//! describes the way of the data through the modules, and the rules that they keep.
 
 mod about;
 mod catalog;

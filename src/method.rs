@@ -22,7 +22,7 @@ impl ReplicationMethod {
     /// The names that catalog, config and state may hold, for error messages.
     pub(crate) const NAMES: &'static str = "FULL_TABLE, INCREMENTAL or LOG_BASED";
 
-    /// The name in catalog, config and state.
+    /// Returns the name in catalog, config and state.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             ReplicationMethod::FullTable => "FULL_TABLE",

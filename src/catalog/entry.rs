@@ -17,7 +17,7 @@ pub(crate) struct Metadata {
 }
 
 impl Metadata {
-    /// The column it is about.
+    /// Returns the column it is about.
     pub(crate) fn column(&self) -> Option<&str> {
         match self.breadcrumb.as_slice() {
             [kind, name] if kind == "properties" => Some(name),
@@ -107,7 +107,7 @@ impl CatalogEntry {
         Ok(())
     }
 
-    /// What only matters for a stream that is to be read.
+    /// Reads what only matters for a stream that is to be read.
     fn check_selected(&self) -> Result<(), String> {
         if let Some(name) = self.method_name() {
             name.parse::<ReplicationMethod>().map_err(|error| format!("key \"replication-method\": {error}"))?;
@@ -118,7 +118,7 @@ impl CatalogEntry {
         }
     }
 
-    /// The metadata of the table.
+    /// Returns the metadata of the table.
     pub(crate) fn table_metadata(&self) -> Option<&Map<String, Value>> {
         self.metadata.iter().find(|m| m.breadcrumb.is_empty()).map(|m| &m.metadata)
     }
@@ -145,7 +145,7 @@ impl CatalogEntry {
             .is_some_and(is_true)
     }
 
-    /// What the catalog says of the columns.
+    /// Returns what the catalog says of the columns.
     pub(crate) fn selection(&self) -> Selection<'_> {
         Selection::new(&self.metadata)
     }
@@ -157,24 +157,24 @@ impl CatalogEntry {
             .or_else(|| self.table_text(&["forced-replication-method"]))
     }
 
-    /// The replication method, where the catalog names one.
+    /// Returns the replication method, where the catalog names one.
     pub(crate) fn replication_method(&self) -> Option<ReplicationMethod> {
         self.method_name()?.parse().ok()
     }
 
-    /// The replication key, where the catalog names one.
+    /// Returns the replication key, where the catalog names one.
     pub(crate) fn replication_key(&self) -> Option<&str> {
         const KEYS: [&str; 2] = ["replication-key", "replication_key"];
         self.table_text(&KEYS).or_else(|| self.entry_text(&KEYS))
     }
 
-    /// The table's schema; there is always one for a selected stream of a catalog file.
+    /// Returns the table's schema; there is always one for a selected stream of a catalog file.
     pub(crate) fn schema_name(&self) -> Option<&str> {
         let from_id = || self.tap_stream_id.strip_suffix(self.table_name.as_str())?.strip_suffix('-');
         self.table_text(&["schema-name"]).or_else(from_id).filter(|name| !name.is_empty())
     }
 
-    /// The SQL type that a column had when the catalog was made.
+    /// Returns the SQL type that a column had when the catalog was made.
     pub(crate) fn sql_datatype(&self, column: &str) -> Option<&str> {
         self.metadata.iter().find(|m| m.column() == Some(column))?.metadata.get("sql-datatype")?.as_str()
     }
@@ -184,14 +184,14 @@ impl CatalogEntry {
         self.table_value("is-view").is_some_and(is_true)
     }
 
-    /// The key columns: the user's for a view, else the table's, else what stands on the entry.
+    /// Returns the key columns: the user's for a view, else the table's, else what stands on the entry.
     pub(crate) fn key_properties(&self) -> Option<Vec<&str>> {
         let key = if self.is_view() { "view-key-properties" } else { "table-key-properties" };
         let columns = self.table_value(key).or_else(|| self.on_entry.get("key_properties"))?.as_array()?;
         columns.iter().map(Value::as_str).collect()
     }
 
-    /// The columns in the catalog's schema, with the schema of each as the user may have edited it.
+    /// Returns the columns in the catalog's schema, with the schema of each as the user may have edited it.
     pub(crate) fn properties(&self) -> Option<&Map<String, Value>> {
         self.schema.get("properties")?.as_object()
     }

@@ -54,7 +54,7 @@ impl Catalog {
         }
     }
 
-    /// Those of these streams that are selected; each comes with its place in the file.
+    /// Returns those of these streams that are selected; each comes with its place in the file.
     fn of(file: &str, streams: impl IntoIterator<Item = (usize, Value)>) -> Result<Catalog> {
         let mut selected = Vec::new();
         for (index, value) in streams {

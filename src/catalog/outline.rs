@@ -43,7 +43,7 @@ struct Item<'a> {
 }
 
 impl Stream<'_> {
-    /// False only if [`CatalogEntry::is_selected`](super::CatalogEntry::is_selected) is false: where the table's metadata says
+    /// Returns false only if [`CatalogEntry::is_selected`](super::CatalogEntry::is_selected) does: where the table's metadata says
     /// so, as Meltano writes it, or where it looks for `selected` and `selected-by-default` the text has no such word, nor an
     /// escape that could stand for a letter of it.
     fn may_be_selected(&self) -> bool {

@@ -30,7 +30,7 @@ impl<'a> Selection<'a> {
     }
 }
 
-/// `true`, or the same as a text.
+/// Whether a value is `true`, or the same as a text.
 pub(super) fn is_true(value: &Value) -> bool {
     match value {
         Value::Bool(value) => *value,

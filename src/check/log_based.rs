@@ -82,7 +82,7 @@ async fn bookmarks(
     Ok(())
 }
 
-/// What the log says of old rows.
+/// Checks what the log says of old rows.
 async fn identity(report: &mut Report, client: &Client, plan: &StreamPlan) -> Result<()> {
     let id = &plan.id;
     match warn::of_identity(plan) {

@@ -1,4 +1,4 @@
-//! `--test`: everything that the selected streams need, checked and told in a line each. Nothing is changed on the server.
+//! `--test`: everything that the selected streams need, checked and reported in a line each. Nothing is changed on the server.
 //!
 //! A failure is what a run would fail of, or leave a stream out for; a warning is what it would go on with. The questions
 //! and the words are those of a sync; what mends a thing stands at the end of its line, SQL last.

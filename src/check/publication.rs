@@ -39,7 +39,7 @@ pub(super) async fn check(
     Ok(())
 }
 
-/// What is sent of a stream.
+/// Checks what is sent of a stream.
 async fn of_stream(
     report: &mut Report,
     client: &Client,
@@ -66,7 +66,7 @@ async fn of_stream(
     Ok(())
 }
 
-/// What becomes of partitions whose changes come under their own names.
+/// Checks what becomes of partitions whose changes come under their own names.
 async fn detached(client: &Client, publications: &Publications, table: &Table) -> Result<Option<String>> {
     let Some(name) = publications.sends_partitions(table) else { return Ok(None) };
     let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_publication p WHERE p.pubname::text = $1 AND (p.puballtables OR EXISTS \

@@ -13,13 +13,13 @@ pub(super) struct Report {
 }
 
 impl Report {
-    /// A requirement is met.
+    /// Reports a requirement that is met.
     pub(super) fn ok(&mut self, found: impl Display) {
         self.met += 1;
         tracing::info!("ok: {found}");
     }
 
-    /// A run would go on, but somebody should know.
+    /// Reports what a run would go on with, and somebody should know.
     pub(super) fn warning(&mut self, found: impl Display) {
         self.warnings += 1;
         tracing::warn!("warning: {found}");
@@ -30,7 +30,7 @@ impl Report {
         self.warning(format_args!("{}; {instead}", error.summary()));
     }
 
-    /// A run would fail, or leave a stream out.
+    /// Reports what a run would fail of, or leave a stream out for.
     pub(super) fn failure(&mut self, error: &Error) {
         self.failures += 1;
         match error.advice() {
@@ -39,7 +39,7 @@ impl Report {
         }
     }
 
-    /// Whether it is a failure, which is then told.
+    /// Whether it is a failure, which is then reported.
     pub(super) fn is_failure(&mut self, checked: Result<()>) -> bool {
         if let Err(error) = &checked {
             self.failure(error);
@@ -47,7 +47,7 @@ impl Report {
         checked.is_err()
     }
 
-    /// The end: an error if anything failed.
+    /// Ends the report, with an error if anything failed.
     pub(super) fn finish(self) -> Result<()> {
         let Report { met, warnings, failures } = self;
         if failures > 0 {

@@ -20,7 +20,7 @@ use crate::sync::plan::StreamPlan;
 use crate::sync::stream::prepare::slot::{SlotChoice, try_walsender};
 use crate::sync::stream::prepare::{wal2json, warn};
 
-/// The slot that a run would read or make; none if that can't be, or not yet.
+/// Checks the slot that a run would read or make, and returns it; none if that can't be, or not yet.
 pub(super) async fn check(
     report: &mut Report,
     env: &Env,
@@ -74,7 +74,7 @@ pub(super) async fn check(
     Ok(Some(choice))
 }
 
-/// Slots and senders that are left; `needs_slot`: the run makes one.
+/// Checks the slots and senders that are left; `needs_slot`: the run makes one.
 async fn capacity(report: &mut Report, env: &Env, client: &Client, needs_slot: bool) -> Result<()> {
     let sql = "SELECT pg_catalog.current_setting('max_replication_slots')::int8, \
                (SELECT count(*) FROM pg_catalog.pg_replication_slots), \
@@ -129,7 +129,7 @@ async fn keep_size(report: &mut Report, env: &Env, client: &Client) -> Result<()
     Ok(())
 }
 
-/// How far behind the slot is, and what it keeps.
+/// Checks how far behind the slot is, and what it keeps.
 async fn stands(report: &mut Report, client: &Client, slot: &Slot) -> Result<()> {
     let (name, end) = (&slot.name, log_end(client).await?);
     let behind = end.0.saturating_sub(slot.confirmed_flush.0) >> 20;
@@ -217,7 +217,7 @@ async fn setting(report: &mut Report, env: &Env, client: &Client, name: &str) ->
     }
 }
 
-/// The names in a setting that is a list, some of them perhaps in double quotes.
+/// Returns the names in a setting that is a list, some of them perhaps in double quotes.
 fn names(list: &str) -> impl Iterator<Item = String> {
     let mut quoted = false;
     let parts = list.split(move |c| {

@@ -10,7 +10,7 @@ use super::choices::{BatchCompression, BatchFormat};
 use super::read::{Setting, text};
 use crate::json_file::shown;
 
-/// Rows of tables go into files, of which BATCH messages tell.
+/// Rows of tables go into files, which BATCH messages announce.
 #[derive(Clone, Debug, JsonSchema)]
 #[schemars(inline)]
 pub(crate) struct BatchConfig {

@@ -183,7 +183,7 @@ pub(crate) struct CopyParallelism(u8);
 impl CopyParallelism {
     const MOST: u8 = 64;
 
-    /// The number.
+    /// Returns the number.
     pub(crate) fn get(self) -> usize {
         self.0.into()
     }
@@ -210,7 +210,7 @@ impl Setting for CopyParallelism {
 pub(crate) struct SlotName(String);
 
 impl SlotName {
-    /// The name.
+    /// Returns the name.
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }

@@ -131,17 +131,17 @@ impl Entries {
         Err(Error::usage(format!("{files}: required {noun} {} {verb} missing", names.join(", "))))
     }
 
-    /// The keys that are no settings.
+    /// Returns the keys that are no settings.
     pub(super) fn unknown_keys(&self, known: &[String]) -> Vec<&str> {
         self.entries.iter().filter(|e| !known.contains(&e.key)).map(|e| e.written.as_str()).collect()
     }
 
-    /// Where a key stands, for an error message.
+    /// Returns where a key stands, for an error message.
     pub(super) fn place(&self, key: &str) -> String {
         self.entries.iter().find(|e| e.key == key).map(Entry::place).unwrap_or_else(|| self.files.join(", "))
     }
 
-    /// The settings; unknown keys are passed over.
+    /// Reads the settings; unknown keys are passed over.
     pub(super) fn into_settings<T: DeserializeOwned>(self) -> Result<T> {
         let access = PlacedMap { entries: self.entries.into_iter(), current: None };
         T::deserialize(MapAccessDeserializer::new(access)).map_err(|error| Error::usage(error.to_string()))
@@ -160,7 +160,7 @@ impl Entry {
     }
 }
 
-/// Our name of a key. Where a file has a key under both names, ours counts.
+/// Returns the tap's name of a key. Where a file has a key under both names, ours counts.
 fn our_name<'a>(written: &'a str, object: &Map<String, Value>) -> &'a str {
     match OTHER_NAMES.iter().find(|(other, _)| *other == written) {
         Some((_, ours)) if object.get(*ours).is_none_or(is_unset) => ours,
@@ -168,7 +168,7 @@ fn our_name<'a>(written: &'a str, object: &Map<String, Value>) -> &'a str {
     }
 }
 
-/// The object with the keys of `ssh_tunnel` among its own.
+/// Returns the object with the keys of `ssh_tunnel` among its own.
 fn flattened(file: &str, object: Map<String, Value>) -> Result<Map<String, Value>> {
     let mut flat = Map::new();
     for (key, value) in object {
@@ -215,7 +215,7 @@ impl<'de> MapAccess<'de> for PlacedMap {
     }
 }
 
-/// A setting by its type, for `#[serde(deserialize_with)]`.
+/// Reads a setting by its type, for `#[serde(deserialize_with)]`.
 pub(super) fn setting<'de, D: Deserializer<'de>, T: Setting>(deserializer: D) -> Result<T, D::Error> {
     T::read(Value::deserialize(deserializer)?).map_err(D::Error::custom)
 }
@@ -225,7 +225,7 @@ pub(super) trait Setting: Sized {
     fn read(value: Value) -> Result<Self, String>;
 }
 
-/// A text; a number counts as its digits.
+/// Reads a text; a number counts as its digits.
 pub(super) fn text(value: &Value) -> Result<String, String> {
     match value {
         Value::String(text) => Ok(text.clone()),

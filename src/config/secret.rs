@@ -22,7 +22,7 @@ impl Secret {
         Secret(text.into())
     }
 
-    /// The text itself, for the one place that needs it.
+    /// Returns the text itself, for the one place that needs it.
     pub(crate) fn expose(&self) -> &str {
         &self.0
     }

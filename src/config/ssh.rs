@@ -23,7 +23,7 @@ pub(crate) struct SshTunnel<'a> {
 }
 
 impl Config {
-    /// The SSH server that connections go through, if any.
+    /// Returns the SSH server that connections go through, if any.
     pub(crate) fn ssh_tunnel(&self) -> Option<SshTunnel<'_>> {
         if self.ssh_tunnel_enable == Some(false) {
             return None;

@@ -37,7 +37,7 @@ pub(crate) enum Scope<'a> {
     Tables(&'a [(String, String)]),
 }
 
-/// The error for a role that can read nothing, which is never what was meant.
+/// Returns the error for a role that can read nothing, which is never what was meant.
 pub(crate) fn nothing_readable(dbname: &str) -> Error {
     Error::run(format!("the role can read no table of the database \"{dbname}\""))
         .hint("GRANT SELECT ON … TO the role, or look at filter_schemas")
@@ -60,7 +60,7 @@ pub(crate) async fn discover(client: &Client, scope: Scope<'_>) -> Result<Vec<Ta
     Ok(tables)
 }
 
-/// Columns of a table that the role can't select.
+/// Returns the columns of a table that the role can't select.
 pub(crate) async fn hidden_columns(client: &Client, table: u32) -> Result<Vec<String>> {
     let sql = "SELECT attname::text FROM pg_catalog.pg_attribute WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped \
                AND NOT pg_catalog.has_column_privilege(attrelid, attnum, 'SELECT') ORDER BY attnum";
@@ -186,7 +186,7 @@ struct FoundColumn {
 /// Types by oid, each with its SQL name (`format_type`).
 type Types = HashMap<u32, (Arc<PgType>, Arc<str>)>;
 
-/// The types with these oids.
+/// Reads the types with these oids.
 async fn types(client: &Client, oids: &[u32]) -> Result<Types> {
     let rows =
         client.query(include_str!("types.sql"), &[&oids]).await.map_err(|e| query_error("cannot list the types", e))?;
@@ -198,7 +198,7 @@ async fn types(client: &Client, oids: &[u32]) -> Result<Types> {
     Ok(known)
 }
 
-/// The type with this oid, through `depth` others that are made of it; `None` if it was dropped meanwhile.
+/// Returns the type with this oid, through `depth` others that are made of it; `None` if it was dropped meanwhile.
 fn build(
     oid: u32,
     rows: &HashMap<u32, &Row>,

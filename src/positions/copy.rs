@@ -35,7 +35,7 @@ pub(crate) struct CopySnapshot {
 }
 
 impl CopySnapshot {
-    /// `until`: a position read after the snapshot; `held`: transactions whose commits wait for a synchronous standby.
+    /// Makes the snapshot of a copy. `until`: a position read after it; `held`: transactions whose commits wait for a synchronous
     pub(crate) fn new(snapshot: TransactionSnapshot, until: Lsn, mut held: Vec<u32>) -> Self {
         held.retain(|&xid| !snapshot.sees(xid));
         CopySnapshot { snapshot, until, held }

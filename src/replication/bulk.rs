@@ -52,7 +52,7 @@ impl<'s> BulkRead<'s> {
         read.finish().await.map_err(|e| explain_refusal(e, plugin.name()))
     }
 
-    /// The next message and the position it stands for; `None` after the last. Cancel-safe.
+    /// Reads the next message and the position it stands for; `None` after the last. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Result<Option<(Lsn, &[u8])>> {
         let Some(frame) = self.rows.next().await? else { return Ok(None) };
         let header = if std::mem::replace(&mut self.started, true) { 0 } else { HEADER };
@@ -71,7 +71,7 @@ impl<'s> BulkRead<'s> {
     }
 }
 
-/// A row of two columns, pg_lsn and bytea; `None` for the trailer.
+/// Reads a row of two columns, pg_lsn and bytea; `None` for the trailer.
 pub(crate) fn parse(row: &[u8]) -> Result<Option<(Lsn, &[u8])>> {
     match row.split_at_checked(2) {
         Some(([0xff, 0xff], [])) => return Ok(None),
@@ -88,7 +88,7 @@ pub(crate) fn parse(row: &[u8]) -> Result<Option<(Lsn, &[u8])>> {
     Err(malformed())
 }
 
-/// A field with its length before it, and what follows it.
+/// Reads a field with its length before it; returns it and what follows it.
 fn field(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, rest) = bytes.split_at_checked(4)?;
     let length = u32::from_be_bytes(length.try_into().ok()?);

@@ -190,10 +190,10 @@ pub struct ColumnType {
 
 /// An output plugin: how to ask for its output, and how to read it.
 pub trait OutputPlugin {
-    /// The plugin's name, as in `pg_replication_slots.plugin`.
+    /// Returns the plugin's name, as in `pg_replication_slots.plugin`.
     fn name(&self) -> &'static str;
 
-    /// Its options, for START_REPLICATION and for `pg_logical_slot_peek_*_changes`; unquoted.
+    /// Returns its options, for START_REPLICATION and for `pg_logical_slot_peek_*_changes`; unquoted.
     fn options(&self) -> Vec<(String, String)>;
 
     /// Reads one message. The error says what is wrong with the message and never quotes a value.

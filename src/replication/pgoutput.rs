@@ -19,7 +19,7 @@ pub struct Pgoutput {
 }
 
 impl Pgoutput {
-    /// A decoder of the changes that these publications publish.
+    /// Makes a decoder of the changes that these publications publish.
     pub fn new(publications: Vec<String>) -> Self {
         Pgoutput { publications, cells: Vec::new() }
     }
@@ -60,7 +60,7 @@ impl Pgoutput {
         Ok(Message { relation, change })
     }
 
-    /// The rest of Insert, Update or Delete: the old row's cells first, if there is one, then the new row's.
+    /// Reads the rest of Insert, Update or Delete: the old row's cells first, if there is one, then the new row's.
     fn row<'a>(&'a mut self, tag: u8, mut reader: Reader<'a>) -> Result<Change<'a>, Malformed> {
         let relation = RelationId(reader.u32()?);
         let mut kind = reader.u8()?;
@@ -169,7 +169,7 @@ impl<'a> Reader<'a> {
         self.array().map(|bytes| Lsn(u64::from_be_bytes(bytes)))
     }
 
-    /// A timestamp, from 2000-01-01 to 1970-01-01. An origin may set any commit time, infinity too: this saturates.
+    /// Reads a timestamp, from 2000-01-01 to 1970-01-01. An origin may set any commit time, infinity too: this saturates.
     fn time(&mut self) -> Result<i64, Malformed> {
         self.array().map(|bytes| i64::from_be_bytes(bytes).saturating_add(EPOCH_MICROS))
     }
@@ -201,7 +201,7 @@ impl<'a> Reader<'a> {
         Ok(Relation { id: RelationId(oid), oid: Some(oid), schema, name, replica_identity, columns })
     }
 
-    /// The tables of a Truncate. Its options (CASCADE, RESTART IDENTITY) change nothing for the rows.
+    /// Reads the tables of a Truncate. Its options (CASCADE, RESTART IDENTITY) change nothing for the rows.
     fn truncated(&mut self) -> Result<Vec<RelationId>, Malformed> {
         let count = self.u32()?;
         let _options = self.u8()?;

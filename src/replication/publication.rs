@@ -91,12 +91,12 @@ impl Publications {
         Ok(publications)
     }
 
-    /// The names to read with.
+    /// Returns the names to read with.
     pub(crate) fn names(&self) -> &[String] {
         &self.names
     }
 
-    /// The publication that would have to be made to publish these tables under this name.
+    /// Returns the publication that would have to be made to publish these tables under this name.
     pub(crate) fn absent(&self, name: &str, tables: &[&Table]) -> Option<String> {
         let inserts = tables.iter().any(|table| table.replica_identity == ReplicaIdentity::None);
         let wanted = [Some(name.to_owned()), inserts.then(|| inserts_name(name))];
@@ -131,7 +131,7 @@ impl Publications {
         table.partition_root.is_some_and(|root| self.published_via(root))
     }
 
-    /// Columns of the table that are not in what is sent: left out by the publication's column list, or generated.
+    /// Returns the columns of the table that are not sent: left out by the publication's column list, or generated.
     pub(crate) fn unpublished_columns(&self, table: &Table) -> Vec<String> {
         let published = self.tables.get(&table.oid);
         let sends = |name: &str, generated: Generated| {
@@ -149,14 +149,14 @@ impl Publications {
     }
 }
 
-/// A table as a member of a publication; one that inherits is a stream of its own.
+/// Returns a table as a member of a publication; one that inherits is a stream of its own.
 fn member(table: &Table) -> String {
     let only = if table.kind == TableKind::Table { "ONLY " } else { "" };
     format!("{only}{}", quote::qualified(&table.schema, &table.name))
 }
 
 impl Published {
-    /// Two publications of one table add up: what either sends is sent.
+    /// Adds another publication of the table: what either sends is sent.
     fn join(&mut self, other: &Published) {
         self.add_names(&other.by);
         self.insert |= other.insert;
@@ -178,7 +178,7 @@ impl Published {
         self.by.dedup();
     }
 
-    /// What is sent of both of two leaves.
+    /// Keeps what is sent of both of two leaves.
     fn meet(&mut self, other: Published) {
         self.add_names(&other.by);
         self.insert &= other.insert;
@@ -194,13 +194,13 @@ impl Published {
     }
 }
 
-/// The publication for tables without a replica identity: publishing their updates would make them fail in the
+/// Returns the publication for tables without a replica identity: publishing their updates would make them fail in the
 /// application.
 fn inserts_name(name: &str) -> String {
     format!("{name}_inserts")
 }
 
-/// The SQL that publishes these tables: creates the publications that `existing` lacks and adds to the others.
+/// Returns the SQL that publishes these tables: creates the publications that `existing` lacks and adds to the others.
 ///
 /// Tables without a replica identity go into `<name>_inserts`. Before PostgreSQL 13, which publishes no partitioned table,
 /// its leaves are named instead.
@@ -262,7 +262,7 @@ pub(crate) async fn publish(client: &Client, statements: &[String]) -> Result<()
     Ok(())
 }
 
-/// The error for tables that nothing publishes, with the SQL that does.
+/// Returns the error for tables that nothing publishes, with the SQL that does.
 pub(crate) fn unpublished(name: &str, tables: &[&Table], statements: &[String]) -> Error {
     let names: Vec<String> = tables.iter().map(|t| t.stream_id()).collect();
     Error::run(format!("the publication \"{name}\" does not publish the selected streams {}", names.join(", "))).hint(
@@ -283,13 +283,13 @@ pub(crate) struct Leaf {
 }
 
 impl Leaf {
-    /// Its name with its schema, quoted.
+    /// Returns its name with its schema, quoted.
     pub(crate) fn qualified(&self) -> String {
         quote::qualified(&self.schema, &self.name)
     }
 }
 
-/// The leaves of a partitioned table.
+/// Returns the leaves of a partitioned table.
 pub(crate) async fn leaves(client: &Client, root: u32) -> Result<Vec<Leaf>> {
     let sql = format!(
         "{} SELECT c.oid, n.nspname::text, c.relname::text FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid \

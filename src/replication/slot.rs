@@ -68,7 +68,7 @@ pub(crate) enum Lifetime {
 }
 
 impl Slot {
-    /// The first of `names` that exists as a logical slot of this database.
+    /// Returns the first of `names` that exists as a logical slot of this database.
     ///
     /// # Errors
     /// A slot of that name that is physical, or belongs to another database.
@@ -154,7 +154,7 @@ impl Slot {
         }
     }
 
-    /// The error for a slot that can't be read here, if it can't.
+    /// Returns the error for a slot that can't be read here, if it can't.
     pub(crate) fn check_usable(&self) -> Result<()> {
         if self.synced {
             return Err(Error::run(format!(
@@ -185,19 +185,19 @@ impl Slot {
         )))
     }
 
-    /// The SQL that drops it.
+    /// Returns the SQL that drops it.
     pub(crate) fn drop_sql(&self) -> String {
         format!("SELECT pg_drop_replication_slot({})", quote::literal(&self.name).trim_start())
     }
 }
 
-/// The SQL that makes a slot; `failover`: for standbys to have it too (17+).
+/// Returns the SQL that makes a slot; `failover`: for standbys to have it too (17+).
 pub(crate) fn create_sql(name: &str, plugin: &str, failover: bool) -> String {
     let failover = if failover { ", failover => true" } else { "" };
     format!("SELECT pg_create_logical_replication_slot({}, '{plugin}'{failover})", quote::literal(name).trim_start())
 }
 
-/// What to do where the server may not load the plugin.
+/// Returns what to do where the server may not load the plugin.
 pub(crate) fn allow_plugin(plugin: &str) -> String {
     let sql = format!("ALTER SYSTEM SET output_plugin_libraries = pgoutput, test_decoding, {plugin}");
     format!("to allow the plugin {}", to_run(&[sql.as_str(), "SELECT pg_reload_conf()"]))

@@ -131,17 +131,17 @@ impl WalStream {
         })
     }
 
-    /// How long [`Feedback::request_reply`] may go unanswered by a server that is alive.
+    /// Returns how long [`Feedback::request_reply`] may go unanswered by a server that is alive.
     pub(crate) fn answer_patience(&self) -> Duration {
         self.answer_patience
     }
 
-    /// A handle to talk back with.
+    /// Returns a handle to talk back with.
     pub(crate) fn feedback(&self) -> Feedback {
         self.feedback.clone()
     }
 
-    /// The next message; `None` when the server ended the stream. Cancel safe.
+    /// Reads the next message; `None` when the server ended the stream. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Result<Option<Event<'_>>> {
         let frame = self.reader.next().await.map_err(|error| explain_refusal(error, self.plugin))?;
         let Some(frame) = frame else { return Ok(None) };
@@ -192,7 +192,7 @@ impl Times {
         Ok(Times::new(millis, session.server_version(), plugin))
     }
 
-    /// By the server's wal_sender_timeout; 0 is no limit.
+    /// Returns the times for the server's wal_sender_timeout; 0 is no limit.
     fn new(timeout_millis: u64, version: ServerVersion, plugin: &str) -> Times {
         let timeout = Some(timeout_millis).filter(|millis| *millis > 0).map(Duration::from_millis);
         Times {
@@ -229,7 +229,7 @@ async fn send_status(
     }
 }
 
-/// A standby status update.
+/// Returns a standby status update.
 fn status(write: Lsn, flush: Lsn, reply: bool) -> [u8; 34] {
     let mut message = [0; 34];
     message[0] = b'r';
@@ -259,7 +259,7 @@ pub(crate) fn parse(frame: &[u8]) -> Result<Event<'_>> {
     }
 }
 
-/// A string literal of the replication grammar, which knows no `E'…'`: backslashes stand for themselves.
+/// Returns a string literal of the replication grammar, which knows no `E'…'`: backslashes stand for themselves.
 fn replication_literal(value: &str) -> String {
     format!("'{}'", value.replace('\'', "''"))
 }

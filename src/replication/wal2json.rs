@@ -45,7 +45,7 @@ pub struct Wal2json {
 }
 
 impl Wal2json {
-    /// A decoder of the changes of these tables, given as schema and table, or as a schema alone for all of its tables.
+    /// Makes a decoder of the changes of these tables, given as schema and table, or as a schema alone for all of its tables.
     /// No table at all means no change at all. The encoding is the server's, from [`encoding_for`].
     pub fn new(tables: &[(String, Option<String>)], encoding: Option<ServerEncoding>) -> Self {
         let add_tables = tables.iter().map(|(schema, table)| add_table(schema, table.as_deref())).collect::<Vec<_>>();
@@ -60,7 +60,7 @@ impl Wal2json {
     }
 }
 
-/// An item of `add-tables`. Without the backslashes `*` would mean any name, and the others would end this one;
+/// Returns an item of `add-tables`. Without the backslashes `*` would mean any name, and the others would end this one;
 /// wal2json takes any character after a backslash for itself.
 fn add_table(schema: &str, table: Option<&str>) -> String {
     let escaped = |name: &str| {
@@ -208,7 +208,7 @@ impl Members {
         Ok(Message { relation: None, change })
     }
 
-    /// A change of a table, with the relation where that is news.
+    /// Returns a change of a table, with the relation where that is news.
     fn of_table<'a>(
         self,
         action: u8,
@@ -267,7 +267,7 @@ impl<'a> Space<'a> {
         &from[span.start as usize..span.end as usize]
     }
 
-    /// A member that has to be there and be what `read` takes.
+    /// Returns a member that has to be there and be what `read` takes.
     fn read<T>(
         self,
         member: Option<Span>,

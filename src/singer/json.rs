@@ -11,17 +11,17 @@ pub struct JsonBuf {
 }
 
 impl JsonBuf {
-    /// An empty buffer.
+    /// Makes an empty buffer.
     pub fn new() -> Self {
         JsonBuf::default()
     }
 
-    /// What was written so far.
+    /// Returns what was written so far.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// How many bytes were written so far.
+    /// Returns how many bytes were written so far.
     pub fn len(&self) -> usize {
         self.bytes.len()
     }
@@ -85,7 +85,7 @@ impl JsonBuf {
         self.bytes.push(b'"');
     }
 
-    /// What follows the printable ASCII that most values are made of entirely.
+    /// Appends what follows the printable ASCII that most values are made of entirely.
     fn string_rest(&mut self, text: &[u8]) {
         if text.is_empty() {
             return;
@@ -130,7 +130,7 @@ impl JsonBuf {
 const HIGH_BITS: u64 = 0x8080_8080_8080_8080;
 const LOW_BITS: u64 = 0x0101_0101_0101_0101;
 
-/// How many bytes at the start need no escape; with `stop_at` = [`HIGH_BITS`] only ASCII counts, with 0 anything.
+/// Returns how many bytes at the start need no escape; with `stop_at` = [`HIGH_BITS`] only ASCII counts, with 0 anything.
 ///
 /// Eight bytes at a time: each comparison leaves the top bit set in the bytes that match. A borrow can set it in a byte
 /// after a match, never before, so the lowest bit set is exact.

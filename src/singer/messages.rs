@@ -1,4 +1,4 @@
-//! Singer's messages but for RECORD, which is written column by column: each function appends a whole line.
+//! Singer's messages except RECORD, which is written column by column: each function appends a whole line.
 
 use serde_json::Value;
 

@@ -27,7 +27,7 @@ pub(crate) struct MessageWriter {
 }
 
 impl MessageWriter {
-    /// A writer to `sink`, on a thread of its own.
+    /// Makes a writer to `sink`, with a thread of its own.
     pub(crate) fn new(sink: impl Write + Send + 'static) -> Self {
         let (chunks, mut waiting) = mpsc::channel(QUEUE);
         let (give_back, empty) = mpsc::unbounded_channel();
@@ -38,9 +38,9 @@ impl MessageWriter {
             if let Err(error) = write_chunks(sink, &mut waiting, give_back) {
                 *report.lock().unwrap_or_else(|e| e.into_inner()) = Some(error);
             }
-            // Not before: who finds nobody waiting asks why.
+            // After the failure is stored: a sender that finds the channel closed asks for it.
             drop(waiting);
-            // The receiver is gone only if the run is.
+            // An error means that the run is over.
             let _ = finished.send(());
         });
         MessageWriter { buf: JsonBuf::new(), chunks: Some(chunks), empty, failure, done: Some(done) }
@@ -56,7 +56,7 @@ impl MessageWriter {
         self.drain_front(self.buf.len()).await
     }
 
-    /// As [`drain`](Self::drain), but only the first `len` bytes, which end a line.
+    /// Hands over only the first `len` bytes, which end a line; see [`drain`](Self::drain).
     pub(crate) async fn drain_front(&mut self, len: usize) -> Result<()> {
         if len == 0 {
             return Ok(());

@@ -98,7 +98,7 @@ impl State {
         State::load(path).ok().filter(|state| !state.bookmarks.is_empty())
     }
 
-    /// The stream that a run was interrupted in; it goes first.
+    /// Returns the stream that a run was interrupted in; it goes first.
     pub(crate) fn currently_syncing(&self) -> Option<&str> {
         self.currently_syncing.as_deref()
     }
@@ -108,7 +108,7 @@ impl State {
         self.currently_syncing = id.map(str::to_owned);
     }
 
-    /// A stream's bookmark; an empty one where it has none.
+    /// Returns a stream's bookmark; an empty one where it has none.
     pub(crate) fn bookmark(&self, id: &str) -> Bookmark<'_> {
         Bookmark::new(self.bookmarks.get(id).and_then(Value::as_object))
     }

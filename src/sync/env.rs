@@ -25,18 +25,18 @@ pub(crate) struct Env {
 }
 
 impl Env {
-    /// Where tables are described and read.
+    /// Returns where tables are described and read.
     pub(crate) fn tables(&self) -> &Server {
         self.secondary.as_ref().unwrap_or(&self.primary)
     }
 }
 
-/// Milliseconds since 1970: a version, as the reference makes them.
+/// Returns milliseconds since 1970: a version, as the reference makes them.
 pub(crate) fn version_now() -> i64 {
     chrono::Utc::now().timestamp_millis()
 }
 
-/// A version above the one that the target holds, whichever machine's clock that came from.
+/// Returns a version above the one that the target holds, whichever machine's clock that came from.
 pub(crate) fn next_version(bookmark: Bookmark<'_>) -> i64 {
     version_now().max(bookmark.version().map_or(0, |version| version.saturating_add(1)))
 }

@@ -46,10 +46,10 @@ pub(crate) struct PlanColumn {
     limit: Limit,
     /// `"name":`, escaped.
     label: Vec<u8>,
-    /// Whether it was reported that it holds bytes that are not UTF-8, by this or by a clone,
+    /// Whether it was reported, by this or by a clone, that the column holds bytes that are not UTF-8.
     reported: Arc<AtomicBool>,
-    /// and that values of it were left out.
-    told_left_out: bool,
+    /// Whether it was reported that values of the column were left out.
+    reported_left_out: bool,
 }
 
 impl StreamPlan {
@@ -135,7 +135,7 @@ impl StreamPlan {
         self.schema = json!({"type": "object", "properties": properties, "definitions": definitions});
     }
 
-    /// The schema of the stream phase, which has columns of its own.
+    /// Returns the schema of the stream phase, which has columns of its own.
     pub(crate) fn stream_schema(&self, debug_lsn: bool) -> Value {
         let mut schema = self.schema.clone();
         if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
@@ -147,7 +147,7 @@ impl StreamPlan {
         schema
     }
 
-    /// What to read the stream's rows from. The log brings a table's own rows, so that a LOG_BASED copy must not take those
+    /// Returns what to read the stream's rows from. The log brings a table's own rows, so that a LOG_BASED copy must not take those
     /// of tables that inherit from it; the other methods read what a SELECT reads.
     pub(crate) fn own_rows(&self) -> String {
         let only = if self.has_only_own_rows() { "ONLY " } else { "" };
@@ -164,10 +164,10 @@ impl StreamPlan {
         out.raw(&self.record_start);
     }
 
-    /// Says, once, that a value of a column's former type is not sent.
-    pub(crate) fn tell_left_out(&mut self, column: usize) {
+    /// Logs, once, that a value of a column's former type is not sent.
+    pub(crate) fn warn_left_out(&mut self, column: usize) {
         let column = &mut self.columns[column];
-        if !std::mem::replace(&mut column.told_left_out, true) {
+        if !std::mem::replace(&mut column.reported_left_out, true) {
             tracing::warn!(
                 "{}: values of \"{}\" from before it had its present type are left out where that can't hold them; remove \
                  the stream's bookmark to copy the table again",
@@ -182,7 +182,7 @@ impl StreamPlan {
         self.entry.as_ref().is_some_and(|entry| entry.selection().column(column) == Some(false))
     }
 
-    /// The place of a column among the selected ones.
+    /// Returns the place of a column among the selected ones.
     pub(crate) fn position(&self, name: &str) -> Option<usize> {
         self.columns.iter().position(|c| c.name == name)
     }
@@ -200,7 +200,7 @@ impl PlanColumn {
             limit,
             label: label.replace(Vec::new()),
             reported: Arc::default(),
-            told_left_out: false,
+            reported_left_out: false,
         }
     }
 
@@ -244,7 +244,7 @@ impl PlanColumn {
 pub(crate) struct RecordEnd(Vec<u8>);
 
 impl RecordEnd {
-    /// For this version, extracted now.
+    /// Makes it for this version, extracted now.
     pub(crate) fn new(version: i64) -> Self {
         let now = chrono::Utc::now().format("%Y-%m-%dT%H:%M:%S%.6fZ");
         RecordEnd(format!("}},\"version\":{version},\"time_extracted\":\"{now}\"}}\n").into_bytes())
@@ -256,7 +256,7 @@ impl RecordEnd {
     }
 }
 
-/// The schema of a column as the user wrote it into the catalog; `None` where it is but what some version of a tap
+/// Returns the schema of a column as the user wrote it into the catalog; `None` where it is only what some version of a tap
 /// discovered, or where the column's type has changed since.
 fn edited_schema(entry: &CatalogEntry, name: &str, sql_datatype: &str, fresh: &Value) -> Option<Value> {
     let edited = entry.properties()?.get(name)?;
@@ -268,7 +268,7 @@ fn edited_schema(entry: &CatalogEntry, name: &str, sql_datatype: &str, fresh: &V
     (essence(edited) != essence(fresh)).then(|| edited.clone())
 }
 
-/// A schema without what differs between dialects, or follows from a length or a key that may have changed.
+/// Returns a schema without what differs between dialects, or follows from a length or a key that may have changed.
 fn essence(schema: &Value) -> Value {
     const BOUNDS: [&str; 6] = ["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "maxLength"];
     let Some(schema) = schema.as_object() else { return schema.clone() };

@@ -10,7 +10,7 @@ use crate::pg::wire::Session;
 pub(crate) struct PresentColumns(HashMap<String, (u32, i32)>);
 
 impl PresentColumns {
-    /// Those of the table with this oid that the session's transaction sees.
+    /// Reads those of the table with this oid that the session's transaction sees.
     pub(crate) async fn read(session: &mut Session, table: u32) -> Result<Self> {
         let sql = format!(
             "SELECT attname, atttypid, atttypmod FROM pg_catalog.pg_attribute \

@@ -40,12 +40,12 @@ pub(crate) struct Unreadable {
 }
 
 impl Selected {
-    /// The ids of streams that the role may not read.
+    /// Returns the ids of streams that the role may not read.
     pub(crate) fn unreadable_ids(&self) -> Vec<String> {
         self.unreadable.iter().map(|stream| stream.id.clone()).collect()
     }
 
-    /// The error for streams that were left out.
+    /// Returns the error for streams that were left out.
     pub(crate) fn left_out(&self) -> Result<()> {
         let (message, hint) = match (self.missing.join(", "), self.unreadable_ids().join(", ")) {
             (missing, unreadable) if missing.is_empty() && unreadable.is_empty() => return Ok(()),
@@ -137,7 +137,7 @@ pub(crate) async fn select(client: &Client, env: &Env, catalog: Option<Catalog>)
     Ok(selected)
 }
 
-/// What the role lacks to read a table or view; `None` where there is none of that name.
+/// Returns what the role lacks to read a table or view; `None` where there is none of that name.
 async fn missing_grants(client: &Client, schema: &str, name: &str) -> Result<Option<Vec<String>>> {
     let sql = "SELECT current_user::text, pg_catalog.has_schema_privilege(n.oid, 'USAGE'), \
                pg_catalog.has_any_column_privilege(c.oid, 'SELECT') \
@@ -152,7 +152,7 @@ async fn missing_grants(client: &Client, schema: &str, name: &str) -> Result<Opt
     Ok(Some(grants.into_iter().filter(|(granted, _)| !granted).map(|(_, sql)| sql).collect()))
 }
 
-/// What may hide rows of a table from the role.
+/// Returns the warning for a table whose rows may be hidden from the role.
 pub(crate) fn hidden_rows(plan: &StreamPlan, env: &Env) -> Option<String> {
     plan.table.row_security.then(|| {
         let sql = format!("ALTER ROLE {} BYPASSRLS", quote::ident(&env.config.user));
@@ -168,7 +168,7 @@ struct Defaults<'a> {
 }
 
 impl Defaults<'_> {
-    /// `views_too`: a default of LOG_BASED can't hold for a view, or an unlogged table, that nobody chose.
+    /// Returns the method; `views_too`: a default of LOG_BASED can't hold for a view, or an unlogged table, that nobody chose.
     async fn method(&mut self, table: &Table, views_too: bool) -> Result<ReplicationMethod> {
         let without_log = without_log(table);
         match self.env.config.default_replication_method {
@@ -200,7 +200,7 @@ impl Defaults<'_> {
     }
 }
 
-/// Why no log has the changes of a table, if none has.
+/// Returns why no log has the changes of a table, if none has.
 fn without_log(table: &Table) -> Option<&'static str> {
     if table.kind.is_view() {
         Some("it is a view")

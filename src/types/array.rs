@@ -100,7 +100,7 @@ fn read(text: &[u8], delimiter: u8, scratch: &mut Vec<u8>, mut token: impl FnMut
     text.is_empty().then_some(())
 }
 
-/// The text after the bounds that stand before an array whose subscripts don't start at 1: `[2:3][-1:0]=`.
+/// Returns the text after the bounds that stand before an array whose subscripts don't start at 1: `[2:3][-1:0]=`.
 fn without_bounds(text: &[u8]) -> &[u8] {
     if text.first() != Some(&b'[') {
         return text;

@@ -16,7 +16,7 @@ pub enum Codec {
     Integer,
     /// `real`, `double precision`, `numeric`: every digit; NaN and ±Infinity are null.
     Number,
-    /// `real` printed with more digits than tell the number: the fewest that do; NaN and ±Infinity are null.
+    /// `real` printed with more digits than it needs: the fewest that read back as the same number; NaN and ±Infinity are null.
     Float4,
     /// The same of `double precision`.
     Float8,
@@ -101,7 +101,7 @@ impl Codec {
         written
     }
 
-    /// The text as Postgres itself prints it, whoever sent it: what a value read from the table compares with.
+    /// Returns the text as Postgres itself prints it, whoever sent it: what a value read from the table compares with.
     pub fn as_printed(&self, text: &[u8]) -> Vec<u8> {
         match self {
             Codec::Bytea if is_bare_hex(text) => [br"\x", text].concat(),
@@ -130,7 +130,7 @@ fn is_bare_hex(text: &[u8]) -> bool {
     text.len().is_multiple_of(2) && text.iter().all(u8::is_ascii_hexdigit)
 }
 
-/// `\x00ff`, with the prefix added to hex digits that have none. False if the text is neither.
+/// Appends `\x00ff`, with the prefix added to hex digits that have none. False if the text is neither.
 fn bytea(text: &[u8], out: &mut JsonBuf) -> bool {
     let hex = text.strip_prefix(br"\x").unwrap_or(text);
     let written = is_bare_hex(hex);

@@ -96,7 +96,7 @@ fn read(text: &[u8], form: Form) -> Option<Instant<'_>> {
     }
 }
 
-/// The instant in UTC that a time `offset` seconds east of it is; `None` if there is no such day.
+/// Returns the instant in UTC that a time `offset` seconds east of it is; `None` if there is no such day.
 fn moved<'a>(year: &[u8], bc: bool, month: i32, day: i32, clock: Clock<'a>, offset: i32) -> Option<Instant<'a>> {
     if year.len() > 5 {
         return Some(Instant::OutOfRange);

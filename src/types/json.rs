@@ -145,7 +145,7 @@ impl Compactor<'_> {
         Some(())
     }
 
-    /// The UTF-16 code unit that the escape `\uXXXX` at this place stands for.
+    /// Returns the UTF-16 code unit that the escape `\uXXXX` at this place stands for.
     fn code_unit(&self, at: usize) -> Option<u16> {
         let digits = self.text.get(at..at + 6)?.strip_prefix(br"\u")?;
         digits.iter().try_fold(0, |unit, &digit| Some(unit << 4 | (digit as char).to_digit(16)? as u16))

@@ -36,13 +36,13 @@ fn in_bits(text: &[u8], bits: u32) -> bool {
     }
 }
 
-/// Digits before the point, leading zeros aside.
+/// Returns how many digits stand before the point, leading zeros aside.
 fn integer_digits(text: &[u8]) -> usize {
     let digits = text.strip_prefix(b"-").unwrap_or(text);
     digits.iter().skip_while(|byte| **byte == b'0').take_while(|byte| byte.is_ascii_digit()).count()
 }
 
-/// Characters of UTF-8.
+/// Returns the number of characters.
 fn count(text: &[u8]) -> usize {
     text.iter().filter(|byte| **byte & 0xc0 != 0x80).count()
 }

@@ -32,7 +32,7 @@ pub(crate) struct ColumnType {
     pub sql_datatype: String,
 }
 
-/// What a column of this type looks like in the catalog and how its values are written.
+/// Returns what a column of this type looks like in the catalog and how its values are written.
 pub(crate) fn resolve(column: &Column, options: &Options) -> ColumnType {
     let entry = entry(&column.ty, column.typmod, options.extended_types);
     let supported = entry.native || options.extended_types;
@@ -73,7 +73,7 @@ fn array_of(shape: Shape, element: Codec, delimiter: u8) -> Entry {
     native(Shape::Array(Box::new(shape)), Codec::Array(Box::new(ArrayCodec { element, delimiter })))
 }
 
-/// The entry of a type, through arrays and domains to what they are made of.
+/// Returns the entry of a type, through arrays and domains to what they are made of.
 fn entry(ty: &PgType, typmod: i32, extended_types: bool) -> Entry {
     match &ty.kind {
         TypeKind::Base => base_entry(ty, typmod),
@@ -102,7 +102,7 @@ fn entry(ty: &PgType, typmod: i32, extended_types: bool) -> Entry {
     }
 }
 
-/// The entry of a base type. A type of an extension goes by its name alone: it lives in whatever schema it was put.
+/// Returns the entry of a base type. A type of an extension goes by its name alone: it lives in whatever schema it was put.
 fn base_entry(ty: &PgType, typmod: i32) -> Entry {
     // Lengths, precisions and scales are stored with 4 (VARHDRSZ) added; -1 is none.
     let stored = (typmod >= 4).then(|| typmod - 4);
@@ -130,7 +130,7 @@ fn base_entry(ty: &PgType, typmod: i32) -> Entry {
     }
 }
 
-/// `numeric`'s typmod less 4: precision in the upper half, scale in the lower 11 bits, signed since PostgreSQL 15.
+/// Returns the parts of `numeric`'s typmod less 4: precision in the upper half, scale in the lower 11 bits, signed since PostgreSQL 15.
 fn precision_and_scale(stored: i32) -> (i32, i32) {
     (stored >> 16 & 0xffff, ((stored & 0x7ff) ^ 1024) - 1024)
 }

@@ -6,7 +6,7 @@ use crate::pg::quote;
 use crate::pg::table::{ReplicaIdentity, Table, TableKind};
 
 impl Publications {
-    /// Operations and rows of a table that never come.
+    /// Returns the warnings for operations and rows of a table that never come.
     pub(crate) fn warnings(&self, table: &Table) -> Vec<String> {
         let Some(published) = self.tables.get(&table.oid) else { return Vec::new() };
         let mut warnings = Vec::new();
@@ -38,14 +38,14 @@ impl Publications {
         warnings
     }
 
-    /// The publication that sends changes of a partitioned table under the names of its partitions, if it need not.
+    /// Returns the publication that sends changes of a partitioned table under the names of its partitions, if it need not.
     pub(crate) fn sends_partitions(&self, table: &Table) -> Option<&str> {
         let published = self.tables.get(&table.oid).filter(|published| !published.via_root)?;
         let may_not = table.kind == TableKind::Partitioned && self.version.publishes_partitioned();
         published.by.first().filter(|_| may_not).map(String::as_str)
     }
 
-    /// What publishes the columns that [`unpublished_columns`](Self::unpublished_columns) names, if anything can.
+    /// Returns what publishes the columns that [`unpublished_columns`](Self::unpublished_columns) names, if anything can.
     pub(crate) fn all_columns_sql(&self, table: &Table) -> Option<Vec<String>> {
         let published = self.tables.get(&table.oid)?;
         if published.listed {
@@ -55,7 +55,7 @@ impl Publications {
         Some(vec![format!("ALTER PUBLICATION {} SET (publish_generated_columns = stored)", quote::ident(publication))])
     }
 
-    /// What publishes every operation of a table.
+    /// Returns what publishes every operation of a table.
     fn all_operations_sql(&self, published: &Published, table: &Table) -> Option<Vec<String>> {
         let publication = published.by.first()?;
         match self.names.first() {
@@ -68,14 +68,14 @@ impl Publications {
         }
     }
 
-    /// What publishes every row and column of a table.
+    /// Returns what publishes every row and column of a table.
     fn whole_table_sql(&self, published: &Published, table: &Table) -> Option<Vec<String>> {
         let publication = published.by.first()?;
         move_sql(published, table, publication, publication)
     }
 }
 
-/// What takes a table from one publication to another, so that no change of it falls in between. Only if it is itself a
+/// Returns what takes a table from one publication to another, so that no change of it falls in between. Only if it is itself a
 /// member, not its partitions.
 fn move_sql(published: &Published, table: &Table, from: &str, to: &str) -> Option<Vec<String>> {
     let is_member = table.kind == TableKind::Table || published.via_root;

@@ -51,7 +51,7 @@ const EUC_JP: &[Run] = &[
     ),
 ];
 
-/// How to read the text of a server with this `server_encoding`; `None` if it can be taken as it is.
+/// Returns how to read the text of a server with this `server_encoding`; `None` if it can be taken as it is.
 pub(crate) fn encoding_for(server_encoding: &str) -> Result<Option<ServerEncoding>> {
     let single = |base| Ok(Some(ServerEncoding { base, multibyte: false, exceptions: &[] }));
     let patched = |base, exceptions| Ok(Some(ServerEncoding { base, multibyte: false, exceptions }));
@@ -96,7 +96,7 @@ pub(crate) fn encoding_for(server_encoding: &str) -> Result<Option<ServerEncodin
 }
 
 impl ServerEncoding {
-    /// `bytes` in UTF-8, in `text`, whose room is used again. What the encoding doesn't know becomes U+FFFD.
+    /// Writes `bytes` in UTF-8 to `text`, whose memory is used again. What the encoding doesn't know becomes U+FFFD.
     pub(super) fn transcode(&self, bytes: &[u8], text: &mut String) {
         text.clear();
         let mut done = 0;

@@ -49,7 +49,7 @@ impl<'p, 's> Scanner<'p, 's> {
         &from[span.start as usize..span.end as usize]
     }
 
-    /// How far it is.
+    /// Returns how far it is.
     pub(super) fn position(&self) -> usize {
         self.at
     }
@@ -65,7 +65,7 @@ impl<'p, 's> Scanner<'p, 's> {
         self.scratch.truncate(mark.scratch);
     }
 
-    /// The text between two positions.
+    /// Returns the text between two positions.
     pub(super) fn since(&self, start: usize, end: usize) -> &'p [u8] {
         &self.payload[start..end]
     }
@@ -77,7 +77,7 @@ impl<'p, 's> Scanner<'p, 's> {
         there
     }
 
-    /// An object. `member` gets each key and has to consume the value.
+    /// Scans an object. `member` gets each key and has to consume the value.
     pub(super) fn object(
         &mut self,
         mut member: impl FnMut(&mut Self, Span) -> Result<(), Malformed>,
@@ -96,7 +96,7 @@ impl<'p, 's> Scanner<'p, 's> {
         }
     }
 
-    /// An array. `item` has to consume each item.
+    /// Scans an array. `item` has to consume each item.
     pub(super) fn array(&mut self, mut item: impl FnMut(&mut Self) -> Result<(), Malformed>) -> Result<(), Malformed> {
         let mut more = self.begin_array()?;
         while more {
@@ -120,7 +120,7 @@ impl<'p, 's> Scanner<'p, 's> {
         self.expect(b']', "a comma or the end of the array was expected").map(|()| false)
     }
 
-    /// A string, number, boolean or null, as PostgreSQL's text of it: booleans are `t` and `f`.
+    /// Scans a string, number, boolean or null, as PostgreSQL's text of it: booleans are `t` and `f`.
     pub(super) fn scalar(&mut self) -> Result<Cell, Malformed> {
         match self.peek() {
             Some(b'"') => self.string().map(Cell::Text),
@@ -132,7 +132,7 @@ impl<'p, 's> Scanner<'p, 's> {
         }
     }
 
-    /// A string without its quotes, in the payload or unescaped in the scratch space. Any byte may stand in it: the
+    /// Scans a string, and returns it without its quotes, in the payload or unescaped in the scratch space. Any byte may stand in it: the
     /// payload of a SQL_ASCII database need not be UTF-8.
     pub(super) fn string(&mut self) -> Result<Span, Malformed> {
         self.expect(b'"', "a string was expected")?;
@@ -153,12 +153,12 @@ impl<'p, 's> Scanner<'p, 's> {
         }
     }
 
-    /// Any value, unread.
+    /// Scans any value, unread.
     pub(super) fn skip(&mut self) -> Result<(), Malformed> {
         self.skip_nested(MAX_DEPTH)
     }
 
-    /// The end of the message.
+    /// Scans the end of the message.
     pub(super) fn end(&mut self) -> Result<(), Malformed> {
         match self.peek() {
             None => Ok(()),
@@ -178,7 +178,7 @@ impl<'p, 's> Scanner<'p, 's> {
         }
     }
 
-    /// The next byte that is no white space.
+    /// Scans white space, and returns the byte behind it.
     fn peek(&mut self) -> Option<u8> {
         while let Some(&byte) = self.payload.get(self.at) {
             if !matches!(byte, b' ' | b'\t' | b'\n' | b'\r') {
@@ -199,7 +199,7 @@ impl<'p, 's> Scanner<'p, 's> {
         if self.eat(byte) { Ok(()) } else { Err(self.malformed(what)) }
     }
 
-    /// A word; its span is the first letter, which is what PostgreSQL prints for booleans.
+    /// Scans a word; its span is the first letter, which is what PostgreSQL prints for booleans.
     fn literal(&mut self, word: &[u8]) -> Result<Span, Malformed> {
         if !self.payload[self.at..].starts_with(word) {
             return Err(self.malformed("unknown word"));
@@ -250,7 +250,7 @@ impl<'p, 's> Scanner<'p, 's> {
         Ok(self.payload[self.at - 1])
     }
 
-    /// What follows a backslash, unescaped into the scratch space.
+    /// Unescapes what follows a backslash into the scratch space.
     fn escape(&mut self) -> Result<(), Malformed> {
         let byte = match self.payload.get(self.at) {
             Some(&byte @ (b'"' | b'\\' | b'/')) => byte,
@@ -267,7 +267,7 @@ impl<'p, 's> Scanner<'p, 's> {
         Ok(())
     }
 
-    /// `uXXXX`, or two of them that make a surrogate pair. A surrogate on its own becomes U+FFFD.
+    /// Unescapes `uXXXX`, or two of them that make a surrogate pair. A surrogate on its own becomes U+FFFD.
     fn unicode_escape(&mut self) -> Result<(), Malformed> {
         let mut code = self.code_unit(self.at + 1)?;
         self.at += 5;
@@ -303,7 +303,7 @@ fn end_in(bytes: [u8; 8]) -> Option<usize> {
     (found != 0).then(|| found.trailing_zeros() as usize / 8)
 }
 
-/// Both ends are within a payload that was checked, or within its unescaped copy.
+/// Makes a span; both ends are within a payload that was checked, or within its unescaped copy.
 pub(super) fn span(scratch: bool, start: usize, end: usize) -> Span {
     Span { scratch, start: start as u32, end: end as u32 }
 }

@@ -32,7 +32,7 @@ pub(super) fn unix_micros(text: &[u8]) -> Option<i64> {
     Some(seconds.saturating_mul(1_000_000).saturating_add(micros))
 }
 
-/// Days since 1970-01-01 in the proleptic Gregorian calendar. Years count from March, which puts the leap day last.
+/// Returns the days since 1970-01-01 in the proleptic Gregorian calendar. Years count from March, which puts the leap day last.
 fn days(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;

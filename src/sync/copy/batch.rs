@@ -1,4 +1,4 @@
-//! Rows of tables in files, of which BATCH messages tell, as the Meltano SDK defines them.
+//! Rows of tables in files, which BATCH messages announce, as the Meltano SDK defines them.
 //!
 //! A file holds the records alone, one a line, with `_sdc_table_version`: a BATCH message has no version, and targets of the SDK
 //! remove the rows without one when they are told to activate a version.
@@ -35,8 +35,9 @@ pub(crate) struct BatchSink<'a> {
     /// What the names of this query's files have in common.
     name: String,
     files: u64,
-    /// The file that is being written, and how many rows it has.
+    /// The file that is being written.
     file: Option<BatchFile>,
+    /// How many rows it has.
     rows: u64,
 }
 
@@ -93,7 +94,7 @@ impl<'a> BatchSink<'a> {
         Ok(())
     }
 
-    /// Ends the file and tells of it.
+    /// Completes the file and announces it.
     async fn close(&mut self) -> Result<()> {
         self.write()?;
         let Some(file) = self.file.take() else { return Ok(()) };
@@ -180,7 +181,7 @@ impl BatchFile {
         .map_err(|error| failure(&self.path, error))
     }
 
-    /// The path of the complete file.
+    /// Completes the file and returns its path.
     fn finish(mut self) -> Result<PathBuf> {
         match &mut self.sink {
             Sink::Plain(file) => file.flush(),
@@ -195,7 +196,7 @@ impl BatchFile {
 impl Drop for BatchFile {
     fn drop(&mut self) {
         if !self.finished {
-            // Nobody was told of it.
+            // It was never announced.
             let _ = fs::remove_file(&self.path);
         }
     }

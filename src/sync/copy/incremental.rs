@@ -56,7 +56,7 @@ pub(crate) async fn sync(
     Ok(())
 }
 
-/// The column that the stream is replicated by, and its place among the selected ones.
+/// Returns the column that the stream is replicated by, and its place among the selected ones.
 pub(crate) fn replication_key(plan: &StreamPlan) -> Result<(&str, usize)> {
     let key = plan.replication_key.as_deref().ok_or_else(|| {
         Error::usage(format!("stream \"{}\" is INCREMENTAL but has no replication key", plan.id))

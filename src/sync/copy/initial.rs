@@ -80,7 +80,7 @@ impl Place {
 }
 
 impl<'a> Copier<'a> {
-    /// `exported`: the snapshot of a slot that this run made; `publications`: what the slot is read with.
+    /// Makes a copier. `exported`: the snapshot of a slot that this run made; `publications`: what the slot is read with.
     pub(crate) fn new(
         env: &'a Env,
         exported: Option<ExportedSnapshot>,
@@ -236,7 +236,7 @@ async fn refresh(env: &Env, plan: &mut StreamPlan) -> Result<()> {
     }
 }
 
-/// The place of a transaction's snapshot. A writer that is older than a table's membership in a publication has changes
+/// Returns the place of a transaction's snapshot. A writer that is older than a table's membership in a publication has changes
 /// that are not published, and that the snapshot does not see either. (A slot waits for such writers when it is made.)
 async fn current_place(session: &mut Session, held: HeldCommits, publications: &[String]) -> Result<Place> {
     let transactions = visible_to(session).await?;

@@ -34,7 +34,7 @@ impl KeyTracker {
         }
     }
 
-    /// A row was sent. Returns whether the bookmark was moved, so that a STATE should follow.
+    /// Takes note of a row that was sent. Returns whether the bookmark was moved, so that a STATE should follow.
     pub(crate) fn row(&mut self, state: &mut State) -> bool {
         self.rows += 1;
         let due = self.rows.is_multiple_of(STATE_EVERY);

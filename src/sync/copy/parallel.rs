@@ -34,8 +34,8 @@ use crate::sync::env::Env;
 use crate::sync::output::Output;
 use crate::sync::plan::{RecordEnd, StreamPlan};
 
-/// How long a worker may wait for the table. Who waits to alter it waits for the copy's session, which the server does not
-/// know to be waiting for this one.
+/// The lock timeout of a worker. The server can't see this deadlock: a session that waits to alter the table waits for the copy's
+/// session, and that one for the worker, which waits behind the first.
 const LOCK_PATIENCE: &str = "10s";
 /// Whether a table can be read by several connections; logs why it can't.
 pub(super) fn is_possible(env: &Env, session: &Session, plan: &StreamPlan) -> bool {

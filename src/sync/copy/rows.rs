@@ -12,7 +12,7 @@ use crate::sync::plan::StreamPlan;
 /// Lines wait for no longer than this while no row comes.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// The SELECT of the plan's columns from its table; the caller adds what follows FROM.
+/// Returns the SELECT of the plan's columns from its table; the caller adds what follows FROM.
 pub(crate) fn select(plan: &StreamPlan) -> String {
     let columns: Vec<String> = plan.columns.iter().map(|c| quote::ident(&c.name)).collect();
     let query = format!("SELECT {} FROM {}", columns.join(", "), plan.own_rows());

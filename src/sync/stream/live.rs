@@ -22,8 +22,8 @@ pub(crate) struct Live {
     hidden: HashSet<Vec<u8>>,
     /// Whether another table has taken the name of this one.
     pub replaced: bool,
-    /// Whether it was told that the log does not say which row a delete was of.
-    pub told_unidentified: bool,
+    /// Whether it was reported that the log does not say which row a delete was of.
+    pub reported_unidentified: bool,
 }
 
 /// A transaction that is being received.
@@ -34,7 +34,7 @@ pub(crate) struct Transaction {
 }
 
 impl Live {
-    /// A stream, with the version that its records carry.
+    /// Makes a stream whose records carry this version.
     pub(crate) fn new(plan: StreamPlan, version: i64) -> Self {
         Live {
             version,
@@ -43,7 +43,7 @@ impl Live {
             described: None,
             hidden: HashSet::new(),
             replaced: false,
-            told_unidentified: false,
+            reported_unidentified: false,
             plan,
         }
     }
@@ -53,7 +53,7 @@ impl Live {
         self.end = RecordEnd::new(self.version);
     }
 
-    /// Its records carry this version from here on.
+    /// Gives its records this version from here on.
     pub(crate) fn begin_version(&mut self, version: i64) {
         self.version = version;
         self.end = RecordEnd::new(version);
@@ -69,7 +69,7 @@ impl Live {
         self.described.as_ref().is_some_and(|snapshot| snapshot.sees(transaction.xid))
     }
 
-    /// The table was described anew, and these columns can't be.
+    /// Takes note that the table was described anew, and that these columns can't be.
     pub(crate) fn described(&mut self, snapshot: TransactionSnapshot, hidden: HashSet<Vec<u8>>) {
         self.described = Some(snapshot);
         self.hidden = hidden;
@@ -87,13 +87,13 @@ impl Transaction {
         Transaction { xid, commit_time }
     }
 
-    /// How long ago it committed, by this machine's clock.
+    /// Returns how long ago it committed, by this machine's clock.
     pub(crate) fn age(&self) -> Duration {
         let micros = chrono::Utc::now().timestamp_micros().saturating_sub(self.commit_time);
         Duration::from_micros(u64::try_from(micros).unwrap_or(0))
     }
 
-    /// Commit time as a JSON string.
+    /// Returns the commit time as a JSON string.
     pub(crate) fn deleted_at(&self) -> String {
         let time = chrono::DateTime::from_timestamp_micros(self.commit_time).unwrap_or(chrono::DateTime::UNIX_EPOCH);
         format!("\"{}\"", time.format("%Y-%m-%dT%H:%M:%S%.6f+00:00"))

@@ -28,7 +28,7 @@ pub(super) struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    /// `end`: where the run ends, if it has an end.
+    /// Makes the loop. `end`: where the run ends, if it has an end.
     pub(super) fn new(applier: Applier<'a>, state_file: Option<StateFile>, start: Lsn, end: Option<Lsn>) -> Self {
         let bar = Bar::of_log(end.map(|end| end.0.saturating_sub(start.0)));
         Run { applier, state_file, transaction: None, bar, start }

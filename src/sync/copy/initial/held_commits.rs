@@ -9,7 +9,7 @@ use crate::pg::wire::Session;
 pub(crate) struct HeldCommits(Vec<(u32, u32)>);
 
 impl HeldCommits {
-    /// To be read before a snapshot that is to be compared with the log.
+    /// Reads them, before a snapshot that is to be compared with the log.
     ///
     /// A role that may not see what another's session does takes each of its open transactions for one.
     pub(crate) async fn read(session: &mut Session) -> Result<HeldCommits> {
@@ -33,7 +33,7 @@ impl HeldCommits {
         Ok(HeldCommits(rows.iter().filter_map(|row| Some((number(row, 0)?, number(row, 1)?))).collect()))
     }
 
-    /// Those that have written to a table.
+    /// Returns those that have written to a table.
     pub(crate) fn of(&self, table: &Table) -> Vec<u32> {
         self.0.iter().filter(|(relation, _)| *relation == table.oid).map(|(_, xid)| *xid).collect()
     }

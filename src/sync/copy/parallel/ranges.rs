@@ -11,7 +11,7 @@ const PER_CONNECTION: u64 = 16;
 /// A range is worth a query from this many bytes on.
 const SMALLEST: u64 = 4 * 1024 * 1024;
 
-/// Why a table can't be read in ranges, as far as that is known without asking.
+/// Returns why a table can't be read in ranges, as far as that is known without asking.
 pub(crate) fn why_not(session: &Session, plan: &StreamPlan) -> Option<String> {
     let version = session.server_version();
     if !version.scans_tid_ranges() {
@@ -24,7 +24,7 @@ pub(crate) fn why_not(session: &Session, plan: &StreamPlan) -> Option<String> {
 pub(crate) struct Ranges {
     /// The first page of each range, which goes up to the next one; the last is open.
     starts: Vec<u64>,
-    /// What keeps out the rows of tables that came to be below this one after the ranges were told.
+    /// The condition that excludes rows of tables that were attached after the ranges were made.
     tables: String,
 }
 
@@ -78,7 +78,7 @@ impl Ranges {
         self.starts.len()
     }
 
-    /// The rows of `query`, a SELECT without a WHERE, that are in a range.
+    /// Returns the rows of `query`, a SELECT without a WHERE, that are in a range.
     pub(crate) fn query(&self, query: &str, range: usize) -> Option<String> {
         let start = self.starts.get(range)?;
         let end = self.starts.get(range + 1).map_or(String::new(), |end| format!(" AND ctid < '({end},0)'"));
@@ -86,7 +86,7 @@ impl Ranges {
     }
 }
 
-/// The first pages of at most about `count` ranges that hold about as many pages as each other, at least `smallest`, of
+/// Returns the first pages of at most about `count` ranges that hold about as many pages as each other, at least `smallest`, of
 /// tables with these numbers of pages.
 fn divide(mut pages: Vec<u64>, count: u64, smallest: u64) -> Vec<u64> {
     pages.sort_unstable();

@@ -13,7 +13,7 @@ use crate::sync::plan::RecordEnd;
 /// How long a copy that is cut short waits for the server to take cancel requests.
 pub(super) const CANCEL_PATIENCE: Duration = Duration::from_secs(1);
 
-/// What the workers of a copy share.
+/// The work of a copy, which its workers share.
 pub(super) struct Work {
     pub(super) server: Server,
     /// What a session begins with: the snapshot, and a lock on the table.
@@ -68,7 +68,7 @@ impl Work {
     }
 }
 
-/// What a worker tells.
+/// A message of a worker.
 pub(super) enum Report {
     /// Whole lines.
     Lines { json: Vec<u8>, records: u64 },

@@ -70,7 +70,7 @@ impl Worker {
         }
     }
 
-    /// A session that sees what the copy's session sees, and holds the table.
+    /// Opens a session that sees what the copy's session sees, and holds the table.
     async fn open(&self) -> Result<Session> {
         let mut session = self.work.server.session_now().await?;
         session.query(&self.work.begin).await?;

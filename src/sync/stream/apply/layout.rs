@@ -131,7 +131,7 @@ impl Routes {
         Ok(())
     }
 
-    /// A stream has other columns, so that the tuples of every table that it is read from are something else to it.
+    /// Takes note that a stream has other columns: the tuples of every table that it is read from are something else to it.
     pub(crate) fn reshape(&mut self, streams: &[Live], stream: usize) {
         for table in &mut self.tables {
             table.reshape(streams, |target| target == stream);

@@ -211,7 +211,7 @@ impl<'a> Applier<'a> {
     }
 }
 
-/// A table was truncated that this stream has the rows of: all of them, or those of a partition.
+/// Takes a TRUNCATE of a table that this stream has the rows of: all of them, or those of a partition.
 fn truncate(output: &mut Output, live: &mut Live, whole: bool, on_truncate: OnTruncate) {
     match on_truncate {
         OnTruncate::ActivateVersion if whole => {

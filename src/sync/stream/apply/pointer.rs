@@ -24,11 +24,11 @@ use crate::sync::present_columns::PresentColumns;
 use crate::sync::stream::live::Live;
 use crate::sync::visibility::wait_visible;
 
-/// At most so many rows wait for their values, and are read in one query,
+/// At most so many rows wait for their values, and are read in one query.
 const MOST_ROWS: usize = 200;
-/// and not more than hold about so many bytes: only when they are read is known how large they are.
+/// And no more rows than hold about so many bytes, by the size of those that were read last.
 const BYTES: usize = 1024 * 1024;
-/// While nothing is known.
+/// How many rows wait while no size is known.
 const FIRST_ROWS: usize = 8;
 
 /// The holes in the buffered lines.
@@ -144,7 +144,7 @@ fn is_of_the_past(error: &Error) -> bool {
     })
 }
 
-/// The SELECT of the rows with these keys: for each the number of its key, then these columns. Keys are compared by their
+/// Returns the SELECT of the rows with these keys: for each the number of its key, then these columns. Keys are compared by their
 /// types: the log may spell one as it was, `1.10` for what is `1.1` now.
 fn select(plan: &StreamPlan, columns: &[usize], rows: &[(&Key, Vec<&Hole>)]) -> String {
     let keys: Vec<&Column> = plan.key_properties.iter().filter_map(|key| plan.table.column(key)).collect();
@@ -220,7 +220,7 @@ async fn look_up(
     if unfit.is_empty() { Ok(()) } else { check_types(session, plan, &unfit).await }
 }
 
-/// Values that the plan's columns can't hold: the table may have been altered since it was described, though the log is not
+/// Fails if the table was altered since it was described, though the log is not there yet, so that the plan's columns can't hold
 /// there yet.
 async fn check_types(session: &mut Session, plan: &StreamPlan, columns: &[usize]) -> Result<()> {
     let present = PresentColumns::read(session, plan.table.oid).await?;

@@ -31,7 +31,7 @@ impl RecordWriter<'_> {
     pub(crate) fn write(mut self, output: &mut Output, stream: usize, change: &RowChange<'_>) -> Result<u64, Unfit> {
         let identifies = change.old.is_some_and(|old| self.shape.identifies(&old));
         if change.new.is_none() && !identifies {
-            self.tell_unidentified();
+            self.warn_unidentified();
             return Ok(0);
         }
         let start = output.begin_record().len();
@@ -50,7 +50,7 @@ impl RecordWriter<'_> {
         written.map(|()| self.written)
     }
 
-    /// A record of the new row, after one that the old row is gone where the key changed.
+    /// Writes a record of the new row, after one that the old row is gone where the key changed.
     fn row(
         &mut self,
         output: &mut Output,
@@ -106,9 +106,9 @@ impl RecordWriter<'_> {
         Ok(())
     }
 
-    /// Says, once, that a delete does not say which row it was of.
-    fn tell_unidentified(&mut self) {
-        if !std::mem::replace(&mut self.live.told_unidentified, true) {
+    /// Logs, once, that a delete does not say which row it was of.
+    fn warn_unidentified(&mut self) {
+        if !std::mem::replace(&mut self.live.reported_unidentified, true) {
             tracing::warn!(
                 "{}: a delete is left out, because the replica identity that the table had then does not hold the key; \
                  remove the stream's bookmark to copy it again",
@@ -117,7 +117,7 @@ impl RecordWriter<'_> {
         }
     }
 
-    /// A record that says that the old row is gone.
+    /// Writes a record that says that the old row is gone.
     fn delete(&mut self, out: &mut JsonBuf, old: &Tuple<'_>) -> Result<(), Unfit> {
         let shape = self.shape;
         self.live.plan.start_record(out);
@@ -145,7 +145,7 @@ impl RecordWriter<'_> {
         keys.iter().any(|&index| new.has(index) && new.value(index) != old.value(index))
     }
 
-    /// `"name":value,` — the comma is always right, because a column of the stream phase ends the record. Nothing, and
+    /// Writes `"name":value,` — the comma is always right, because a column of the stream phase ends the record. Nothing, and
     /// false, if the column's type can't hold the value.
     fn property(&mut self, out: &mut JsonBuf, column: usize, text: Option<&[u8]>, of_type: bool) -> bool {
         let held = self.live.plan.columns[column].encode_held(text, of_type, out);
@@ -155,7 +155,7 @@ impl RecordWriter<'_> {
         held
     }
 
-    /// A value that the log has; one that the column's type can't hold is from before the column had that type.
+    /// Writes a value that the log has; one that the column's type can't hold is from before the column had that type.
     fn known(
         &mut self,
         out: &mut JsonBuf,
@@ -171,12 +171,12 @@ impl RecordWriter<'_> {
             return Err(Unfit(column));
         }
         if !self.fetches {
-            self.live.plan.tell_left_out(column);
+            self.live.plan.warn_left_out(column);
         }
         self.absent(out, column, missing)
     }
 
-    /// A value that the new row does not have.
+    /// Writes a value that the new row does not have.
     fn unchanged(
         &mut self,
         out: &mut JsonBuf,
@@ -191,7 +191,7 @@ impl RecordWriter<'_> {
         }
     }
 
-    /// A value that the log does not have.
+    /// Takes note of a value that the log does not have.
     fn absent(&mut self, out: &JsonBuf, column: usize, missing: &mut Vec<(usize, usize)>) -> Result<(), Unfit> {
         if self.is_key(column) {
             return Err(Unfit(column));

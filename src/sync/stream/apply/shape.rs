@@ -85,7 +85,7 @@ impl Shape {
         self.of_type[index] == Some(false)
     }
 
-    /// or to be of the same.
+    /// Whether the value here is known to be of the type that the column has now.
     pub(crate) fn of_type(&self, index: usize) -> bool {
         self.of_type[index] == Some(true)
     }

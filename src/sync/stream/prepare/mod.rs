@@ -34,7 +34,7 @@ pub(crate) struct Source {
     pub slot: String,
     /// What reads its messages.
     pub plugin: Box<dyn OutputPlugin>,
-    /// With wal2json, which is told the tables to send: schemas of which it sends every one. Partitions come under their own
+    /// With wal2json, which has a list of the tables to send: schemas of which it sends every one. Partitions come under their own
     /// names, and may be attached at any time.
     pub whole_schemas: Option<HashSet<String>>,
     /// Where it stands, and where the log ended then.
@@ -123,7 +123,7 @@ pub(crate) async fn prepare(env: &Env, client: &Client, plans: &mut [StreamPlan]
     })
 }
 
-/// The plugin wal2json, told of these streams, and the schemas of which it sends every table.
+/// Returns the plugin wal2json for these streams, and the schemas of which it sends every table.
 pub(crate) async fn wal2json(client: &Client, plans: &[StreamPlan]) -> Result<(Wal2json, HashSet<String>)> {
     let encoding: String = client
         .query_one("SELECT pg_catalog.current_setting('server_encoding')", &[])

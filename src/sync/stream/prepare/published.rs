@@ -45,7 +45,7 @@ impl<'p> Coverage<'p> {
         Ok(Coverage { name: name.to_owned(), publications, missing, statements })
     }
 
-    /// The error for a partition whose changes come under its root's name.
+    /// Returns the error for a partition whose changes come under its root's name.
     pub(crate) fn hidden(&self, plan: &StreamPlan) -> Option<Error> {
         self.publications.hides_partition(&plan.table).then(|| {
             Error::usage(format!(
@@ -56,7 +56,7 @@ impl<'p> Coverage<'p> {
         })
     }
 
-    /// The error for a publication that is missing and that the run won't make.
+    /// Returns the error for a publication that is missing and that the run won't make.
     pub(crate) fn check_missing(&self, env: &Env, choice: &SlotChoice) -> Result<()> {
         if self.statements.is_empty() {
             return Ok(());
@@ -85,7 +85,7 @@ impl<'p> Coverage<'p> {
     }
 }
 
-/// The publications to read with, and the streams that had to be added to them.
+/// Returns the publications to read with, and the streams that had to be added to them.
 pub(crate) async fn publications(
     env: &Env,
     client: &Client,
@@ -118,7 +118,7 @@ pub(crate) fn settle_columns(plans: &mut [StreamPlan], publications: &Publicatio
     Ok(())
 }
 
-/// The error for a key that the publications don't send.
+/// Returns the error for a key that the publications don't send.
 pub(crate) fn check_key(plan: &StreamPlan, publications: &Publications) -> Result<()> {
     let unpublished = publications.unpublished_columns(&plan.table);
     let Some(key) = plan.key_properties.iter().find(|key| unpublished.contains(key)) else { return Ok(()) };
@@ -134,7 +134,7 @@ pub(crate) fn leave_out(plan: &mut StreamPlan, publications: &Publications, env:
     plan.leave_out(publications.unpublished_columns(&plan.table), &env.types);
 }
 
-/// Selected columns that the publications don't send.
+/// Returns the warning for selected columns that the publications don't send.
 pub(crate) fn warning_of_columns(plan: &StreamPlan, publications: &Publications) -> Option<String> {
     let mut columns = publications.unpublished_columns(&plan.table);
     columns.retain(|name| plan.position(name).is_some());
@@ -147,7 +147,7 @@ pub(crate) fn warning_of_columns(plan: &StreamPlan, publications: &Publications)
     })
 }
 
-/// What ends an advice on columns.
+/// Returns what ends an advice on columns.
 fn all_columns(plan: &StreamPlan, publications: &Publications) -> String {
     publications.all_columns_sql(&plan.table).map(|sql| format!("; {}", to_run(&sql))).unwrap_or_default()
 }

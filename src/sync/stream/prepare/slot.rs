@@ -28,7 +28,7 @@ pub(crate) struct SlotChoice {
 }
 
 impl SlotChoice {
-    /// The slot that was found, if it can be read; else one that the run may make.
+    /// Returns the slot that was found, if it can be read; else one that the run may make.
     pub(crate) async fn of(
         env: &Env,
         client: &Client,
@@ -63,7 +63,7 @@ impl SlotChoice {
     }
 }
 
-/// The error for a slot that nobody made, with the SQL that does: the publication comes first.
+/// Returns the error for a slot that nobody made, with the SQL that does: the publication comes first.
 async fn missing_slot(
     env: &Env,
     client: &Client,
@@ -88,7 +88,7 @@ async fn missing_slot(
         .hint(format!("set create_replication_slot to true, or {}", to_run(&sql))))
 }
 
-/// The slot is gone, and with it the changes since the bookmarks.
+/// Returns the error for a slot that is gone, and with it the changes since the bookmarks.
 fn slot_gone(name: &str, plan: &StreamPlan) -> Error {
     Error::run(format!("replication slot \"{name}\" does not exist, and the changes since the bookmark of \"{}\" went with it", plan.id))
         .hint(
@@ -104,7 +104,7 @@ pub(crate) async fn drop_slot(client: &Client, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// The error for a server that has no log to read.
+/// Returns the error for a server that has no log to read.
 pub(crate) async fn check_server(client: &Client) -> Result<()> {
     match obstacle(client).await? {
         Some((why, hint)) => Err(Error::run(format!("LOG_BASED is not possible: {why}")).hint(hint)),
@@ -112,7 +112,7 @@ pub(crate) async fn check_server(client: &Client) -> Result<()> {
     }
 }
 
-/// Why no slot can be made on this server, and what to do about it, if so.
+/// Returns why no slot can be made on this server, and what to do about it, if so.
 pub(crate) async fn obstacle(client: &Client) -> Result<Option<(String, String)>> {
     let sql = "SELECT pg_catalog.current_setting('wal_level'), pg_catalog.pg_is_in_recovery()";
     let row = client.query_one(sql, &[]).await.map_err(|e| query_error("cannot read wal_level", e))?;
