@@ -1,5 +1,5 @@
 //! Arrays: `{1,NULL,3}`, `{{a,"b c"},{d,e}}`, `[2:3]={1,2}` (manual, section 8.15.6). The text form is the same for every
-//! element type but for the delimiter, so there is one reader.
+//! element type except for the delimiter, so there is one reader.
 
 use super::ArrayCodec;
 use crate::singer::JsonBuf;

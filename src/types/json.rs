@@ -4,7 +4,7 @@ use super::numbers::number_len;
 use crate::singer::JsonBuf;
 use crate::singer::json::plain_prefix;
 
-/// Appends a JSON document as it is, but for whitespace between tokens, which is dropped where it is more than one space
+/// Appends a JSON document as it is, except for whitespace between tokens, which is dropped where it is more than one space
 /// (`jsonb` prints single spaces, so its text is copied in one go). False if the text is no JSON.
 pub(super) fn compact(text: &[u8], out: &mut JsonBuf) -> bool {
     match std::str::from_utf8(text) {
