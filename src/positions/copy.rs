@@ -35,7 +35,8 @@ pub(crate) struct CopySnapshot {
 }
 
 impl CopySnapshot {
-    /// Makes the snapshot of a copy. `until`: a position read after it; `held`: transactions whose commits wait for a synchronous
+    /// Makes the snapshot of a copy. `until`: a position read after it; `held`: transactions whose commits wait for a
+    /// synchronous standby.
     pub(crate) fn new(snapshot: TransactionSnapshot, until: Lsn, mut held: Vec<u32>) -> Self {
         held.retain(|&xid| !snapshot.sees(xid));
         CopySnapshot { snapshot, until, held }

@@ -24,7 +24,7 @@ pub(super) struct Limits {
     pub(super) began: Instant,
     /// When the run ends, with the first message after it; `None` for never.
     pub(super) give_up: Option<Instant>,
-    /// After so long without a message a run ends that has no other end; `None` where silence means nothing.
+    /// After so long without a change the run ends; `None` where silence means nothing.
     pub(super) poll: Option<Duration>,
     /// How long the server may take to answer; `None` where it can't be asked.
     pub(super) patience: Option<Duration>,

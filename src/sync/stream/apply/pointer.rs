@@ -220,8 +220,8 @@ async fn look_up(
     if unfit.is_empty() { Ok(()) } else { check_types(session, plan, &unfit).await }
 }
 
-/// Fails if the table was altered since it was described, though the log is not there yet, so that the plan's columns can't hold
-/// there yet.
+/// Fails if the table was altered since it was described, though the log is not there yet: the plan's columns can't hold its
+/// values.
 async fn check_types(session: &mut Session, plan: &StreamPlan, columns: &[usize]) -> Result<()> {
     let present = PresentColumns::read(session, plan.table.oid).await?;
     for column in columns.iter().filter_map(|column| plan.table.column(&plan.columns[*column].name)) {
