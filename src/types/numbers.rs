@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use crate::singer::JsonBuf;
 
-/// `smallint`, `integer`, `bigint`: `-42`. False if the text is no integer.
+/// Appends a `smallint`, `integer` or `bigint`: `-42`. False if the text is no integer.
 pub(super) fn integer(text: &[u8], out: &mut JsonBuf) -> bool {
     let is_integer = integer_len(text) == Some(text.len());
     if is_integer {
@@ -14,8 +14,8 @@ pub(super) fn integer(text: &[u8], out: &mut JsonBuf) -> bool {
     is_integer
 }
 
-/// `real`, `double precision`, `numeric`: every digit as printed, null for what JSON has no number for. False if the
-/// text is no number.
+/// Appends a `real`, `double precision` or `numeric`: every digit as printed, null for what JSON has no number for.
+/// False if the text is no number.
 pub(super) fn number(text: &[u8], out: &mut JsonBuf) -> bool {
     if not_finite(text) {
         out.raw(b"null");
@@ -28,8 +28,8 @@ pub(super) fn number(text: &[u8], out: &mut JsonBuf) -> bool {
     is_number
 }
 
-/// A float with more digits than tell it: `0.1` for `0.100000000000000006`, as PostgreSQL 12 and later print it. False if
-/// the text is no number.
+/// Appends a float that is printed with surplus digits with the fewest that identify it: `0.1` for
+/// `0.100000000000000006`, as PostgreSQL 12 and later print it. False if the text is no number.
 pub(super) fn shortest<F>(text: &[u8], out: &mut JsonBuf) -> bool
 where
     F: FromStr + Display + LowerExp + Into<f64> + Copy,
@@ -45,7 +45,8 @@ where
     true
 }
 
-/// `boolean` (`t` from the output function, `true` from a cast) and `bit(1)`. False if the text is neither truth value.
+/// Appends a `boolean` (`t` from the output function, `true` from a cast) or a `bit(1)`. False if the text is neither
+/// truth value.
 pub(super) fn boolean(text: &[u8], out: &mut JsonBuf) -> bool {
     match text {
         b"t" | b"1" | b"true" => out.raw(b"true"),
@@ -55,12 +56,12 @@ pub(super) fn boolean(text: &[u8], out: &mut JsonBuf) -> bool {
     true
 }
 
-/// Whether this is one of the values that `numeric` and the floats have and JSON has not.
+/// Whether this is one of the values that `numeric` and the floats have and JSON doesn't.
 pub(super) fn not_finite(text: &[u8]) -> bool {
     matches!(text, b"NaN" | b"Infinity" | b"-Infinity")
 }
 
-/// Length of the JSON number that the text starts with, if it does (RFC 8259, section 6).
+/// Returns the length of the JSON number that the text starts with, if it does (RFC 8259, section 6).
 pub(super) fn number_len(text: &[u8]) -> Option<usize> {
     let mut len = integer_len(text)?;
     if text.get(len) == Some(&b'.') {
@@ -73,7 +74,7 @@ pub(super) fn number_len(text: &[u8]) -> Option<usize> {
     Some(len)
 }
 
-/// Length of the integer that the text starts with: no plus sign, no leading zeros.
+/// Returns the length of the integer that the text starts with: no plus sign, no leading zeros.
 fn integer_len(text: &[u8]) -> Option<usize> {
     let sign = (text.first() == Some(&b'-')) as usize;
     let digits = some_digits(&text[sign..])?;

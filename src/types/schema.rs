@@ -4,7 +4,7 @@ use serde_json::{Map, Number, Value, json};
 
 use super::limit::Limit;
 
-/// How numbers are described (config key `schema_dialect`).
+/// The dialect of number schemas (config key `schema_dialect`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Dialect {
     /// Valid in every draft of JSON Schema.
@@ -14,7 +14,7 @@ pub enum Dialect {
     Reference,
 }
 
-/// What the JSON of a type looks like.
+/// The shape of a type's JSON.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Shape {
     /// Signed, of so many bits.
@@ -31,7 +31,7 @@ pub(super) enum Shape {
     },
     DateTime,
     Time,
-    /// Any JSON that is an object or an array, says the reference; scalars in json columns were never told apart.
+    /// An object or an array, as in the reference, which does not distinguish scalars in json columns.
     Json,
     /// An object of strings.
     Map,
@@ -48,7 +48,7 @@ impl Shape {
     /// A string of any length.
     pub(super) const STRING: Shape = Shape::String { max_length: None };
 
-    /// The schema of a column.
+    /// Returns the schema of a column.
     pub(super) fn schema(&self, nullable: bool, dialect: Dialect) -> Value {
         let one = |name: &str| typed(nullable, &[name]);
         let schema = match self {
@@ -70,7 +70,7 @@ impl Shape {
         Value::Object(schema)
     }
 
-    /// What the schema of a column bounds.
+    /// Returns the bounds that the schema of a column sets.
     pub(super) fn limit(&self) -> Limit {
         match self {
             Shape::Integer { bits } => Limit::Bits(*bits),
@@ -80,7 +80,7 @@ impl Shape {
         }
     }
 
-    /// The definition that the schema refers to, if it is not one of [`base_definitions`].
+    /// Returns the definition that the schema refers to, if it is not one of [`base_definitions`].
     pub(super) fn definition(&self, dialect: Dialect) -> Option<(String, Value)> {
         let mut element = match self {
             Shape::Array(element) => element,
@@ -101,7 +101,7 @@ impl Shape {
         })
     }
 
-    /// Name of the definition for arrays of this at any depth.
+    /// Returns the name of the definition for arrays of this shape, at any depth.
     fn definition_name(&self, dialect: Dialect) -> String {
         match self {
             Shape::Array(element) => element.definition_name(dialect),
@@ -125,7 +125,7 @@ impl Shape {
 
 const NUMBER_ARRAY: &str = "sdc_recursive_number_array";
 
-/// The six definitions that every stream's schema carries.
+/// Returns the six definitions that every stream's schema carries.
 pub fn base_definitions() -> Map<String, Value> {
     ["integer", "number", "string", "boolean", "timestamp", "object"]
         .into_iter()
@@ -141,7 +141,7 @@ pub fn base_definitions() -> Map<String, Value> {
         .collect()
 }
 
-/// `{"type": […]}`
+/// Returns `{"type": […]}`.
 fn typed(nullable: bool, types: &[&str]) -> Map<String, Value> {
     let types: Vec<&str> = nullable.then_some("null").into_iter().chain(types.iter().copied()).collect();
     Map::from_iter([("type".to_owned(), json!(types))])
@@ -159,7 +159,7 @@ fn reference_to(definition: &str) -> Value {
     json!({ "$ref": format!("#/definitions/{definition}") })
 }
 
-/// The keywords that bound a numeric of this precision and scale.
+/// Returns the keywords that bound a numeric of this precision and scale.
 fn numeric_bounds(size: Option<(i32, i32)>, dialect: Dialect) -> Vec<(&'static str, Value)> {
     match (dialect, size) {
         (Dialect::Reference, _) => {
@@ -192,7 +192,7 @@ fn bounded(precision: i32, scale: i32) -> bool {
     (precision - scale).abs() <= MAX_EXPONENT
 }
 
-/// 10^exponent, spelt as Python spells it.
+/// Returns 10^exponent, spelt as Python spells it.
 fn power_of_ten(exponent: i32) -> String {
     let size = exponent.unsigned_abs() as usize;
     match exponent {
@@ -202,7 +202,7 @@ fn power_of_ten(exponent: i32) -> String {
     }
 }
 
-/// A number of any size, exactly as spelt.
+/// Returns a number of any size, exactly as spelt.
 fn number(text: String) -> Value {
     text.parse::<Number>().map_or(Value::Null, Value::Number)
 }
