@@ -7,17 +7,17 @@ use super::selection::is_true;
 use crate::json_file::shown;
 use crate::method::ReplicationMethod;
 
-/// What is known of a table (empty breadcrumb) or of a column (`["properties", name]`).
+/// Metadata of a table (empty breadcrumb) or of a column (`["properties", name]`).
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Metadata {
-    /// Whom it is about.
+    /// The table or column that it describes.
     pub breadcrumb: Vec<String>,
-    /// What is known.
+    /// The keys and their values.
     pub metadata: Map<String, Value>,
 }
 
 impl Metadata {
-    /// The column it is about.
+    /// Returns the column that it describes; `None` if that is a table.
     pub(crate) fn column(&self) -> Option<&str> {
         match self.breadcrumb.as_slice() {
             [kind, name] if kind == "properties" => Some(name),
@@ -33,13 +33,13 @@ pub(crate) struct CatalogEntry {
     pub table_name: String,
     /// The table once more: Singer's name of the stream.
     pub stream: String,
-    /// What is known of the table and its columns.
+    /// Metadata of the table and its columns.
     pub metadata: Vec<Metadata>,
     /// `schema-table`.
     pub tap_stream_id: String,
     /// The JSON schema of a record.
     pub schema: Value,
-    /// What a catalog file has on the entry beside these; Meltano writes `selected` and `replication_method` here.
+    /// The other keys of the entry in a catalog file; Meltano writes `selected` and `replication_method` here.
     on_entry: Map<String, Value>,
 }
 
@@ -107,7 +107,7 @@ impl CatalogEntry {
         Ok(())
     }
 
-    /// What only matters for a stream that is to be read.
+    /// Checks what matters only for a selected stream.
     fn check_selected(&self) -> Result<(), String> {
         if let Some(name) = self.method_name() {
             name.parse::<ReplicationMethod>().map_err(|error| format!("key \"replication-method\": {error}"))?;
@@ -118,7 +118,7 @@ impl CatalogEntry {
         }
     }
 
-    /// The metadata of the table.
+    /// Returns the metadata of the table.
     pub(crate) fn table_metadata(&self) -> Option<&Map<String, Value>> {
         self.metadata.iter().find(|m| m.breadcrumb.is_empty()).map(|m| &m.metadata)
     }
@@ -135,7 +135,7 @@ impl CatalogEntry {
         keys.iter().find_map(|key| self.on_entry.get(*key)?.as_str()).filter(|text| !text.is_empty())
     }
 
-    /// Whether the stream is wanted: `selected` in the metadata, on the entry or in the schema, else
+    /// Whether the stream is selected: by `selected` in the metadata, on the entry or in the schema, else by
     /// `selected-by-default`.
     pub(crate) fn is_selected(&self) -> bool {
         self.table_value("selected")
@@ -145,7 +145,7 @@ impl CatalogEntry {
             .is_some_and(is_true)
     }
 
-    /// What the catalog says of the columns.
+    /// Returns what the catalog says of the columns.
     pub(crate) fn selection(&self) -> Selection<'_> {
         Selection::new(&self.metadata)
     }
@@ -157,24 +157,24 @@ impl CatalogEntry {
             .or_else(|| self.table_text(&["forced-replication-method"]))
     }
 
-    /// The replication method, where the catalog names one.
+    /// Returns the replication method, where the catalog names one.
     pub(crate) fn replication_method(&self) -> Option<ReplicationMethod> {
         self.method_name()?.parse().ok()
     }
 
-    /// The replication key, where the catalog names one.
+    /// Returns the replication key, where the catalog names one.
     pub(crate) fn replication_key(&self) -> Option<&str> {
         const KEYS: [&str; 2] = ["replication-key", "replication_key"];
         self.table_text(&KEYS).or_else(|| self.entry_text(&KEYS))
     }
 
-    /// The table's schema; there is always one for a selected stream of a catalog file.
+    /// Returns the table's schema; a selected stream of a catalog file always has one.
     pub(crate) fn schema_name(&self) -> Option<&str> {
         let from_id = || self.tap_stream_id.strip_suffix(self.table_name.as_str())?.strip_suffix('-');
         self.table_text(&["schema-name"]).or_else(from_id).filter(|name| !name.is_empty())
     }
 
-    /// The SQL type that a column had when the catalog was made.
+    /// Returns the SQL type that a column had when the catalog was made.
     pub(crate) fn sql_datatype(&self, column: &str) -> Option<&str> {
         self.metadata.iter().find(|m| m.column() == Some(column))?.metadata.get("sql-datatype")?.as_str()
     }
@@ -184,14 +184,14 @@ impl CatalogEntry {
         self.table_value("is-view").is_some_and(is_true)
     }
 
-    /// The key columns: the user's for a view, else the table's, else what stands on the entry.
+    /// Returns the key columns: the user's for a view, else the table's, else those on the entry.
     pub(crate) fn key_properties(&self) -> Option<Vec<&str>> {
         let key = if self.is_view() { "view-key-properties" } else { "table-key-properties" };
         let columns = self.table_value(key).or_else(|| self.on_entry.get("key_properties"))?.as_array()?;
         columns.iter().map(Value::as_str).collect()
     }
 
-    /// The columns in the catalog's schema, with the schema of each as the user may have edited it.
+    /// Returns the columns in the catalog's schema, with the schema of each as the user may have edited it.
     pub(crate) fn properties(&self) -> Option<&Map<String, Value>> {
         self.schema.get("properties")?.as_object()
     }

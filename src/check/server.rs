@@ -6,7 +6,7 @@ use crate::pg::connect::{Client, Server, SslMode};
 use crate::pg::error::query_error;
 use crate::pg::row::Fields as _;
 
-/// Connects, and tells what to.
+/// Connects, and reports to what.
 pub(super) async fn connect(report: &mut Report, server: &Server) -> Result<Client> {
     let client = server.connect().await?;
     report.ok(format_args!("connected to {server} as {}", server.user()));

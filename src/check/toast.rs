@@ -13,7 +13,7 @@ use crate::replication::publication::leaves;
 use crate::sync::env::Env;
 use crate::sync::plan::StreamPlan;
 
-/// What becomes of unchanged large values of a LOG_BASED stream.
+/// Reports what becomes of unchanged large values of a LOG_BASED stream.
 pub(super) async fn check(report: &mut Report, env: &Env, client: &Client, plan: &StreamPlan) -> Result<()> {
     let columns = columns(client, plan).await?;
     if columns.is_empty() {
@@ -22,7 +22,7 @@ pub(super) async fn check(report: &mut Report, env: &Env, client: &Client, plan:
     let values = format!("{}: large values of {} that an update leaves alone", plan.id, columns.join(", "));
     let is_keyed = !plan.key_properties.is_empty();
     match (&plan.table.replica_identity, env.config.unchanged_toast) {
-        // No update comes.
+        // No updates come.
         (ReplicaIdentity::None, _) => {}
         (ReplicaIdentity::Full, _) => report.ok(format_args!("{values} come with the old row")),
         (_, UnchangedToast::Fetch) if is_keyed => report.ok(format_args!("{values} are read from the table by key")),
@@ -38,7 +38,7 @@ pub(super) async fn check(report: &mut Report, env: &Env, client: &Client, plan:
     Ok(())
 }
 
-/// The advice to have whole old rows in the log, of every partition where there are any.
+/// Returns the advice to have whole old rows in the log, of every partition where there are any.
 pub(super) async fn full_identity(client: &Client, plan: &StreamPlan) -> Result<String> {
     let mut tables = vec![quote::qualified(&plan.table.schema, &plan.table.name)];
     if plan.table.kind == TableKind::Partitioned {
@@ -48,7 +48,7 @@ pub(super) async fn full_identity(client: &Client, plan: &StreamPlan) -> Result<
     Ok(to_run(&sql))
 }
 
-/// The stream's columns that may be stored out of line.
+/// Returns the stream's columns that may be stored out of line.
 async fn columns(client: &Client, plan: &StreamPlan) -> Result<Vec<String>> {
     let sql = format!(
         "{} SELECT attname::text FROM pg_catalog.pg_attribute WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped \

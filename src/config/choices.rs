@@ -8,7 +8,7 @@ use super::LONGEST_NAME;
 use super::read::{Setting, text};
 use crate::json_file::shown;
 
-/// One of the words of a setting.
+/// A setting that is one of a few words.
 pub(crate) trait Choice {
     /// Returns the word as it stands in the config file.
     fn as_str(self) -> &'static str;
@@ -183,7 +183,7 @@ pub(crate) struct CopyParallelism(u8);
 impl CopyParallelism {
     const MOST: u8 = 64;
 
-    /// The number.
+    /// Returns the number.
     pub(crate) fn get(self) -> usize {
         self.0.into()
     }
@@ -205,12 +205,12 @@ impl Setting for CopyParallelism {
     }
 }
 
-/// A name that PostgreSQL takes for a replication slot.
+/// A name that PostgreSQL accepts for a replication slot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SlotName(String);
 
 impl SlotName {
-    /// The name.
+    /// Returns the name.
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }

@@ -21,7 +21,7 @@ const SETTINGS: [&str; 11] = [
     "target_session_attrs",
 ];
 
-/// Those of what the tap sets for every session itself.
+/// libpq's parameters for what the tap sets itself in every session.
 const WITHOUT_EFFECT: [&str; 10] = [
     "application_name",
     "client_encoding",
@@ -37,8 +37,8 @@ const WITHOUT_EFFECT: [&str; 10] = [
 
 const DEFAULT_PORT: &str = "5432";
 
-/// The settings in a connection string (`host=db user=tap`) or URI (`postgresql://tap@db`), each once. The port is always
-/// among them: libpq has a default.
+/// Reads the settings in a connection string (`host=db user=tap`) or URI (`postgresql://tap@db`), each once. The port
+/// is always among them: libpq has a default.
 pub(super) fn parse(text: &str) -> Result<Vec<(String, String)>, String> {
     let mut settings = Settings(Vec::new());
     match without_scheme(text.trim()) {
@@ -52,7 +52,7 @@ pub(super) fn parse(text: &str) -> Result<Vec<(String, String)>, String> {
     Ok(settings.0)
 }
 
-/// What follows the scheme of a URI: libpq's, or SQLAlchemy's with the name of a driver in it.
+/// Returns what follows the scheme of a URI: libpq's, or SQLAlchemy's with the name of a driver in it.
 fn without_scheme(text: &str) -> Option<&str> {
     let (scheme, rest) = text.split_once("://")?;
     let (name, driver) = scheme.split_once('+').unwrap_or((scheme, ""));
@@ -63,7 +63,7 @@ fn without_scheme(text: &str) -> Option<&str> {
 struct Settings(Vec<(String, String)>);
 
 impl Settings {
-    /// The last value of a parameter counts.
+    /// Sets a parameter; of several values the last counts.
     fn set(&mut self, name: &str, value: impl Into<String>) -> Result<(), String> {
         if WITHOUT_EFFECT.contains(&name) {
             tracing::debug!("parameter {name} of the dsn is without effect here");
@@ -84,7 +84,7 @@ impl Settings {
         Ok(())
     }
 
-    /// `name=value name='a value'`
+    /// Reads `name=value name='a value'`.
     fn read_keywords(&mut self, text: &str) -> Result<(), String> {
         let mut rest = text.trim_start();
         while !rest.is_empty() {
@@ -96,7 +96,7 @@ impl Settings {
         Ok(())
     }
 
-    /// `user:password@host:port,host:port/dbname?name=value&name=value`, any part of which may be missing.
+    /// Reads `user:password@host:port,host:port/dbname?name=value&name=value`, any part of which may be missing.
     fn read_uri(&mut self, uri: &str) -> Result<(), String> {
         let before_path = uri.split('/').next().unwrap_or(uri);
         let rest = match before_path.split_once('@') {
@@ -144,7 +144,7 @@ impl Settings {
     }
 }
 
-/// The value at the start of the text, without its quotes and backslashes, and what follows it.
+/// Reads the value at the start of the text. Returns it without its quotes and backslashes, and what follows it.
 fn keyword_value(text: &str) -> Result<(String, &str), String> {
     let (quoted, text) = match text.strip_prefix('\'') {
         Some(text) => (true, text),

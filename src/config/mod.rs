@@ -1,7 +1,7 @@
 //! Settings: the reference's keys with its defaults, some of the MeltanoLabs tap's, and our own.
 //!
-//! To add a key: one field here, with the doc comment that becomes its description in `--about`. What a value may look
-//! like is said by the field's type (see [`read`]).
+//! To add a key: one field here, with the doc comment that becomes its description in `--about`. The field's type
+//! defines what a value may look like (see [`read`]).
 
 mod batch;
 mod choices;
@@ -276,7 +276,7 @@ impl Config {
         Ok(config)
     }
 
-    /// The JSON schema of the settings.
+    /// Returns the JSON schema of the settings.
     pub(crate) fn schema() -> Schema {
         schemars::schema_for!(Config)
     }
@@ -287,40 +287,40 @@ impl Config {
         properties.map(|p| p.keys().cloned().collect()).unwrap_or_default()
     }
 
-    /// Hosts with their ports, in the order in which they are tried.
+    /// Returns the hosts with their ports, in the order in which they are tried.
     pub(crate) fn hosts(&self) -> Vec<(String, u16)> {
         self.host.iter().cloned().zip(self.port.iter().copied().cycle()).collect()
     }
 
-    /// How the connection is secured.
+    /// Returns how the connection is secured.
     pub(crate) fn sslmode(&self) -> SslMode {
         let switched_on = (self.ssl_enable == Some(true)).then_some(SslMode::VerifyFull);
         let required = self.ssl.then_some(SslMode::Require);
         self.sslmode.or(self.ssl_mode).or(switched_on).or(required).unwrap_or_default()
     }
 
-    /// Host and port of the server that tables are read from, where that is another one.
+    /// Returns host and port of the server that tables are read from, where that is another one.
     pub(crate) fn secondary(&self) -> Option<(&str, u16)> {
         self.secondary_host.as_deref().zip(self.secondary_port).filter(|_| self.use_secondary)
     }
 
-    /// At most so many rows of an INCREMENTAL stream in one run.
+    /// Returns the largest number of rows of an INCREMENTAL stream in one run.
     pub(crate) fn limit(&self) -> Option<u64> {
         self.limit.filter(|&rows| rows > 0)
     }
 
-    /// How long the stream of changes may be silent before the run ends. 0 is the default, as in the reference.
+    /// Returns how long the stream of changes may be silent before the run ends. 0 is the default, as in the reference.
     pub(crate) fn logical_poll(&self) -> Duration {
         let seconds = self.logical_poll_total_seconds;
         Duration::from_secs(if seconds == 0 { logical_poll_total_seconds() } else { seconds })
     }
 
-    /// How long the stream phase may last.
+    /// Returns the time limit of the stream phase.
     pub(crate) fn max_run(&self) -> Duration {
         Duration::from_secs(self.max_run_seconds)
     }
 
-    /// The slots to look for, in this order; the last is the one to create.
+    /// Returns the slots to look for, in this order; the last is the one to create.
     pub(crate) fn slot_candidates(&self) -> Vec<String> {
         if let Some(name) = &self.replication_slot_name {
             return vec![name.as_str().to_owned()];
@@ -332,7 +332,7 @@ impl Config {
         candidates
     }
 
-    /// The publication to read from a slot.
+    /// Returns the publication to read from a slot.
     pub(crate) fn publication<'a>(&'a self, slot: &'a str) -> &'a str {
         self.publication_name.as_deref().unwrap_or(slot)
     }

@@ -22,7 +22,7 @@ impl Secret {
         Secret(text.into())
     }
 
-    /// The text itself, for the one place that needs it.
+    /// Returns the text itself, for the one place that needs it.
     pub(crate) fn expose(&self) -> &str {
         &self.0
     }
@@ -60,7 +60,7 @@ impl JsonSchema for Secret {
     }
 }
 
-/// A certificate or key: where it is, or itself.
+/// A certificate or key: the path of a file, or PEM text.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum PemSource {
     /// A file.

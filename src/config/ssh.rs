@@ -14,16 +14,16 @@ pub(crate) struct SshTunnel<'a> {
     pub username: &'a str,
     /// The user's key.
     pub private_key: &'a PemSource,
-    /// What the key is encrypted with.
+    /// The passphrase that the key is encrypted with.
     pub private_key_passphrase: Option<&'a Secret>,
     /// The server's public key.
     pub host_key: Option<&'a str>,
-    /// Where its key is looked up otherwise.
+    /// The file to look up the server's public key in if `host_key` is not set.
     pub known_hosts: Option<&'a Path>,
 }
 
 impl Config {
-    /// The SSH server that connections go through, if any.
+    /// Returns the SSH server that connections go through, if any.
     pub(crate) fn ssh_tunnel(&self) -> Option<SshTunnel<'_>> {
         if self.ssh_tunnel_enable == Some(false) {
             return None;
