@@ -42,7 +42,7 @@ pub struct Cli {
 }
 
 impl Cli {
-    /// The catalog file: `--catalog`, else `--properties`.
+    /// Returns the catalog file: `--catalog`, else `--properties`.
     pub fn catalog_file(&self) -> Option<&PathBuf> {
         self.catalog.as_ref().or(self.properties.as_ref())
     }

@@ -6,17 +6,17 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 
-/// The text of a file.
+/// Reads the text of a file.
 pub(crate) fn read(path: &Path) -> Result<String> {
     std::fs::read_to_string(path).map_err(|error| Error::usage(format!("cannot read {}", path.display())).source(error))
 }
 
-/// The JSON in `text`; the error has the line and the column.
+/// Parses the JSON in `text`; the error has the line and the column.
 pub(crate) fn parse(file: &str, text: &str) -> Result<Value> {
     serde_json::from_str(text).map_err(|error| Error::usage(format!("{file} is not valid JSON")).source(error))
 }
 
-/// A value for an error message: what it is, and short ones as they stand.
+/// Returns a value for an error message: its kind, and short values as they stand.
 pub(crate) fn shown(value: &Value) -> String {
     const LONGEST: usize = 60;
     match value {

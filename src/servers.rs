@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::pg::connect::{ChannelBinding, Params, Pem, Server, SslMode as PgSslMode, TargetSessionAttrs};
 use crate::pg::ssh::{Tunnel, TunnelParams};
 
-/// The primary, and the secondary that tables are read from where there is one.
+/// Returns the primary, and the secondary that tables are read from if there is one.
 pub(crate) fn of(config: &Config) -> Result<(Server, Option<Server>)> {
     let tunnel = config.ssh_tunnel().map(tunnel).transpose()?;
     let primary = Params { tunnel, ..params(config) };

@@ -9,16 +9,16 @@ use tokio::sync::{mpsc, oneshot};
 use super::JsonBuf;
 use crate::error::{Error, ErrorKind, Result};
 
-/// From this size on the buffered lines are handed to the writing thread.
+/// The size from which on the buffered lines are handed to the writing thread.
 pub(crate) const CHUNK: usize = 256 * 1024;
-/// How many chunks may wait for the reader.
+/// The number of chunks that may wait for the reader.
 const QUEUE: usize = 4;
-/// A buffer that grew beyond this for one huge value is not kept.
+/// The size beyond which a buffer, grown for one huge value, is not kept.
 pub(crate) const KEEP: usize = 4 * CHUNK;
 
-/// Buffers lines and hands them to the thread that writes them.
+/// A buffer of lines, and the thread that writes them.
 pub struct MessageWriter {
-    /// The lines that were not handed over yet. Whole lines only whenever [`drain`](Self::drain) is called.
+    /// The lines that are not handed over yet; only whole ones whenever [`drain`](Self::drain) is called.
     pub buf: JsonBuf,
     chunks: Option<mpsc::Sender<Vec<u8>>>,
     empty: mpsc::UnboundedReceiver<Vec<u8>>,
@@ -27,7 +27,7 @@ pub struct MessageWriter {
 }
 
 impl MessageWriter {
-    /// A writer to `sink`, on a thread of its own.
+    /// Returns a writer to `sink`, on a thread of its own.
     pub fn new(sink: impl Write + Send + 'static) -> Self {
         let (chunks, mut waiting) = mpsc::channel(QUEUE);
         let (give_back, empty) = mpsc::unbounded_channel();
@@ -38,7 +38,7 @@ impl MessageWriter {
             if let Err(error) = write_chunks(sink, &mut waiting, give_back) {
                 *report.lock().unwrap_or_else(|e| e.into_inner()) = Some(error);
             }
-            // Not before: who finds nobody waiting asks why.
+            // Not earlier: a sender that finds the channel closed looks for the failure.
             drop(waiting);
             // The receiver is gone only if the run is.
             let _ = finished.send(());
@@ -61,7 +61,7 @@ impl MessageWriter {
         if len == 0 {
             return Ok(());
         }
-        // The place first: a run that is cut short while it waits still has its lines.
+        // The place in the queue first: a run that is cancelled while it waits keeps its lines.
         let place = match &self.chunks {
             Some(chunks) => chunks.reserve().await,
             None => return Err(self.failure()),
@@ -113,7 +113,7 @@ fn write_chunks(
         sink.write_all(&chunk)?;
         sink.flush()?;
         if chunk.capacity() <= KEEP {
-            // Nobody to take it back means that the run ends.
+            // The send fails only if the run has ended.
             let _ = give_back.send(chunk);
         }
     }

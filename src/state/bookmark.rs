@@ -7,7 +7,7 @@ use crate::method::ReplicationMethod;
 use crate::pg::Lsn;
 use crate::positions::Resume;
 
-/// The position of a LOG_BASED bookmark.
+/// The key of a LOG_BASED bookmark's position.
 pub(super) const LSN_KEY: &str = "lsn";
 
 /// The keys whose meaning is known here; every method's bookmark has some of them.
@@ -29,7 +29,7 @@ impl<'a> Bookmark<'a> {
         Bookmark(object)
     }
 
-    /// The value of a key, null counting as absent.
+    /// Returns the value of a key; null counts as absent.
     fn get(self, key: &str) -> Option<&'a Value> {
         self.0?.get(key).filter(|value| !value.is_null())
     }
@@ -40,12 +40,12 @@ impl<'a> Bookmark<'a> {
         self.0.is_none_or(Map::is_empty)
     }
 
-    /// The method that the bookmark was written under, as it is named there.
+    /// Returns the method that the bookmark was written under, as it is named there.
     pub(super) fn method_name(self) -> Option<&'a str> {
         self.get("last_replication_method")?.as_str()
     }
 
-    /// The method that the bookmark was written under.
+    /// Returns the method that the bookmark was written under.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn method(self) -> Option<ReplicationMethod> {
         self.method_name()?.parse().ok()
@@ -65,7 +65,7 @@ impl<'a> Bookmark<'a> {
         self.lsn().is_some()
     }
 
-    /// The position as a number; 0 is none.
+    /// Returns the position as a number; `None` for 0.
     pub(super) fn lsn(self) -> Option<u64> {
         let own = self.get(LSN_KEY).and_then(parse_lsn);
         let meltano = || self.get("replication_key_value").filter(|_| self.is_meltano_log_based()).and_then(parse_lsn);
@@ -77,12 +77,12 @@ impl<'a> Bookmark<'a> {
         self.version().is_none() && !self.has_lsn()
     }
 
-    /// The version of the table that the target holds.
+    /// Returns the version of the table that the target holds.
     pub(crate) fn version(self) -> Option<i64> {
         self.get("version").and_then(parse_number)
     }
 
-    /// The oid of the table that was copied.
+    /// Returns the oid of the table that was copied.
     pub(crate) fn table_oid(self) -> Option<u32> {
         self.get("table_oid").and_then(parse_number)
     }
@@ -95,12 +95,12 @@ impl<'a> Bookmark<'a> {
         marked || (is_current && without_xmin && self.get(LSN_KEY).is_some())
     }
 
-    /// The column of an INCREMENTAL bookmark.
+    /// Returns the column of an INCREMENTAL bookmark.
     pub(crate) fn replication_key(self) -> Option<&'a str> {
         self.get("replication_key")?.as_str()
     }
 
-    /// The value up to which rows were read, exactly as it was written.
+    /// Returns the value up to which rows were read, exactly as it was written.
     pub(crate) fn replication_key_value(self) -> Option<&'a Value> {
         self.get("replication_key_value")
     }
@@ -113,7 +113,7 @@ impl<'a> Bookmark<'a> {
         }
     }
 
-    /// Whether there is anything that a changed replication key would make wrong.
+    /// Whether the bookmark holds anything that a changed replication key would make wrong.
     pub(super) fn has_position(self) -> bool {
         ["replication_key", "replication_key_value", LSN_KEY].iter().any(|key| self.get(key).is_some())
     }
@@ -123,7 +123,7 @@ impl<'a> Bookmark<'a> {
     }
 }
 
-/// The bookmark as an object, its known keys checked; the error names the key.
+/// Returns the bookmark as an object, its known keys checked; the error names the key.
 pub(super) fn checked(value: Value) -> Result<Map<String, Value>, String> {
     let object = match value {
         Value::Null => Map::new(),
@@ -145,7 +145,7 @@ pub(super) fn checked(value: Value) -> Result<Map<String, Value>, String> {
     Ok(object)
 }
 
-/// What a known key should hold, if it holds something else.
+/// Returns what a known key should hold, if it holds something else.
 fn problem(key: &str, value: &Value) -> Option<&'static str> {
     let (fits, expected) = match key {
         "last_replication_method" | "replication_key" => (value.is_string(), "a text"),
@@ -159,7 +159,7 @@ fn problem(key: &str, value: &Value) -> Option<&'static str> {
     (!fits).then_some(expected)
 }
 
-/// An integer, or a text of its digits.
+/// Reads an integer, or a text of its digits.
 fn parse_number<T: std::str::FromStr>(value: &Value) -> Option<T> {
     match value {
         Value::Number(number) => number.to_string().parse().ok(),
@@ -168,7 +168,7 @@ fn parse_number<T: std::str::FromStr>(value: &Value) -> Option<T> {
     }
 }
 
-/// A position as an integer, as its digits, or as PostgreSQL prints it.
+/// Reads a position: an integer, its digits, or PostgreSQL's text form.
 fn parse_lsn(value: &Value) -> Option<u64> {
     let half = |part: &str| {
         let hexadecimal = (1..=8).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_hexdigit());
