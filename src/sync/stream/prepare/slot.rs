@@ -19,16 +19,16 @@ pub(crate) struct SlotChoice {
     pub name: String,
     /// Its plugin.
     pub plugin: OutputPluginName,
-    /// Whether standbys are to have it too (17+).
+    /// Whether the slot is to be synchronized to standbys (17+).
     pub failover: bool,
-    /// As the server has it; none where the run makes it.
+    /// The slot as the server has it; none where the run makes it.
     pub slot: Option<Slot>,
-    /// Whether the server has it and it is lost, so that the run makes it anew.
+    /// Whether the slot exists and is lost, so that the run makes it anew.
     pub lost: bool,
 }
 
 impl SlotChoice {
-    /// The slot that was found, if it can be read; else one that the run may make.
+    /// Returns the slot that was found, if it can be read; else one that the run may make.
     pub(crate) async fn of(
         env: &Env,
         client: &Client,
@@ -63,7 +63,7 @@ impl SlotChoice {
     }
 }
 
-/// The error for a slot that nobody made, with the SQL that does: the publication comes first.
+/// Returns the error for a missing slot, with the SQL that makes it: the publication comes first.
 async fn missing_slot(
     env: &Env,
     client: &Client,
@@ -88,7 +88,7 @@ async fn missing_slot(
         .hint(format!("set create_replication_slot to true, or {}", to_run(&sql))))
 }
 
-/// The slot is gone, and with it the changes since the bookmarks.
+/// Returns the error for a slot that is gone, and with it the changes since the bookmarks.
 fn slot_gone(name: &str, plan: &StreamPlan) -> Error {
     Error::run(format!("replication slot \"{name}\" does not exist, and the changes since the bookmark of \"{}\" went with it", plan.id))
         .hint(
@@ -104,7 +104,7 @@ pub(crate) async fn drop_slot(client: &Client, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// The error for a server that has no log to read.
+/// Fails if the server has no log to read.
 pub(crate) async fn check_server(client: &Client) -> Result<()> {
     match obstacle(client).await? {
         Some((why, hint)) => Err(Error::run(format!("LOG_BASED is not possible: {why}")).hint(hint)),
@@ -112,7 +112,7 @@ pub(crate) async fn check_server(client: &Client) -> Result<()> {
     }
 }
 
-/// Why no slot can be made on this server, and what to do about it, if so.
+/// Returns why no slot can be made on this server, and what to do about it, if so.
 pub(crate) async fn obstacle(client: &Client) -> Result<Option<(String, String)>> {
     let sql = "SELECT pg_catalog.current_setting('wal_level'), pg_catalog.pg_is_in_recovery()";
     let row = client.query_one(sql, &[]).await.map_err(|e| query_error("cannot read wal_level", e))?;
@@ -137,8 +137,8 @@ pub(crate) async fn obstacle(client: &Client) -> Result<Option<(String, String)>
     }))
 }
 
-/// Finds a role that may not replicate before anything is copied. Managed servers know other ways to grant the right than the
-/// attribute, so that only the server's own refusal counts.
+/// Fails for a role that may not replicate, before anything is copied. Managed servers know other ways to grant the
+/// right than the attribute, so that only the server's own refusal counts.
 pub(crate) async fn check_right(env: &Env, client: &Client) -> Result<()> {
     let sql = "SELECT rolreplication OR rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user";
     let row = client.query_one(sql, &[]).await.map_err(|e| query_error("cannot read the role's attributes", e))?;
@@ -152,7 +152,7 @@ pub(crate) async fn check_right(env: &Env, client: &Client) -> Result<()> {
     Ok(())
 }
 
-/// Whether the server lets the role replicate.
+/// Asks the server for a walsender, to see whether the role may replicate.
 pub(crate) async fn try_walsender(env: &Env) -> Result<()> {
     env.primary.replication_session_now().await?.close().await;
     Ok(())
