@@ -56,7 +56,7 @@ impl MessageWriter {
         self.drain_front(self.buf.len()).await
     }
 
-    /// As [`drain`](Self::drain), but only the first `len` bytes, which end a line.
+    /// Hands over the first `len` bytes, which end a line, as [`drain`](Self::drain) does everything.
     pub async fn drain_front(&mut self, len: usize) -> Result<()> {
         if len == 0 {
             return Ok(());

@@ -23,7 +23,7 @@ use crate::json_file::{self, shown};
 use crate::method::ReplicationMethod;
 use crate::positions::{Bookmarkable, Resume};
 
-/// How far each stream was read.
+/// The state of a sync: how far each stream was read.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct State {
     /// Every value is an object: see [`State::parse`].

@@ -35,7 +35,7 @@ use crate::sync::output::Output;
 use crate::sync::plan::{RecordEnd, StreamPlan};
 
 /// The timeout of a worker's lock on the table. A session that waits to alter the table waits for the copy's session,
-/// and the server does not know that this one waits for the worker.
+/// and the server does not know that the copy's session in turn waits for the worker.
 const LOCK_PATIENCE: &str = "10s";
 /// Whether a table can be read by several connections; logs why it can't.
 pub(super) fn is_possible(env: &Env, session: &Session, plan: &StreamPlan) -> bool {

@@ -13,7 +13,7 @@ use crate::sync::plan::RecordEnd;
 /// The time that a copy that is cut short waits for the server to take cancel requests.
 pub(super) const CANCEL_PATIENCE: Duration = Duration::from_secs(1);
 
-/// What the workers of a copy share.
+/// The data that the workers of a copy share.
 pub(super) struct Work {
     pub(super) server: Server,
     /// The statements that a session begins with: the snapshot, and a lock on the table.
@@ -23,7 +23,7 @@ pub(super) struct Work {
     ranges: Ranges,
     /// The first range that nobody has taken.
     next: AtomicUsize,
-    /// How many ranges were read and their lines handed over.
+    /// The number of ranges that were read and whose lines were handed over.
     done: AtomicUsize,
     /// Buffers whose lines have gone out.
     empty: Mutex<Vec<Vec<u8>>>,
