@@ -47,11 +47,11 @@ fn as_json() -> Value {
 /// One setting, for a table.
 struct Setting {
     name: String,
-    /// Unless the dsn has it.
+    /// Whether it is required, unless the dsn has it.
     required: bool,
     default: String,
     description: String,
-    /// The words it may be, each with its meaning.
+    /// The words that it may be, each with its meaning.
     choices: Vec<(String, String)>,
 }
 

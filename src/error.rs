@@ -10,7 +10,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 type Source = Box<dyn std::error::Error + Send + Sync + 'static>;
 
-/// Who has to act on an error.
+/// The kind of an error: who has to act on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
     /// Wrong usage, or a file that cannot be used. Exit code 2.
@@ -19,7 +19,7 @@ pub enum ErrorKind {
     Run,
     /// The reader of stdout went away or stdout cannot be written. Exit code 1.
     Output,
-    /// A passing condition (the server is starting up, no connection slot is free). Worth another try; exit code 1.
+    /// A passing condition (the server is starting up, no connection slot is free). Worth a retry; exit code 1.
     Transient,
 }
 
@@ -33,7 +33,7 @@ impl ErrorKind {
     }
 }
 
-/// What went wrong, of which kind, and what to do.
+/// An error: what went wrong, of which kind, and what to do.
 #[derive(Debug)]
 pub struct Error {
     kind: ErrorKind,
@@ -43,27 +43,27 @@ pub struct Error {
 }
 
 impl Error {
-    /// Makes an error of the given kind.
+    /// Returns an error of the given kind.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Error { kind, message: message.into(), hint: None, source: None }
     }
 
-    /// Makes an error for wrong usage, or a file that cannot be used.
+    /// Returns an error of kind [`Usage`](ErrorKind::Usage).
     pub fn usage(message: impl Into<String>) -> Self {
         Error::new(ErrorKind::Usage, message)
     }
 
-    /// Makes an error for a run that failed.
+    /// Returns an error of kind [`Run`](ErrorKind::Run).
     pub fn run(message: impl Into<String>) -> Self {
         Error::new(ErrorKind::Run, message)
     }
 
-    /// Makes an error for a passing condition, worth another try.
+    /// Returns an error of kind [`Transient`](ErrorKind::Transient).
     pub fn transient(message: impl Into<String>) -> Self {
         Error::new(ErrorKind::Transient, message)
     }
 
-    /// Adds what to do about it.
+    /// Adds a hint: what to do about it.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
@@ -75,12 +75,12 @@ impl Error {
         self
     }
 
-    /// Returns the kind, which says who has to act.
+    /// Returns the kind.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
 
-    /// Adds what to do about it, where that is known.
+    /// Returns the hint, if there is one.
     pub fn advice(&self) -> Option<&str> {
         self.hint.as_deref()
     }
@@ -92,7 +92,7 @@ impl Error {
         while let Some(error) = cause {
             text += ": ";
             text += &one_line(&error.to_string());
-            // One of our own has told of its causes.
+            // One of our own includes its causes.
             cause = if error.is::<Error>() { None } else { error.source() };
         }
         text
@@ -100,7 +100,7 @@ impl Error {
 }
 
 impl fmt::Display for Error {
-    /// Returns the message, its causes and the hint, on one line.
+    /// Writes the message, its causes and the hint, on one line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.summary())?;
         match &self.hint {
@@ -110,7 +110,7 @@ impl fmt::Display for Error {
     }
 }
 
-/// Returns what ends an advice that SQL can follow: `run: A; B;`, to be pasted as it is.
+/// Returns the end of an advice that SQL can follow: `run: A; B;`, ready to paste.
 pub fn to_run<S: AsRef<str>>(statements: &[S]) -> String {
     let statements = statements.iter().map(|sql| format!(" {};", sql.as_ref()));
     std::iter::once("run:".to_owned()).chain(statements).collect()

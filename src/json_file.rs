@@ -16,7 +16,7 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<Value> {
     serde_json::from_str(text).map_err(|error| Error::usage(format!("{file} is not valid JSON")).source(error))
 }
 
-/// Describes a value for an error message: what it is, and short ones as they stand.
+/// Returns a value for an error message: its kind, and short values as they stand.
 pub(crate) fn shown(value: &Value) -> String {
     const LONGEST: usize = 60;
     match value {

@@ -19,7 +19,7 @@ pub(crate) enum ReplicationMethod {
 }
 
 impl ReplicationMethod {
-    /// The names that catalog, config and state may hold, for error messages.
+    /// The names in catalog, config and state, for error messages.
     pub(crate) const NAMES: &'static str = "FULL_TABLE, INCREMENTAL or LOG_BASED";
 
     /// Returns the name in catalog, config and state.
@@ -38,7 +38,7 @@ impl fmt::Display for ReplicationMethod {
     }
 }
 
-/// The text names no replication method.
+/// The error for a text that names no replication method.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{0:?} is not a replication method (use {names})", names = ReplicationMethod::NAMES)]
 pub(crate) struct UnknownMethod(String);

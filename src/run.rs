@@ -21,10 +21,10 @@ use crate::sync::output::Output;
 use crate::sync::sync;
 use crate::types::{self, Dialect};
 
-/// stdout by itself writes each line.
+/// The size of the buffer for what is printed: stdout by itself writes each line.
 const PRINTED_AT_ONCE: usize = 256 * 1024;
 
-/// How a run ended that did not fail.
+/// The outcome of a run that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Everything was done.

@@ -9,7 +9,7 @@ use crate::pg::net::pem::Pem;
 use crate::pg::net::ssh::{Tunnel, TunnelParams};
 use crate::pg::net::tls::{SslMode as PgSslMode, TlsParams};
 
-/// Returns the primary, and the secondary that tables are read from where there is one.
+/// Returns the primary, and the secondary that tables are read from if there is one.
 pub(crate) fn of(config: &Config) -> Result<(Server, Option<Server>)> {
     let tunnel = config.ssh_tunnel().map(tunnel).transpose()?;
     let primary = Params { tunnel, ..params(config) };

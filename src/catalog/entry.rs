@@ -7,17 +7,17 @@ use super::selection::is_true;
 use crate::json_file::shown;
 use crate::method::ReplicationMethod;
 
-/// What is known of a table (empty breadcrumb) or of a column (`["properties", name]`).
+/// Metadata of a table (empty breadcrumb) or of a column (`["properties", name]`).
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Metadata {
-    /// Whom it is about.
+    /// The table or column that it describes.
     pub breadcrumb: Vec<String>,
-    /// What is known.
+    /// The keys and their values.
     pub metadata: Map<String, Value>,
 }
 
 impl Metadata {
-    /// Returns the column it is about.
+    /// Returns the column that it describes; `None` if that is a table.
     pub(crate) fn column(&self) -> Option<&str> {
         match self.breadcrumb.as_slice() {
             [kind, name] if kind == "properties" => Some(name),
@@ -33,13 +33,13 @@ pub(crate) struct CatalogEntry {
     pub table_name: String,
     /// The table once more: Singer's name of the stream.
     pub stream: String,
-    /// What is known of the table and its columns.
+    /// Metadata of the table and its columns.
     pub metadata: Vec<Metadata>,
     /// `schema-table`.
     pub tap_stream_id: String,
     /// The JSON schema of a record.
     pub schema: Value,
-    /// What a catalog file has on the entry beside these; Meltano writes `selected` and `replication_method` here.
+    /// The other keys of the entry in a catalog file; Meltano writes `selected` and `replication_method` here.
     on_entry: Map<String, Value>,
 }
 
@@ -107,7 +107,7 @@ impl CatalogEntry {
         Ok(())
     }
 
-    /// Reads what only matters for a stream that is to be read.
+    /// Checks what matters only for a selected stream.
     fn check_selected(&self) -> Result<(), String> {
         if let Some(name) = self.method_name() {
             name.parse::<ReplicationMethod>().map_err(|error| format!("key \"replication-method\": {error}"))?;
@@ -135,7 +135,7 @@ impl CatalogEntry {
         keys.iter().find_map(|key| self.on_entry.get(*key)?.as_str()).filter(|text| !text.is_empty())
     }
 
-    /// Whether the stream is wanted: `selected` in the metadata, on the entry or in the schema, else
+    /// Whether the stream is selected: by `selected` in the metadata, on the entry or in the schema, else by
     /// `selected-by-default`.
     pub(crate) fn is_selected(&self) -> bool {
         self.table_value("selected")
@@ -168,7 +168,7 @@ impl CatalogEntry {
         self.table_text(&KEYS).or_else(|| self.entry_text(&KEYS))
     }
 
-    /// Returns the table's schema; there is always one for a selected stream of a catalog file.
+    /// Returns the table's schema; a selected stream of a catalog file always has one.
     pub(crate) fn schema_name(&self) -> Option<&str> {
         let from_id = || self.tap_stream_id.strip_suffix(self.table_name.as_str())?.strip_suffix('-');
         self.table_text(&["schema-name"]).or_else(from_id).filter(|name| !name.is_empty())
@@ -184,7 +184,7 @@ impl CatalogEntry {
         self.table_value("is-view").is_some_and(is_true)
     }
 
-    /// Returns the key columns: the user's for a view, else the table's, else what stands on the entry.
+    /// Returns the key columns: the user's for a view, else the table's, else those on the entry.
     pub(crate) fn key_properties(&self) -> Option<Vec<&str>> {
         let key = if self.is_view() { "view-key-properties" } else { "table-key-properties" };
         let columns = self.table_value(key).or_else(|| self.on_entry.get("key_properties"))?.as_array()?;

@@ -1,7 +1,7 @@
-//! The catalog: what can be read, and what of it is wanted.
+//! The catalog: what can be read, and what of it is selected.
 //!
-//! Read are the catalogs of this tap, of the reference and of the MeltanoLabs tap, as they are and as Meltano rewrites
-//! them: replication method and key may stand in the metadata or on the entry, with hyphens or underscores.
+//! It may be a catalog of this tap, of the reference or of the MeltanoLabs tap, as it is or as Meltano rewrites it:
+//! replication method and key may stand in the metadata or on the entry, with hyphens or underscores.
 
 mod entry;
 mod outline;
@@ -37,12 +37,12 @@ impl Catalog {
     pub(crate) fn parse(file: &str, text: &str) -> Result<Catalog> {
         match outline::candidates(text) {
             Ok(streams) => Catalog::of(file, streams),
-            // To say what is wrong with it.
+            // Parsed as a whole, to report what is wrong with it.
             Err(_) => Catalog::parse_whole(file, text),
         }
     }
 
-    /// The same, with every stream read, selected or not.
+    /// Reads the text of a catalog file, every stream of it, selected or not.
     pub(crate) fn parse_whole(file: &str, text: &str) -> Result<Catalog> {
         match json_file::parse(file, text)?.get_mut("streams").map(Value::take) {
             Some(Value::Array(streams)) => Catalog::of(file, streams.into_iter().enumerate()),
@@ -54,7 +54,7 @@ impl Catalog {
         }
     }
 
-    /// Returns those of these streams that are selected; each comes with its place in the file.
+    /// Reads those of these streams that are selected; each comes with its place in the file.
     fn of(file: &str, streams: impl IntoIterator<Item = (usize, Value)>) -> Result<Catalog> {
         let mut selected = Vec::new();
         for (index, value) in streams {

@@ -13,8 +13,8 @@ use serde_json::{Map, Value};
 
 use super::selection::is_true;
 
-/// The streams that may be selected, each with its place in the file. An error where the file has not the form of a
-/// catalog, and where a stream that may be selected can't be read.
+/// Returns the streams that may be selected, each with its place in the file. Fails where the file doesn't have the
+/// form of a catalog, and where a stream that may be selected can't be read.
 pub(super) fn candidates(text: &str) -> serde_json::Result<Vec<(usize, Value)>> {
     let Object(File { streams }) = serde_json::from_str(text)?;
     let streams = streams.ok_or_else(|| serde::de::Error::missing_field("streams"))?;
@@ -27,11 +27,11 @@ struct File<'a> {
     streams: Option<Vec<Object<Stream<'a>>>>,
 }
 
-/// A stream in pieces.
+/// A stream whose values are not parsed yet.
 #[derive(Default)]
 struct Stream<'a> {
     metadata: Option<Vec<Object<Item<'a>>>>,
-    /// What else is there.
+    /// Its other keys.
     others: Vec<(Cow<'a, str>, &'a RawValue)>,
 }
 
@@ -43,9 +43,10 @@ struct Item<'a> {
 }
 
 impl Stream<'_> {
-    /// Returns false only if [`CatalogEntry::is_selected`](super::CatalogEntry::is_selected) does: where the table's metadata says
-    /// so, as Meltano writes it, or where it looks for `selected` and `selected-by-default` the text has no such word, nor an
-    /// escape that could stand for a letter of it.
+    /// Whether the stream may be selected; false only if
+    /// [`CatalogEntry::is_selected`](super::CatalogEntry::is_selected) is: where the table's metadata deselects it, as
+    /// Meltano writes it, or where the places that can select it hold neither the word `selected` nor an escape that
+    /// could stand for a letter of it.
     fn may_be_selected(&self) -> bool {
         let says = |piece: &RawValue| {
             let piece = piece.get().as_bytes();
@@ -78,7 +79,7 @@ impl Item<'_> {
         self.breadcrumb.is_some_and(|breadcrumb| breadcrumb.get().contains('"'))
     }
 
-    /// Whether it says that the stream is not selected.
+    /// Whether it deselects the stream.
     fn is_deselected(&self) -> bool {
         let metadata = self.metadata.and_then(|metadata| serde_json::from_str::<Map<_, _>>(metadata.get()).ok());
         let selected = metadata.as_ref().and_then(|metadata| metadata.get("selected"));
@@ -92,7 +93,7 @@ impl Item<'_> {
     }
 }
 
-/// What is read from a JSON object; of a key that comes twice the last value counts, as everywhere.
+/// A value read from a JSON object. Of a key that comes twice the last value counts, as everywhere.
 struct Object<T>(T);
 
 trait Members<'a>: Default {

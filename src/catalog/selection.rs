@@ -1,4 +1,4 @@
-//! Which columns of a stream are wanted.
+//! Which columns of a stream are selected.
 
 use std::collections::HashMap;
 
@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::Metadata;
 
-/// What a catalog says of a stream's columns.
+/// A catalog's selection of a stream's columns.
 #[derive(Debug)]
 pub(crate) struct Selection<'a> {
     columns: HashMap<&'a str, &'a Map<String, Value>>,
@@ -17,8 +17,8 @@ impl<'a> Selection<'a> {
         Selection { columns: metadata.iter().filter_map(|m| Some((m.column()?, &m.metadata))).collect() }
     }
 
-    /// Whether a column is wanted; `None` if the catalog says nothing of it, as for a column that is younger than the
-    /// catalog.
+    /// Whether a column is selected; `None` if the catalog does not mention it, as with a column that is younger than
+    /// the catalog.
     pub(crate) fn column(&self, name: &str) -> Option<bool> {
         let metadata = self.columns.get(name)?;
         let value = |key: &str| metadata.get(key).filter(|value| !value.is_null());

@@ -7,7 +7,7 @@ fn parse(value: &Value) -> Result<Catalog> {
     Catalog::parse("catalog.json", &value.to_string())
 }
 
-/// An entry, selected or not.
+/// Reads an entry, selected or not.
 fn entry(value: Value) -> CatalogEntry {
     let entry = CatalogEntry::parse(value.clone()).unwrap();
     let catalog = parse(&json!({"streams": [value]})).unwrap();
@@ -15,12 +15,12 @@ fn entry(value: Value) -> CatalogEntry {
     entry
 }
 
-/// An entry with this metadata of the table.
+/// Returns an entry with this metadata of the table.
 fn with_table(metadata: Value) -> Value {
     json!({"tap_stream_id": "public-a", "metadata": [{"breadcrumb": [], "metadata": metadata}]})
 }
 
-/// What is wrong with a selected stream.
+/// Returns what is wrong with a selected stream.
 fn error_of(mut stream: Value) -> String {
     if let Some(stream) = stream.as_object_mut() {
         stream.insert("selected".to_owned(), json!(true));
@@ -251,7 +251,7 @@ fn the_text_of_a_selected_stream_may_be_of_any_form() {
     assert_eq!(selected(r#"{"s\u0065lected": true, "tap_stream_id": "p-a", "metadata": null}"#), found);
     assert_eq!(selected(r#"{"tap_stream_id": "p-a", "schema": {"properties": {}, "\u0073elected": true}}"#), found);
 
-    // Of a column these say nothing of the stream.
+    // On a column these keys say nothing of the stream.
     let column =
         r#"{"breadcrumb": ["properties", "selected"], "metadata": {"selected": true, "selected-by-default": true}}"#;
     let schema = r#"{"properties": {"selected": {"type": "boolean"}}}"#;
@@ -261,7 +261,7 @@ fn the_text_of_a_selected_stream_may_be_of_any_form() {
         selected(&format!(r#"{{"tap_stream_id": "p-a", "metadata": [{column}, {table}], "schema": {schema}}}"#)),
         found
     );
-    // The table's metadata is asked first, and the first that it has.
+    // The table's metadata counts first, and the first if there are several.
     let with = |metadata: &str, entry: &str| {
         selected(&format!(r#"{{"tap_stream_id": "p-a", "metadata": [{metadata}], "selected": {entry}}}"#))
     };
@@ -271,7 +271,7 @@ fn the_text_of_a_selected_stream_may_be_of_any_form() {
     assert_eq!(with(&format!("{table}, {deselected}"), "false"), found);
     assert_eq!(with(r#"{"metadata": {"selected": null}}"#, "true"), found);
     assert_eq!(with(r#"{"metadata": null}"#, "true"), found);
-    // The last of two counts.
+    // Of two values of a key the last counts.
     assert_eq!(selected(&format!(r#"{{"tap_stream_id": "p-a", "metadata": [{table}], "metadata": []}}"#)), None);
 }
 

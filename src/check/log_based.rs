@@ -52,7 +52,7 @@ pub(super) async fn check(
     Ok(())
 }
 
-/// Whether the slot has what comes after the bookmarks; `stands`: where it is, if it is there already.
+/// Checks that the slot has what comes after the bookmarks. `stands`: the slot's position, if it exists.
 async fn bookmarks(
     report: &mut Report,
     env: &Env,
@@ -82,11 +82,11 @@ async fn bookmarks(
     Ok(())
 }
 
-/// Checks what the log says of old rows.
+/// Checks what the log holds of old rows.
 async fn identity(report: &mut Report, client: &Client, plan: &StreamPlan) -> Result<()> {
     let id = &plan.id;
     match warn::of_identity(plan) {
-        // Its partitions are to be named one by one.
+        // The advice names its partitions one by one.
         Some(warning) if plan.table.kind == TableKind::Partitioned => {
             let advice = toast::full_identity(client, plan).await?;
             report.warning(format_args!("{id}: {warning}; {advice}"));

@@ -1,7 +1,8 @@
-//! `--test`: everything that the selected streams need, checked and reported in a line each. Nothing is changed on the server.
+//! `--test`: everything that the selected streams need, checked and reported in a line each. Nothing is changed on the
+//! server.
 //!
-//! A failure is what a run would fail of, or leave a stream out for; a warning is what it would go on with. The questions
-//! and the words are those of a sync; what mends a thing stands at the end of its line, SQL last.
+//! A failure is what a run would fail of, or leave a stream out for; a warning is what it would go on with. Checks and
+//! wording are those of a sync. A line ends with what to do, SQL last.
 
 mod log_based;
 mod publication;
@@ -36,7 +37,7 @@ pub(crate) async fn check(env: &Env, catalog: Option<Catalog>, mut state: State,
     report.finish()
 }
 
-/// Checks as far as can be asked: an error is what stands in the way of the rest. `plans`: the streams that can be read.
+/// Checks as far as it can: an error is what prevents the rest. Adds the streams that can be read to `plans`.
 async fn requirements(
     report: &mut Report,
     env: &Env,

@@ -13,7 +13,7 @@ use crate::sync::plan::StreamPlan;
 use crate::sync::stream::prepare::published::{Coverage, check_key, warning_of_columns};
 use crate::sync::stream::prepare::slot::SlotChoice;
 
-/// Checks what is sent of these streams, and leaves out of them what is not.
+/// Checks what is published of these streams, and leaves out of them what is not.
 pub(super) async fn check(
     report: &mut Report,
     env: &Env,
@@ -39,7 +39,7 @@ pub(super) async fn check(
     Ok(())
 }
 
-/// Checks what is sent of a stream.
+/// Checks what is published of a stream.
 async fn of_stream(
     report: &mut Report,
     client: &Client,
@@ -66,7 +66,7 @@ async fn of_stream(
     Ok(())
 }
 
-/// Checks what becomes of partitions whose changes come under their own names.
+/// Returns a warning of what becomes of partitions whose changes come under their own names.
 async fn detached(client: &Client, publications: &Publications, table: &Table) -> Result<Option<String>> {
     let Some(name) = publications.sends_partitions(table) else { return Ok(None) };
     let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_publication p WHERE p.pubname::text = $1 AND (p.puballtables OR EXISTS \
@@ -85,7 +85,7 @@ async fn detached(client: &Client, publications: &Publications, table: &Table) -
     )))
 }
 
-/// Whether the role may do what a run would do to publish the streams.
+/// Checks whether the role may do what a run would do to publish the streams.
 async fn set_up(report: &mut Report, client: &Client, name: &str, coverage: &Coverage<'_>) -> Result<()> {
     let tables: Vec<&Table> = coverage.missing.iter().map(|plan| &plan.table).collect();
     let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();

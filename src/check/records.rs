@@ -1,4 +1,4 @@
-//! The messages of a check: each stream's SCHEMA and one RECORD. No STATE: nothing was read that a run need not read.
+//! The messages of a check: each stream's SCHEMA and one RECORD. No STATE: a run still has to read everything.
 
 use super::report::Report;
 use crate::cli::TestOutput;
@@ -66,7 +66,7 @@ async fn record(
     Ok(())
 }
 
-/// What takes the lines, without a bookmark that follows them.
+/// A sink that moves no bookmark with its lines.
 struct TestSink<'a> {
     out: &'a mut MessageWriter,
     end: RecordEnd,

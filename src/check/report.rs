@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use crate::error::{Error, Result};
 
-/// Writes a line for each requirement, and counts them.
+/// The report of a check, which logs a line for each requirement and counts them.
 #[derive(Default)]
 pub(super) struct Report {
     met: usize,
@@ -19,18 +19,18 @@ impl Report {
         tracing::info!("ok: {found}");
     }
 
-    /// Reports what a run would go on with, and somebody should know.
+    /// Reports a problem that a run would go on with.
     pub(super) fn warning(&mut self, found: impl Display) {
         self.warnings += 1;
         tracing::warn!("warning: {found}");
     }
 
-    /// The same of an error that the settings have a run go on after.
+    /// Reports, as a warning, an error after which the settings let a run go on.
     pub(super) fn warning_of(&mut self, error: &Error, instead: &str) {
         self.warning(format_args!("{}; {instead}", error.summary()));
     }
 
-    /// Reports what a run would fail of, or leave a stream out for.
+    /// Reports an error that a run would fail with, or leave a stream out for.
     pub(super) fn failure(&mut self, error: &Error) {
         self.failures += 1;
         match error.advice() {
@@ -39,7 +39,7 @@ impl Report {
         }
     }
 
-    /// Whether it is a failure, which is then reported.
+    /// Reports the error, if it is one; returns whether it is.
     pub(super) fn is_failure(&mut self, checked: Result<()>) -> bool {
         if let Err(error) = &checked {
             self.failure(error);
@@ -47,7 +47,7 @@ impl Report {
         checked.is_err()
     }
 
-    /// Ends the report, with an error if anything failed.
+    /// Ends the report: an error if anything failed.
     pub(super) fn finish(self) -> Result<()> {
         let Report { met, warnings, failures } = self;
         if failures > 0 {

@@ -20,7 +20,7 @@ use crate::sync::plan::StreamPlan;
 use crate::sync::stream::prepare::slot::{SlotChoice, try_walsender};
 use crate::sync::stream::prepare::{wal2json, warn};
 
-/// Checks the slot that a run would read or make, and returns it; none if that can't be, or not yet.
+/// Returns the slot that a run would read or make; `None` if that can't be, or not yet.
 pub(super) async fn check(
     report: &mut Report,
     env: &Env,
@@ -33,7 +33,7 @@ pub(super) async fn check(
             report.ok("the role may replicate");
             true
         }
-        // There is no room to try it, which the number of senders tells.
+        // No walsender is free to try it with; `capacity` reports that.
         Err(error) if sqlstate(&error) == Some(TOO_MANY_CONNECTIONS) => true,
         tried => !report.is_failure(tried),
     };
@@ -74,7 +74,7 @@ pub(super) async fn check(
     Ok(Some(choice))
 }
 
-/// Checks the slots and senders that are left; `needs_slot`: the run makes one.
+/// Reports how many slots and walsenders are left. `needs_slot`: the run makes a slot.
 async fn capacity(report: &mut Report, env: &Env, client: &Client, needs_slot: bool) -> Result<()> {
     let sql = "SELECT pg_catalog.current_setting('max_replication_slots')::int8, \
                (SELECT count(*) FROM pg_catalog.pg_replication_slots), \
@@ -114,7 +114,7 @@ async fn capacity(report: &mut Report, env: &Env, client: &Client, needs_slot: b
     Ok(())
 }
 
-/// Whether a slot that nobody reads fills the disk.
+/// Checks whether a slot that nobody reads can fill the disk.
 async fn keep_size(report: &mut Report, env: &Env, client: &Client) -> Result<()> {
     match setting(report, env, client, "max_slot_wal_keep_size").await?.as_deref() {
         // Before 13 nothing bounds it.
@@ -129,7 +129,7 @@ async fn keep_size(report: &mut Report, env: &Env, client: &Client) -> Result<()
     Ok(())
 }
 
-/// Checks how far behind the slot is, and what it keeps.
+/// Reports how far behind the slot is, and what it keeps.
 async fn stands(report: &mut Report, client: &Client, slot: &Slot) -> Result<()> {
     let (name, end) = (&slot.name, log_end(client).await?);
     let behind = end.0.saturating_sub(slot.confirmed_flush.0) >> 20;
@@ -158,8 +158,8 @@ async fn stands(report: &mut Report, client: &Client, slot: &Slot) -> Result<()>
     Ok(())
 }
 
-/// Whether the server may load a plugin, as far as it has a say in that and the role may see it. Where it may not, trying the
-/// plugin tells.
+/// Whether the server's settings allow a plugin. True where there is no such setting, or the role may not see it:
+/// trying the plugin shows it then.
 async fn is_allowed(report: &mut Report, env: &Env, client: &Client, plugin: &str) -> Result<bool> {
     let libraries = setting(report, env, client, "output_plugin_libraries").await?;
     Ok(libraries.is_none_or(|libraries| names(&libraries).any(|name| name == plugin)))
@@ -201,7 +201,8 @@ async fn probe(env: &Env, client: &Client, slot: &Slot, plugin: OutputPluginName
     BulkRead::probe(&mut session, &slot.name, plugin.as_ref()).await
 }
 
-/// Reads a setting of the server; none if it does not know it, or does not show it to the role, which is told.
+/// Reads a setting of the server; `None` if the server does not know it, or does not show it to the role, which is
+/// reported.
 async fn setting(report: &mut Report, env: &Env, client: &Client, name: &str) -> Result<Option<String>> {
     match client.query_one("SELECT pg_catalog.current_setting($1, true)", &[&name]).await {
         Ok(row) => row.field(0),

@@ -15,10 +15,10 @@ use crate::sync::env::Env;
 use crate::sync::plan::StreamPlan;
 use crate::sync::select::{Selected, hidden_rows};
 
-/// A table of so many bytes is worth an index on its replication key.
+/// The size of a table in bytes from which it is worth an index on its replication key.
 const LARGE: i64 = 16 * 1024 * 1024;
 
-/// Streams that a run would leave out or refuse.
+/// Reports the streams that a run would leave out or refuse.
 pub(super) fn left_out(report: &mut Report, selected: &Selected) {
     for stream in &selected.unreadable {
         let error = Error::run(format!("{}: the role may not read it", stream.id));
@@ -33,7 +33,7 @@ pub(super) fn left_out(report: &mut Report, selected: &Selected) {
     }
 }
 
-/// Checks a stream that is there.
+/// Checks a stream that exists.
 pub(super) async fn check(report: &mut Report, env: &Env, client: &Client, plan: &StreamPlan) -> Result<()> {
     let id = &plan.id;
     let mut hidden = hidden_columns(client, plan.table.oid).await?;
@@ -86,7 +86,8 @@ async fn incremental(report: &mut Report, client: &Client, plan: &StreamPlan) ->
     Ok(())
 }
 
-/// Returns those of the stream's tables that have no index to find the rows of a key with: their size, and their names.
+/// Returns the total size and the names of those of the stream's tables that have no index to find rows by the key
+/// with.
 async fn unindexed(client: &Client, plan: &StreamPlan, key: &str) -> Result<(i64, Vec<String>)> {
     let sql = format!(
         "{} SELECT coalesce(sum(pg_catalog.pg_relation_size(c.oid)), 0)::int8, \

@@ -13,7 +13,7 @@ use crate::replication::publication::leaves;
 use crate::sync::env::Env;
 use crate::sync::plan::StreamPlan;
 
-/// Checks what becomes of unchanged large values of a LOG_BASED stream.
+/// Reports what becomes of unchanged large values of a LOG_BASED stream.
 pub(super) async fn check(report: &mut Report, env: &Env, client: &Client, plan: &StreamPlan) -> Result<()> {
     let columns = columns(client, plan).await?;
     if columns.is_empty() {
@@ -22,7 +22,7 @@ pub(super) async fn check(report: &mut Report, env: &Env, client: &Client, plan:
     let values = format!("{}: large values of {} that an update leaves alone", plan.id, columns.join(", "));
     let is_keyed = !plan.key_properties.is_empty();
     match (&plan.table.replica_identity, env.config.unchanged_toast) {
-        // No update comes.
+        // No updates come.
         (ReplicaIdentity::None, _) => {}
         (ReplicaIdentity::Full, _) => report.ok(format_args!("{values} come with the old row")),
         (_, UnchangedToast::Fetch) if is_keyed => report.ok(format_args!("{values} are read from the table by key")),

@@ -50,7 +50,7 @@ pub(crate) struct Storage {
 
 const BATCH_SIZE: NonZeroU64 = NonZeroU64::new(10_000).expect("not 0");
 
-/// The members of an object, of which none may be left.
+/// The members of an object; one that nobody takes is an error.
 struct Members<'a> {
     path: &'a str,
     members: Map<String, Value>,
@@ -100,7 +100,7 @@ impl Setting for BatchConfig {
             batch_size: members.read("batch_size")?.unwrap_or(BATCH_SIZE),
         };
         encoding.end()?;
-        // For file systems that are not files.
+        // Parameters of storage other than local files.
         storage.take("params");
         storage.end()?;
         members.end()?;

@@ -8,7 +8,7 @@ use super::LONGEST_NAME;
 use super::read::{Setting, text};
 use crate::json_file::shown;
 
-/// One of the words of a setting.
+/// A setting that is one of a few words.
 pub(crate) trait Choice {
     /// Returns the word as it stands in the config file.
     fn word(self) -> &'static str;
@@ -205,7 +205,7 @@ impl Setting for CopyParallelism {
     }
 }
 
-/// A name that PostgreSQL takes for a replication slot.
+/// A name that PostgreSQL accepts for a replication slot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SlotName(String);
 

@@ -21,7 +21,7 @@ const SETTINGS: [&str; 11] = [
     "target_session_attrs",
 ];
 
-/// Those of what the tap sets for every session itself.
+/// libpq's parameters for what the tap sets itself in every session.
 const WITHOUT_EFFECT: [&str; 10] = [
     "application_name",
     "client_encoding",
@@ -37,8 +37,8 @@ const WITHOUT_EFFECT: [&str; 10] = [
 
 const DEFAULT_PORT: &str = "5432";
 
-/// Returns the settings in a connection string (`host=db user=tap`) or URI (`postgresql://tap@db`), each once. The port is always
-/// among them: libpq has a default.
+/// Reads the settings in a connection string (`host=db user=tap`) or URI (`postgresql://tap@db`), each once. The port
+/// is always among them: libpq has a default.
 pub(super) fn parse(text: &str) -> Result<Vec<(String, String)>, String> {
     let mut settings = Settings(Vec::new());
     match without_scheme(text.trim()) {
@@ -63,7 +63,7 @@ fn without_scheme(text: &str) -> Option<&str> {
 struct Settings(Vec<(String, String)>);
 
 impl Settings {
-    /// Adds a parameter; of several with one name the last counts.
+    /// Sets a parameter; of several values the last counts.
     fn set(&mut self, name: &str, value: impl Into<String>) -> Result<(), String> {
         if WITHOUT_EFFECT.contains(&name) {
             tracing::debug!("parameter {name} of the dsn is without effect here");
@@ -144,7 +144,7 @@ impl Settings {
     }
 }
 
-/// Returns the value at the start of the text, without its quotes and backslashes, and what follows it.
+/// Reads the value at the start of the text. Returns it without its quotes and backslashes, and what follows it.
 fn keyword_value(text: &str) -> Result<(String, &str), String> {
     let (quoted, text) = match text.strip_prefix('\'') {
         Some(text) => (true, text),

@@ -1,7 +1,7 @@
 //! Settings: the reference's keys with its defaults, some of the MeltanoLabs tap's, and our own.
 //!
-//! To add a key: one field here, with the doc comment that becomes its description in `--about`. What a value may look
-//! like is said by the field's type (see [`read`]).
+//! To add a key: one field here, with the doc comment that becomes its description in `--about`. The field's type
+//! defines what a value may look like (see [`read`]).
 
 mod batch;
 mod choices;
@@ -299,12 +299,12 @@ impl Config {
         self.sslmode.or(self.ssl_mode).or(switched_on).or(required).unwrap_or_default()
     }
 
-    /// Returns the host and port of the server that tables are read from, where that is another one.
+    /// Returns host and port of the server that tables are read from, where that is another one.
     pub(crate) fn secondary(&self) -> Option<(&str, u16)> {
         self.secondary_host.as_deref().zip(self.secondary_port).filter(|_| self.use_secondary)
     }
 
-    /// Returns how many rows of an INCREMENTAL stream one run reads at most.
+    /// Returns the largest number of rows of an INCREMENTAL stream in one run.
     pub(crate) fn limit(&self) -> Option<u64> {
         self.limit.filter(|&rows| rows > 0)
     }
@@ -315,7 +315,7 @@ impl Config {
         Duration::from_secs(if seconds == 0 { logical_poll_total_seconds() } else { seconds })
     }
 
-    /// Returns how long the stream phase may last.
+    /// Returns the time limit of the stream phase.
     pub(crate) fn max_run(&self) -> Duration {
         Duration::from_secs(self.max_run_seconds)
     }

@@ -23,21 +23,21 @@ const OTHER_NAMES: [(&str, &str); 6] = [
     ("ssh_tunnel.private_key_password", "ssh_tunnel.private_key_passphrase"),
 ];
 
-/// An object whose keys are ours with this and a dot before them.
+/// The key of an object whose keys, with this and a dot before them, are ours.
 const SSH_TUNNEL: &str = "ssh_tunnel";
 
-/// Beats the single keys there, where it is the other way round with `dsn`.
+/// The MeltanoLabs tap's key of a dsn. It beats the single keys, while single keys beat `dsn`.
 const SQLALCHEMY_URL: &str = "sqlalchemy_url";
 
-/// Keys that say the same as `sslmode`, each in its way.
+/// Keys that set what `sslmode` sets, each in its way.
 const SSLMODES: [&str; 4] = ["sslmode", "ssl_mode", "ssl_enable", "ssl"];
 
-/// Keys that count for nothing under `ssl_enable: false`, as in the MeltanoLabs tap: its defaults name files that need
-/// not exist.
+/// Keys that have no effect under `ssl_enable: false`, as in the MeltanoLabs tap: its defaults name files that need not
+/// exist.
 const SWITCHED_BY_SSL_ENABLE: [&str; 4] =
     ["ssl_mode", "ssl_certificate_authority", "ssl_client_certificate", "ssl_client_private_key"];
 
-/// A key with where it comes from.
+/// A key's value, and where it comes from.
 struct Entry {
     /// Our name of the key.
     key: String,
@@ -45,7 +45,7 @@ struct Entry {
     written: String,
     file: String,
     value: Value,
-    /// Whether it is a part of the dsn, which is secret as a whole.
+    /// Whether it is part of the dsn, which is secret as a whole.
     of_dsn: bool,
 }
 
@@ -91,7 +91,7 @@ impl Entries {
         self
     }
 
-    /// Adds what the dsn says and no single key does.
+    /// Adds what the dsn sets and no single key does.
     pub(super) fn with_dsn(mut self) -> Result<Self> {
         let Some(dsn) = self.entries.iter().find(|e| e.key == "dsn") else { return Ok(self) };
         let wrong = |problem: String| Error::usage(format!("{}: {problem}", dsn.place()));
@@ -141,7 +141,7 @@ impl Entries {
         self.entries.iter().find(|e| e.key == key).map(Entry::place).unwrap_or_else(|| self.files.join(", "))
     }
 
-    /// Reads the settings; unknown keys are passed over.
+    /// Reads the settings; unknown keys are ignored.
     pub(super) fn into_settings<T: DeserializeOwned>(self) -> Result<T> {
         let access = PlacedMap { entries: self.entries.into_iter(), current: None };
         T::deserialize(MapAccessDeserializer::new(access)).map_err(|error| Error::usage(error.to_string()))
@@ -160,7 +160,7 @@ impl Entry {
     }
 }
 
-/// Returns the tap's name of a key. Where a file has a key under both names, ours counts.
+/// Returns our name of a key. Where a file has a key under both names, ours counts.
 fn our_name<'a>(written: &'a str, object: &Map<String, Value>) -> &'a str {
     match OTHER_NAMES.iter().find(|(other, _)| *other == written) {
         Some((_, ours)) if object.get(*ours).is_none_or(is_unset) => ours,
@@ -190,7 +190,7 @@ fn is_unset(value: &Value) -> bool {
     value.is_null() || value == ""
 }
 
-/// The entries as a map whose errors say where the value stands.
+/// The entries as a map whose errors name the place of the value.
 struct PlacedMap {
     entries: std::vec::IntoIter<Entry>,
     current: Option<Entry>,
@@ -220,7 +220,7 @@ pub(super) fn setting<'de, D: Deserializer<'de>, T: Setting>(deserializer: D) ->
     T::read(Value::deserialize(deserializer)?).map_err(D::Error::custom)
 }
 
-/// What the values of a setting may look like. The error says what is wrong with the value.
+/// A type of setting, which defines what its values may look like. An error says what is wrong with the value.
 pub(super) trait Setting: Sized {
     fn read(value: Value) -> Result<Self, String>;
 }

@@ -1,9 +1,9 @@
-//! What the types of the settings can't say of them in the JSON schema.
+//! What the JSON schema of the settings needs beyond what their types express.
 
 use schemars::Schema;
 use serde_json::{Value, json};
 
-/// Says in the schema that numbers, booleans and lists may be strings as well.
+/// Allows strings for numbers, booleans and lists in the schema.
 pub(super) fn or_string(schema: &mut Schema) {
     let properties = schema.get_mut("properties").and_then(Value::as_object_mut);
     for (_, property) in properties.into_iter().flatten() {
@@ -16,7 +16,7 @@ pub(super) fn or_string(schema: &mut Schema) {
     }
 }
 
-/// Says in the schema that the dsn may hold what is required.
+/// Allows a dsn in place of the required settings in the schema.
 pub(super) fn or_dsn(schema: &mut Schema) {
     if let Some(required) = schema.remove("required") {
         schema.insert("anyOf".to_owned(), json!([{"required": required}, {"required": ["dsn"]}]));

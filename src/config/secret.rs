@@ -60,7 +60,7 @@ impl JsonSchema for Secret {
     }
 }
 
-/// A certificate or key: where it is, or itself.
+/// A certificate or key: the path of a file, or PEM text.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum PemSource {
     /// A file.

@@ -14,11 +14,11 @@ pub(crate) struct SshTunnel<'a> {
     pub username: &'a str,
     /// The user's key.
     pub private_key: &'a PemSource,
-    /// What the key is encrypted with.
+    /// The passphrase that the key is encrypted with.
     pub private_key_passphrase: Option<&'a Secret>,
     /// The server's public key.
     pub host_key: Option<&'a str>,
-    /// Where its key is looked up otherwise.
+    /// The file to look up the server's public key in if `host_key` is not set.
     pub known_hosts: Option<&'a Path>,
 }
 

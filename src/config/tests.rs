@@ -2,7 +2,7 @@ use serde_json::json;
 
 use super::*;
 
-/// The least that a config must have.
+/// Returns the least that a config must have.
 fn minimal() -> Value {
     json!({"host": "db", "port": 5432, "user": "tap", "dbname": "Shop-1"})
 }
@@ -11,7 +11,7 @@ fn parse(text: &str) -> Result<Config> {
     Config::parse(&[("config.json".to_owned(), text.to_owned())])
 }
 
-/// The minimal config with these keys on top.
+/// Reads the minimal config with these keys on top.
 fn with(extra: Value) -> Result<Config> {
     let mut config = minimal();
     config.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
@@ -252,7 +252,7 @@ fn a_dsn_is_the_keys_that_it_holds() {
     assert_eq!((config.sslmode(), config.target_session_attrs), (SslMode::VerifyFull, TargetSessionAttrs::Primary));
     assert_eq!(config.sslrootcert, Some(PemSource::Path("/ca".into())));
 
-    // A single key beats it, in every way that it can be said; one that is not set does not.
+    // A single key beats it under each of its names; one that is not set does not.
     let config =
         parse(&json!({"dsn": uri, "user": "x", "host": "", "database": "y", "ssl": "true"}).to_string()).unwrap();
     assert_eq!((config.user.as_str(), config.dbname.as_str()), ("x", "y"));
@@ -268,7 +268,7 @@ fn sqlalchemy_url_beats_the_single_keys() {
     assert_eq!((config.hosts(), config.user.as_str()), (vec![("h".to_owned(), 1)], "u"));
     assert_eq!((config.password.unwrap().expose(), config.dbname.as_str()), ("p", "d"));
     assert_eq!(with(json!({"sqlalchemy_url": url, "sslmode": "require"})).unwrap().sslmode(), SslMode::Require);
-    // Beside a dsn it is no other name of it.
+    // Beside a dsn it is not another name of it.
     assert_eq!(with(json!({"sqlalchemy_url": url, "dsn": "user=v"})).unwrap().user, "tap");
 }
 

@@ -33,7 +33,7 @@ struct Catalog<'a> {
     definitions: Map<String, Value>,
 }
 
-/// What [`types::resolve`] looks at: the type's oid and modifier, and whether the column is of the key.
+/// The inputs of [`types::resolve`]: the type's oid and modifier, and whether the column is of the key.
 type TypeKey = (u32, i32, bool);
 
 fn type_of(column: &Column) -> TypeKey {
@@ -154,7 +154,7 @@ impl<I: Iterator<Item: Serialize>, F: Fn() -> I> Serialize for Sequence<F> {
     }
 }
 
-/// The same as an object.
+/// An object whose members are made while they are written.
 struct Pairs<F>(F);
 
 impl<K: Serialize, V: Serialize, I: Iterator<Item = (K, V)>, F: Fn() -> I> Serialize for Pairs<F> {

@@ -1,8 +1,8 @@
 //! What the role can read: relations, columns and types, in four queries whatever the number of tables.
 //!
-//! information_schema says which tables a database shows the role. The rest is from pg_catalog, of which information_schema
-//! knows too little: neither materialized views, oids, types with their elements, row estimates, replica identities nor
-//! partition trees. Tables that are named are looked up there alone: information_schema takes as long for one as for all.
+//! information_schema says which tables a database shows the role. The rest is from pg_catalog: information_schema has
+//! no materialized views, oids, types with their elements, row estimates, replica identities or partition trees. Tables
+//! that are named are looked up there alone: information_schema takes as long for one as for all.
 
 mod entry;
 
@@ -25,15 +25,15 @@ pub(crate) use entry::write_catalog;
 
 /// `pg_type.oid` of `real`, which is the same everywhere.
 const FLOAT4: u32 = 700;
-/// The same of `double precision`.
+/// `pg_type.oid` of `double precision`, which is the same everywhere.
 const FLOAT8: u32 = 701;
 
-/// Which relations to describe.
+/// The relations to describe.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Scope<'a> {
-    /// Every table and view, in these schemas or (`None`) in all but the system's.
+    /// Every table and view, in these schemas or (`None`) in all except the system's.
     All(Option<&'a [String]>),
-    /// These: schema and name.
+    /// These tables: schema and name.
     Tables(&'a [(String, String)]),
 }
 
@@ -69,7 +69,7 @@ pub(crate) async fn hidden_columns(client: &Client, table: u32) -> Result<Vec<St
 }
 
 async fn relations(client: &Client, scope: Scope<'_>) -> Result<Vec<Row>> {
-    // Materialized views it does not know.
+    // information_schema does not list materialized views.
     const SHOWN: &str = "(c.relkind = 'm' OR (n.nspname, c.relname) IN \
                          (SELECT t.table_schema::name, t.table_name::name FROM information_schema.tables t))";
     let query = async |condition: &str, parameters: &[&(dyn ToSql + Sync)]| {
@@ -113,7 +113,7 @@ fn table(row: &Row, version: ServerVersion, mut columns: Vec<Column>, partitions
         (_, None) => ReplicaIdentity::None,
     };
     let replica_identity = match partitions.identities.get(&oid) {
-        // Where old rows come under the root's name, the log says of them what it would of the root's own.
+        // Where old rows come under the root's name, the log holds of them what the root's own identity says.
         Some(_) if own == ReplicaIdentity::None && version.publishes_partitioned() => own,
         Some(leaves) => leaves.clone(),
         None => own,
@@ -164,7 +164,7 @@ async fn columns(client: &Client, relations: &[u32]) -> Result<HashMap<u32, Vec<
     let types = types(client, &type_oids).await?;
     let mut columns: HashMap<u32, Vec<Column>> = HashMap::with_capacity(relations.len());
     for FoundColumn { relation, attnum, name, type_oid, typmod, generated } in found {
-        // The type of a column that was dropped between the two queries.
+        // The type is missing if its column was dropped between the two queries.
         let Some((ty, sql_name)) = types.get(&type_oid) else { continue };
         let (ty, data_type) = (Arc::clone(ty), Arc::clone(sql_name));
         let column = Column { name, attnum, ty, typmod, data_type, primary_key: false, generated };
@@ -198,7 +198,7 @@ async fn types(client: &Client, oids: &[u32]) -> Result<Types> {
     Ok(known)
 }
 
-/// Returns the type with this oid, through `depth` others that are made of it; `None` if it was dropped meanwhile.
+/// Returns the type with this oid, which `depth` others are made of; `None` if it was dropped meanwhile.
 fn build(
     oid: u32,
     rows: &HashMap<u32, &Row>,
@@ -234,7 +234,7 @@ fn build(
     Ok(Some(ty))
 }
 
-/// The server's answer goes round in circles.
+/// Returns the error for an answer of the server that is circular.
 fn circular(what: &str) -> Error {
     Error::run(format!("the server says of {what} that they are made of themselves"))
 }
@@ -245,8 +245,8 @@ struct Partitions {
     parent: HashMap<u32, u32>,
     /// Row estimates summed over the analyzed leaves, by topmost table.
     rows: HashMap<u32, i64>,
-    /// What the leaves below a partitioned table have in common. It is theirs that counts: it does not follow the root's,
-    /// which has no key before PostgreSQL 11.
+    /// What the identities of the leaves below a partitioned table have in common. Theirs count: they don't follow the
+    /// root's, which has no key before PostgreSQL 11.
     identities: HashMap<u32, ReplicaIdentity>,
 }
 
@@ -260,7 +260,7 @@ impl Partitions {
         let mut partitions = Partitions { parent, ..Partitions::default() };
         partitions.check()?;
         for row in &rows {
-            // No log has the rows of foreign tables.
+            // The log has no rows of foreign tables.
             if row.field::<i8>(2)? as u8 != b'r' {
                 continue;
             }
@@ -286,7 +286,7 @@ impl Partitions {
         Ok(partitions)
     }
 
-    /// Every way up comes to an end.
+    /// Checks that the way up from every table has an end.
     fn check(&self) -> Result<()> {
         for &oid in self.parent.keys() {
             let up = std::iter::successors(Some(oid), |oid| self.parent.get(oid).copied());

@@ -9,8 +9,8 @@ use crate::state::State;
 
 const SECRET: &str = "-----BEGIN hunter2 hunter2 -----";
 
-/// One config file or several, separated by zero bytes. Whatever is wrong with them, no error and no `Debug` shows what
-/// stands under the key of a secret.
+/// Reads one config file or several, separated by zero bytes. Whatever is wrong with them, no error and no `Debug`
+/// output shows what stands under the key of a secret.
 pub fn config(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let files = |texts: Vec<String>| -> Vec<(String, String)> {
@@ -35,7 +35,7 @@ pub fn config(data: &[u8]) {
     }
 }
 
-/// A catalog. Where every stream of it can be read, what is passed over changes nothing.
+/// Reads a catalog. If every stream of it can be read, skipping the deselected ones changes nothing.
 pub fn catalog(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let read = checked(Catalog::parse("catalog.json", text));
@@ -50,7 +50,7 @@ pub fn catalog(data: &[u8]) {
     }
 }
 
-/// A state. Written and read again it is the same, and its bookmarks read alike.
+/// Reads a state. Written and read again it is the same, and its bookmarks read alike.
 pub fn state(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let Ok(state) = checked(State::parse("state.json", text)) else { return };
@@ -71,7 +71,7 @@ pub fn state(data: &[u8]) {
     }
 }
 
-/// An error is one line and the user's to mend.
+/// Checks that an error is one line, and the user's to fix.
 fn checked<T>(parsed: Result<T>) -> std::result::Result<T, String> {
     parsed.map_err(|error| {
         let text = error.to_string();

@@ -1,5 +1,5 @@
-//! What the fuzz targets in `fuzz/` run: each takes any bytes and asserts what must hold for all of them, beyond not to
-//! panic. Built for them and for the unit test that replays their seeds; not part of the library.
+//! What the fuzz targets in `fuzz/` run: each takes any bytes and asserts what must hold for all of them, besides not
+//! panicking. Built for them and for the unit test that replays their seeds; not part of the library.
 
 mod files;
 mod plugins;
@@ -17,7 +17,7 @@ mod tests {
 
     type Target = fn(&[u8]);
 
-    /// Those of `fuzz/fuzz_targets`.
+    /// The targets in `fuzz/fuzz_targets`.
     const TARGETS: [(&str, Target); 10] = [
         ("array_text", super::array_text),
         ("catalog", super::catalog),
@@ -51,7 +51,7 @@ mod tests {
             for seed in seeds {
                 let whole = std::fs::read(seed.unwrap().path()).unwrap();
                 target(&whole);
-                // Nor does what is cut short.
+                // A truncated seed must hold too.
                 for end in 0..whole.len().min(300) {
                     target(&whole[..end]);
                 }

@@ -7,7 +7,8 @@ use crate::replication::stream::{self, Event};
 use crate::replication::wal2json::{Wal2json, encoding_for};
 use crate::replication::{Change, Message, OldTuple, OutputPlugin, Relation, RelationId, Tuple, Value, bulk};
 
-/// A message of pgoutput. A change is written again as pgoutput does and must be the same bytes; a shorter one is none.
+/// Decodes a message of pgoutput. A change, encoded again as pgoutput does, must give the same bytes; a truncated one
+/// must be refused.
 pub fn pgoutput(data: &[u8]) {
     let mut plugin = Pgoutput::new(vec!["p".to_owned()]);
     let Ok(message) = plugin.decode(data) else { return };
@@ -76,7 +77,8 @@ fn values<'a>(tuple: &Tuple<'a>) -> impl Iterator<Item = Value<'a>> {
     (0..tuple.len()).map(|index| tuple.value(index).expect("a value for each place"))
 }
 
-/// A message of wal2json, of a server in UTF-8 and of others. serde_json must find the same names and values in it.
+/// Decodes a message of wal2json, from a server in UTF-8 and from others. serde_json must find the same names and
+/// values in it.
 pub fn wal2json(data: &[u8]) {
     for encoding in ["LATIN1", "EUC_JP", "KOI8U"] {
         // What it says depends on the encoding; it must read as far as it goes.
@@ -144,7 +146,7 @@ fn assert_same(columns: &[String], tuple: &Tuple<'_>, row: &Json) {
     assert!(row.is_empty(), "{row:?} is missing");
 }
 
-/// A message of the walsender, and a row of the binary COPY that brings the same in bulk.
+/// Decodes a message of the walsender, and a row of the binary COPY that brings the same in bulk.
 pub fn walsender(data: &[u8]) {
     match stream::parse(data) {
         Ok(Event::Data { start, payload }) => {

@@ -6,8 +6,8 @@ use crate::pg::copy::{Field, fields, unescape};
 use crate::singer::JsonBuf;
 use crate::types::{ArrayCodec, Codec};
 
-/// A byte that chooses the codec of the first field (the next ones follow in turn), then a row of `COPY … TO STDOUT`.
-/// It has a field for each tab, and its record is one line that any JSON parser takes.
+/// Encodes a row of `COPY … TO STDOUT`. The byte before it chooses the codec of the first field (the next ones follow
+/// in turn). The row has one field more than tabs, and its record is one line that any JSON parser takes.
 pub fn copy_text(data: &[u8]) {
     let Some((&first, row)) = data.split_first() else { return };
     let mut out = JsonBuf::new();
@@ -35,8 +35,8 @@ pub fn copy_text(data: &[u8]) {
     assert_eq!(parsed(&out).as_array().map(Vec::len), Some(count));
 }
 
-/// A byte that chooses the codec of the elements and one that is the delimiter, then the text of an array. What is written
-/// as an array is the same array when it is printed and read again.
+/// Encodes the text of an array. The two bytes before it choose the codec of the elements and are the delimiter. What
+/// is written as an array is the same array when it is printed and read again.
 pub fn array_text(data: &[u8]) {
     let [codec, delimiter, text @ ..] = data else { return };
     let of = |element: &Codec| Codec::Array(Box::new(ArrayCodec { element: element.clone(), delimiter: *delimiter }));
@@ -62,14 +62,14 @@ fn encoded(codec: &Codec, text: &[u8]) -> JsonBuf {
     out
 }
 
-/// The one line as serde_json reads it.
+/// Parses the one line with serde_json.
 fn parsed(json: &JsonBuf) -> Value {
     let line = json.as_bytes();
     assert!(!line.contains(&b'\n') && !line.contains(&b'\r'), "{:?}", String::from_utf8_lossy(line));
     serde_json::from_slice(line).unwrap_or_else(|error| panic!("{error}: {:?}", String::from_utf8_lossy(line)))
 }
 
-/// As array_out, but that it quotes every element.
+/// Prints as `array_out` does, except that it quotes every element.
 fn print(value: &Value, delimiter: char, out: &mut String) {
     match value {
         Value::Array(items) => {

@@ -11,7 +11,7 @@ use crate::pg::net::stream::{Socket, Stream};
 use crate::pg::wire::frame::Frames;
 use crate::pg::wire::{Session, startup};
 
-/// Messages, which come out the same whether they arrive at once or byte by byte, and which are the bytes that went in.
+/// Reads messages, which come out the same whether they arrive at once or byte by byte, and are the bytes that went in.
 pub fn frames(data: &[u8]) {
     let runtime = runtime();
     let at_once = runtime.block_on(take(data, data.len()));
@@ -19,7 +19,7 @@ pub fn frames(data: &[u8]) {
     assert!(data.starts_with(&at_once));
 }
 
-/// The messages of this stream, written again.
+/// Reads the messages of this stream, and returns them written again.
 async fn take(data: &[u8], chunk: usize) -> Vec<u8> {
     let (mut sender, mut receiver) = tokio::io::duplex(chunk.max(1));
     let send = async move {
@@ -41,9 +41,10 @@ async fn take(data: &[u8], chunk: usize) -> Vec<u8> {
     tokio::join!(send, receive).1
 }
 
-/// A server that says this, whatever it is asked, and hangs up: a login, then what every kind of session does.
+/// Runs a login, then what every kind of session does, against a server that sends these bytes, whatever it is asked,
+/// and hangs up.
 pub fn login(data: &[u8]) {
-    // What a socket takes without a reader.
+    // A socket takes no more without a reader.
     if data.len() > 32 * 1024 {
         return;
     }

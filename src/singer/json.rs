@@ -11,7 +11,7 @@ pub struct JsonBuf {
 }
 
 impl JsonBuf {
-    /// Makes an empty buffer.
+    /// Returns an empty buffer.
     pub fn new() -> Self {
         JsonBuf::default()
     }
@@ -31,12 +31,12 @@ impl JsonBuf {
         self.bytes.is_empty()
     }
 
-    /// Forgets what was written; keeps the memory.
+    /// Discards what was written; keeps the memory.
     pub fn clear(&mut self) {
         self.bytes.clear();
     }
 
-    /// Forgets what was written after the first `len` bytes.
+    /// Discards what was written after the first `len` bytes.
     pub fn truncate(&mut self, len: usize) {
         self.bytes.truncate(len);
     }
@@ -47,8 +47,8 @@ impl JsonBuf {
         std::mem::replace(&mut self.bytes, fresh)
     }
 
-    /// Appends text that is JSON already, with the memory that it is in if that serves. What is left of `json` is memory to
-    /// be used again.
+    /// Appends text that is JSON already, by taking over its memory if that serves. `json` is left with memory to be
+    /// reused.
     pub fn append(&mut self, json: &mut Vec<u8>) {
         if self.bytes.is_empty() {
             std::mem::swap(&mut self.bytes, json);
@@ -63,9 +63,9 @@ impl JsonBuf {
         self.bytes.extend_from_slice(json);
     }
 
-    /// Appends what prints as JSON.
+    /// Appends formatted text that is JSON.
     pub fn display(&mut self, json: std::fmt::Arguments<'_>) {
-        // A Vec takes everything.
+        // Writing to a Vec does not fail.
         let _ = self.bytes.write_fmt(json);
     }
 
@@ -85,7 +85,7 @@ impl JsonBuf {
         self.bytes.push(b'"');
     }
 
-    /// Appends what follows the printable ASCII that most values are made of entirely.
+    /// Appends what follows a string's leading printable ASCII; most values have nothing else.
     fn string_rest(&mut self, text: &[u8]) {
         if text.is_empty() {
             return;
@@ -115,7 +115,7 @@ impl JsonBuf {
         self.scratch = scratch;
     }
 
-    /// Notes that something which is no Unicode text was replaced by U+FFFD.
+    /// Notes that something other than Unicode text was replaced by U+FFFD.
     pub(crate) fn note_replaced(&mut self) {
         self.replaced = true;
     }
@@ -130,7 +130,8 @@ impl JsonBuf {
 const HIGH_BITS: u64 = 0x8080_8080_8080_8080;
 const LOW_BITS: u64 = 0x0101_0101_0101_0101;
 
-/// Returns how many bytes at the start need no escape; with `stop_at` = [`HIGH_BITS`] only ASCII counts, with 0 anything.
+/// Returns how many bytes at the start need no escape; with `stop_at` = [`HIGH_BITS`] only ASCII counts, with 0 any
+/// byte.
 ///
 /// Eight bytes at a time: each comparison leaves the top bit set in the bytes that match. A borrow can set it in a byte
 /// after a match, never before, so the lowest bit set is exact.

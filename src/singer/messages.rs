@@ -18,7 +18,7 @@ pub(crate) fn schema(out: &mut JsonBuf, stream: &str, schema: &Value, keys: &[St
     out.raw(b"}\n");
 }
 
-/// Appends an ACTIVATE_VERSION message: rows of other versions are none of the stream's any more.
+/// Appends an ACTIVATE_VERSION message: rows of other versions no longer belong to the stream.
 pub(crate) fn activate_version(out: &mut JsonBuf, stream: &str, version: i64) {
     out.raw(br#"{"type":"ACTIVATE_VERSION","stream":"#);
     out.string(stream.as_bytes());

@@ -9,16 +9,16 @@ use tokio::sync::{mpsc, oneshot};
 use super::JsonBuf;
 use crate::error::{Error, ErrorKind, Result};
 
-/// From this size on the buffered lines are handed to the writing thread.
+/// The size from which on the buffered lines are handed to the writing thread.
 pub(crate) const CHUNK: usize = 256 * 1024;
-/// How many chunks may wait for the reader.
+/// The number of chunks that may wait for the reader.
 const QUEUE: usize = 4;
-/// A buffer that grew beyond this for one huge value is not kept.
+/// The size beyond which a buffer, grown for one huge value, is not kept.
 pub(crate) const KEEP: usize = 4 * CHUNK;
 
-/// Buffers lines and hands them to the thread that writes them.
+/// A buffer of lines, and the thread that writes them.
 pub(crate) struct MessageWriter {
-    /// The lines that were not handed over yet. Whole lines only whenever [`drain`](Self::drain) is called.
+    /// The lines that are not handed over yet; only whole ones whenever [`drain`](Self::drain) is called.
     pub buf: JsonBuf,
     chunks: Option<mpsc::Sender<Vec<u8>>>,
     empty: mpsc::UnboundedReceiver<Vec<u8>>,
@@ -27,7 +27,7 @@ pub(crate) struct MessageWriter {
 }
 
 impl MessageWriter {
-    /// Makes a writer to `sink`, with a thread of its own.
+    /// Returns a writer to `sink`, on a thread of its own.
     pub(crate) fn new(sink: impl Write + Send + 'static) -> Self {
         let (chunks, mut waiting) = mpsc::channel(QUEUE);
         let (give_back, empty) = mpsc::unbounded_channel();
@@ -38,7 +38,7 @@ impl MessageWriter {
             if let Err(error) = write_chunks(sink, &mut waiting, give_back) {
                 *report.lock().unwrap_or_else(|e| e.into_inner()) = Some(error);
             }
-            // After the failure is stored: a sender that finds the channel closed asks for it.
+            // Not earlier: a sender that finds the channel closed looks for the failure.
             drop(waiting);
             // An error means that the run is over.
             let _ = finished.send(());
@@ -56,12 +56,12 @@ impl MessageWriter {
         self.drain_front(self.buf.len()).await
     }
 
-    /// Hands over only the first `len` bytes, which end a line; see [`drain`](Self::drain).
+    /// Hands over the first `len` bytes, which end a line, as [`drain`](Self::drain) does everything.
     pub(crate) async fn drain_front(&mut self, len: usize) -> Result<()> {
         if len == 0 {
             return Ok(());
         }
-        // The place first: a run that is cut short while it waits still has its lines.
+        // The place in the queue first: a run that is cancelled while it waits keeps its lines.
         let place = match &self.chunks {
             Some(chunks) => chunks.reserve().await,
             None => return Err(self.failure()),
@@ -113,7 +113,7 @@ fn write_chunks(
         sink.write_all(&chunk)?;
         sink.flush()?;
         if chunk.capacity() <= KEEP {
-            // Nobody to take it back means that the run ends.
+            // The send fails only if the run has ended.
             let _ = give_back.send(chunk);
         }
     }

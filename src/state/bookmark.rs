@@ -7,7 +7,7 @@ use crate::method::ReplicationMethod;
 use crate::pg::Lsn;
 use crate::positions::Resume;
 
-/// The position of a LOG_BASED bookmark.
+/// The key of a LOG_BASED bookmark's position.
 pub(super) const LSN_KEY: &str = "lsn";
 
 /// The keys whose meaning is known here; every method's bookmark has some of them.
@@ -29,7 +29,7 @@ impl<'a> Bookmark<'a> {
         Bookmark(object)
     }
 
-    /// Returns the value of a key, null counting as absent.
+    /// Returns the value of a key; null counts as absent.
     fn get(self, key: &str) -> Option<&'a Value> {
         self.0?.get(key).filter(|value| !value.is_null())
     }
@@ -65,7 +65,7 @@ impl<'a> Bookmark<'a> {
         self.lsn().is_some()
     }
 
-    /// Returns the position as a number; 0 is none.
+    /// Returns the position as a number; `None` for 0.
     pub(super) fn lsn(self) -> Option<u64> {
         let own = self.get(LSN_KEY).and_then(parse_lsn);
         let meltano = || self.get("replication_key_value").filter(|_| self.is_meltano_log_based()).and_then(parse_lsn);
@@ -113,7 +113,7 @@ impl<'a> Bookmark<'a> {
         }
     }
 
-    /// Whether there is anything that a changed replication key would make wrong.
+    /// Whether the bookmark holds anything that a changed replication key would make wrong.
     pub(super) fn has_position(self) -> bool {
         ["replication_key", "replication_key_value", LSN_KEY].iter().any(|key| self.get(key).is_some())
     }
@@ -168,7 +168,7 @@ fn parse_number<T: std::str::FromStr>(value: &Value) -> Option<T> {
     }
 }
 
-/// Reads a position as an integer, as its digits, or as PostgreSQL prints it.
+/// Reads a position: an integer, its digits, or PostgreSQL's text form.
 fn parse_lsn(value: &Value) -> Option<u64> {
     let half = |part: &str| {
         let hexadecimal = (1..=8).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_hexdigit());

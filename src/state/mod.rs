@@ -23,7 +23,7 @@ use crate::json_file::{self, shown};
 use crate::method::ReplicationMethod;
 use crate::positions::{Bookmarkable, Resume};
 
-/// How far each stream was read.
+/// The state of a sync: how far each stream was read.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct State {
     /// Every value is an object: see [`State::parse`].
@@ -92,7 +92,7 @@ impl State {
         Ok(State { bookmarks, currently_syncing })
     }
 
-    /// Reads a state file that another program may be rewriting at this moment: `None` on any problem, and for a file
+    /// Reads a state file that another program may be rewriting at this moment. `None` on any problem, and for a file
     /// that is empty.
     pub(crate) fn reread(path: &Path) -> Option<State> {
         State::load(path).ok().filter(|state| !state.bookmarks.is_empty())
@@ -103,12 +103,12 @@ impl State {
         self.currently_syncing.as_deref()
     }
 
-    /// Says which stream is being read.
+    /// Sets which stream is being read.
     pub(crate) fn set_currently_syncing(&mut self, id: Option<&str>) {
         self.currently_syncing = id.map(str::to_owned);
     }
 
-    /// Returns a stream's bookmark; an empty one where it has none.
+    /// Returns a stream's bookmark; an empty one if it has none.
     pub(crate) fn bookmark(&self, id: &str) -> Bookmark<'_> {
         Bookmark::new(self.bookmarks.get(id).and_then(Value::as_object))
     }
@@ -118,8 +118,8 @@ impl State {
         self.bookmark(id).copy_unfinished(self.currently_syncing() == Some(id))
     }
 
-    /// Returns from where on a LOG_BASED stream is to be read. `table_oid`: what its table has now, where that is known; a
-    /// table that was dropped and made again has another, and is copied again.
+    /// Returns from where on a LOG_BASED stream is to be read. `table_oid`: the oid that its table has now, if known. A
+    /// table that was dropped and made again has another oid, and is copied again.
     pub(crate) fn resume(&self, id: &str, table_oid: Option<u32>) -> Resume {
         let bookmark = self.bookmark(id);
         let is_same_table = match (bookmark.table_oid(), table_oid) {
@@ -134,8 +134,8 @@ impl State {
         self.bookmark(id).position()
     }
 
-    /// Clears a stream's bookmark if it was written under another replication method or replication key; says whether
-    /// it did. A bookmark that names no method is taken as the stream's own.
+    /// Clears a stream's bookmark if it was written under another replication method or replication key; returns
+    /// whether it did. A bookmark that names no method is taken as the stream's own.
     pub(crate) fn clear_on_change(
         &mut self,
         id: &str,
@@ -204,7 +204,7 @@ impl State {
         self.replace(id, LSN_KEY, json!(position.lsn().0));
     }
 
-    /// Says that a stream's copy is complete, and everything that committed before this position with it.
+    /// Marks a stream's copy as complete, with everything that committed before this position.
     pub(crate) fn finish_copy(&mut self, id: &str, position: Bookmarkable) {
         self.set_lsn(id, position);
         self.replace(id, "xmin", Copy::Finished.xmin());
@@ -241,7 +241,7 @@ impl State {
         out.push(b'}');
     }
 
-    /// Replaces what this tap knows of a bookmark; keys of others stay.
+    /// Replaces this tap's keys of a bookmark; keys of others stay.
     fn set(&mut self, id: &str, method: ReplicationMethod, entries: impl IntoIterator<Item = (&'static str, Value)>) {
         let bookmark = self.bookmark_mut(id);
         let foreign: Vec<_> =

@@ -12,7 +12,7 @@ fn from(value: Value) -> State {
     parse(&value.to_string())
 }
 
-/// A state with one bookmark.
+/// Returns a state with one bookmark.
 fn with(bookmark: Value) -> State {
     from(json!({"bookmarks": {"public-a": bookmark}}))
 }

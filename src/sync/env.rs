@@ -8,11 +8,11 @@ use crate::state::Bookmark;
 use crate::sync::cancel::QueryInHand;
 use crate::types;
 
-/// What every part of a run needs: settings and servers.
+/// The environment of a run: settings and servers.
 pub(crate) struct Env {
     /// The settings.
     pub config: Config,
-    /// How types are described and written.
+    /// The settings that concern types.
     pub types: types::Options,
     /// The server with the slot.
     pub primary: Server,
@@ -20,12 +20,12 @@ pub(crate) struct Env {
     pub secondary: Option<Server>,
     /// The state file, which may be rewritten while the run goes on.
     pub state_file: Option<PathBuf>,
-    /// What is cancelled where the run is cut short.
+    /// The query to cancel if the run is cut short.
     pub(crate) query_in_hand: QueryInHand,
 }
 
 impl Env {
-    /// Returns where tables are described and read.
+    /// Returns the server that tables are described by and read from.
     pub(crate) fn tables(&self) -> &Server {
         self.secondary.as_ref().unwrap_or(&self.primary)
     }

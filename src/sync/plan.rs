@@ -39,14 +39,14 @@ pub(crate) struct StreamPlan {
 pub(crate) struct PlanColumn {
     /// Its name.
     pub name: String,
-    /// Text to JSON.
+    /// The codec of its values.
     pub codec: Codec,
-    /// Whether the table computes it.
+    /// Whether it is a generated column.
     pub generated: bool,
     limit: Limit,
     /// `"name":`, escaped.
     label: Vec<u8>,
-    /// Whether it was reported, by this or by a clone, that the column holds bytes that are not UTF-8.
+    /// Whether it was reported, by this plan or a clone, that the column holds bytes that are not UTF-8.
     reported: Arc<AtomicBool>,
     /// Whether it was reported that values of the column were left out.
     reported_left_out: bool,
@@ -82,7 +82,7 @@ impl StreamPlan {
         plan
     }
 
-    /// Takes the table as it was discovered anew.
+    /// Takes over the table as it was discovered anew.
     pub(crate) fn refresh(&mut self, table: Table, options: &types::Options) {
         self.table = table;
         self.compile(options);
@@ -147,14 +147,14 @@ impl StreamPlan {
         schema
     }
 
-    /// Returns what to read the stream's rows from. The log brings a table's own rows, so that a LOG_BASED copy must not take those
-    /// of tables that inherit from it; the other methods read what a SELECT reads.
+    /// Returns what to read the stream's rows from. The log brings a table's own rows, so that a LOG_BASED copy must
+    /// not take those of tables that inherit from it; the other methods read what a SELECT reads.
     pub(crate) fn own_rows(&self) -> String {
         let only = if self.has_only_own_rows() { "ONLY " } else { "" };
         format!("{only}{}", quote::qualified(&self.table.schema, &self.table.name))
     }
 
-    /// Whether rows of the tables below it are none of the stream's.
+    /// Whether rows of tables that inherit from it don't belong to the stream.
     pub(crate) fn has_only_own_rows(&self) -> bool {
         self.method == ReplicationMethod::LogBased && self.table.kind == TableKind::Table
     }
@@ -182,7 +182,7 @@ impl StreamPlan {
         self.entry.as_ref().is_some_and(|entry| entry.selection().column(column) == Some(false))
     }
 
-    /// Returns the place of a column among the selected ones.
+    /// Returns the index of a column among the selected ones.
     pub(crate) fn position(&self, name: &str) -> Option<usize> {
         self.columns.iter().position(|c| c.name == name)
     }
@@ -204,8 +204,9 @@ impl PlanColumn {
         }
     }
 
-    /// Appends `"name":value` if the column's type can hold the value; else it is from before the column had that type.
-    /// `of_type`: the log says that it is of this type, if perhaps a wider one of its kind.
+    /// Appends `"name":value` if the column's type can hold the value. False if it can't: the value is from before the
+    /// column had that type. `of_type`: according to the log the value is of this type, perhaps of a wider one of its
+    /// kind.
     #[inline]
     pub(crate) fn encode_held(&mut self, text: Option<&[u8]>, of_type: bool, out: &mut JsonBuf) -> bool {
         let start = out.len();
@@ -216,7 +217,7 @@ impl PlanColumn {
         held
     }
 
-    /// Appends `"name":value`. False if it is no text of the column's type: it is then a string.
+    /// Appends `"name":value`. False if the text is not of the column's type: it is then written as a string.
     #[inline]
     pub(crate) fn encode(&mut self, text: Option<&[u8]>, out: &mut JsonBuf) -> bool {
         out.raw(&self.label);
@@ -239,12 +240,12 @@ impl PlanColumn {
     }
 }
 
-/// What ends every RECORD of a stream: version and time of extraction.
+/// The end of every RECORD of a stream: version and time of extraction.
 #[derive(Clone)]
 pub(crate) struct RecordEnd(Vec<u8>);
 
 impl RecordEnd {
-    /// Makes it for this version, extracted now.
+    /// Returns the end for this version, extracted now.
     pub(crate) fn new(version: i64) -> Self {
         let now = chrono::Utc::now().format("%Y-%m-%dT%H:%M:%S%.6fZ");
         RecordEnd(format!("}},\"version\":{version},\"time_extracted\":\"{now}\"}}\n").into_bytes())
@@ -256,8 +257,8 @@ impl RecordEnd {
     }
 }
 
-/// Returns the schema of a column as the user wrote it into the catalog; `None` where it is only what some version of a tap
-/// discovered, or where the column's type has changed since.
+/// Returns the schema of a column as the user wrote it into the catalog; `None` where it is only what some version of a
+/// tap discovered, or where the column's type has changed since.
 fn edited_schema(entry: &CatalogEntry, name: &str, sql_datatype: &str, fresh: &Value) -> Option<Value> {
     let edited = entry.properties()?.get(name)?;
     if edited.as_object().is_none_or(Map::is_empty)

@@ -1,4 +1,4 @@
-//! The columns that a table has now, to be held against what it was described with.
+//! The columns that a table has now, to compare with its description.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use crate::pg::wire::Session;
 pub(crate) struct PresentColumns(HashMap<String, (u32, i32)>);
 
 impl PresentColumns {
-    /// Reads those of the table with this oid that the session's transaction sees.
+    /// Reads the columns that the table with this oid has in the session's transaction.
     pub(crate) async fn read(session: &mut Session, table: u32) -> Result<Self> {
         let sql = format!(
             "SELECT attname, atttypid, atttypmod FROM pg_catalog.pg_attribute \
@@ -29,7 +29,7 @@ impl PresentColumns {
         self.0.contains_key(name)
     }
 
-    /// Whether a column is there, and of the type that it was.
+    /// Whether a column is there, with the type that it had.
     pub(crate) fn has(&self, column: &Column) -> bool {
         self.0.get(&column.name) == Some(&(column.ty.oid, column.typmod))
     }

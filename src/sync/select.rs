@@ -19,13 +19,13 @@ use crate::replication::slot::Slot;
 /// The streams to read.
 #[derive(Default)]
 pub(crate) struct Selected {
-    /// Those that are there.
+    /// The selected streams that exist.
     pub plans: Vec<StreamPlan>,
-    /// Those that the catalog selects and the server does not have.
+    /// The selected streams that the server does not have.
     pub missing: Vec<String>,
-    /// Those that the server has and the role may not read.
+    /// The streams that the server has and the role may not read.
     pub unreadable: Vec<Unreadable>,
-    /// What the catalog asks for and can't be.
+    /// The errors for what the catalog asks for and can't have.
     pub refused: Vec<Error>,
 }
 
@@ -33,7 +33,7 @@ pub(crate) struct Selected {
 pub(crate) struct Unreadable {
     /// `tap_stream_id`
     pub id: String,
-    /// How the catalog or the default would have it read.
+    /// The method that the catalog names, or the default.
     pub method: Option<ReplicationMethod>,
     /// The SQL that lets the role read it.
     pub grants: Vec<String>,
@@ -45,7 +45,7 @@ impl Selected {
         self.unreadable.iter().map(|stream| stream.id.clone()).collect()
     }
 
-    /// Returns the error for streams that were left out.
+    /// Returns an error if streams were left out.
     pub(crate) fn left_out(&self) -> Result<()> {
         let (message, hint) = match (self.missing.join(", "), self.unreadable_ids().join(", ")) {
             (missing, unreadable) if missing.is_empty() && unreadable.is_empty() => return Ok(()),
@@ -137,7 +137,7 @@ pub(crate) async fn select(client: &Client, env: &Env, catalog: Option<Catalog>)
     Ok(selected)
 }
 
-/// Returns what the role lacks to read a table or view; `None` where there is none of that name.
+/// Returns the SQL that lets the role read a table or view; `None` where there is none of that name.
 async fn missing_grants(client: &Client, schema: &str, name: &str) -> Result<Option<Vec<String>>> {
     let sql = "SELECT current_user::text, pg_catalog.has_schema_privilege(n.oid, 'USAGE'), \
                pg_catalog.has_any_column_privilege(c.oid, 'SELECT') \
@@ -152,7 +152,7 @@ async fn missing_grants(client: &Client, schema: &str, name: &str) -> Result<Opt
     Ok(Some(grants.into_iter().filter(|(granted, _)| !granted).map(|(_, sql)| sql).collect()))
 }
 
-/// Returns the warning for a table whose rows may be hidden from the role.
+/// Returns what may hide rows of a table from the role.
 pub(crate) fn hidden_rows(plan: &StreamPlan, env: &Env) -> Option<String> {
     plan.table.row_security.then(|| {
         let sql = format!("ALTER ROLE {} BYPASSRLS", quote::ident(&env.config.user));
@@ -160,15 +160,16 @@ pub(crate) fn hidden_rows(plan: &StreamPlan, env: &Env) -> Option<String> {
     })
 }
 
-/// How a stream is read whose entry does not say it.
+/// The replication method of streams whose entry names none.
 struct Defaults<'a> {
     env: &'a Env,
-    /// Why the server can't serve LOG_BASED, if it can't; `None` before it was asked.
+    /// Whether the server can serve LOG_BASED, or why not; `None` before it was asked.
     log_based: Option<Result<(), String>>,
 }
 
 impl Defaults<'_> {
-    /// Returns the method; `views_too`: a default of LOG_BASED can't hold for a view, or an unlogged table, that nobody chose.
+    /// Returns the method for a table. `views_too`: nobody chose the table, so that a default of LOG_BASED does not
+    /// hold for it if it is a view or unlogged.
     async fn method(&mut self, table: &Table, views_too: bool) -> Result<ReplicationMethod> {
         let without_log = without_log(table);
         match self.env.config.default_replication_method {
@@ -211,7 +212,7 @@ fn without_log(table: &Table) -> Option<&'static str> {
     }
 }
 
-/// Whether the server can serve LOG_BASED, or why not.
+/// Asks the server whether it can serve LOG_BASED, or why not.
 async fn ask(env: &Env) -> Result<Result<(), String>> {
     let client = env.primary.connect().await?;
     if let Some((why, _)) = obstacle(&client).await? {

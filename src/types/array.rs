@@ -1,14 +1,14 @@
-//! Arrays: `{1,NULL,3}`, `{{a,"b c"},{d,e}}`, `[2:3]={1,2}` (manual, section 8.15.6). The text form is the same for every
-//! element type except for the delimiter, so there is one reader.
+//! Arrays: `{1,NULL,3}`, `{{a,"b c"},{d,e}}`, `[2:3]={1,2}` (manual, section 8.15.6). The text form is the same for
+//! every element type except for the delimiter, so there is one reader.
 
 use super::ArrayCodec;
 use crate::singer::JsonBuf;
 
-/// The server's own limit on dimensions (`MAXDIM`): deeper text comes from nowhere, and must not nest the output.
+/// The server's own limit on dimensions (`MAXDIM`). No server prints deeper text, and it must not nest the output.
 const MAX_DEPTH: usize = 6;
 
-/// Appends the array as nested JSON arrays; bounds are dropped. Says whether every element is a text of its
-/// type; `None` if the text is not what `array_out` prints.
+/// Appends the array as nested JSON arrays; bounds are dropped. Returns whether every element's text is one that its
+/// type prints; `None` if the text is not what `array_out` prints.
 pub(super) fn array(codec: &ArrayCodec, text: &[u8], out: &mut JsonBuf) -> Option<bool> {
     let mut scratch = out.take_scratch();
     let mut of_type = true;
@@ -23,7 +23,7 @@ pub(super) fn array(codec: &ArrayCodec, text: &[u8], out: &mut JsonBuf) -> Optio
     well_formed.map(|()| of_type)
 }
 
-/// Whether one of the elements has a substitute written for it.
+/// Whether a substitute is written for one of the elements.
 pub(super) fn has_fallback(codec: &ArrayCodec, text: &[u8]) -> bool {
     let mut found = false;
     let well_formed = read(text, codec.delimiter, &mut Vec::new(), |token| {
@@ -44,12 +44,13 @@ enum Token<'a> {
     Element(&'a [u8]),
 }
 
-/// Hands out the tokens of an array's text; `None` as soon as it is malformed.
+/// Passes each token of an array's text to `token`; `None` as soon as the text is malformed.
 fn read(text: &[u8], delimiter: u8, scratch: &mut Vec<u8>, mut token: impl FnMut(Token<'_>)) -> Option<()> {
     let mut text = without_bounds(text).strip_prefix(b"{")?;
     token(Token::Open);
     let mut depth = 1;
-    // An item is due after a delimiter; after an opening brace the array may also be empty; else a delimiter or the end.
+    // After a delimiter comes an item, after an opening brace an item or a closing brace, else a delimiter or a closing
+    // brace.
     let (mut item_due, mut may_close) = (true, true);
     while depth > 0 {
         let (&byte, rest) = text.split_first()?;
@@ -100,7 +101,7 @@ fn read(text: &[u8], delimiter: u8, scratch: &mut Vec<u8>, mut token: impl FnMut
     text.is_empty().then_some(())
 }
 
-/// Returns the text after the bounds that stand before an array whose subscripts don't start at 1: `[2:3][-1:0]=`.
+/// Returns the text after the bounds of an array whose subscripts don't start at 1: `[2:3][-1:0]=`.
 fn without_bounds(text: &[u8]) -> &[u8] {
     if text.first() != Some(&b'[') {
         return text;
@@ -109,8 +110,8 @@ fn without_bounds(text: &[u8]) -> &[u8] {
     text[bounds..].strip_prefix(b"=").unwrap_or(text)
 }
 
-/// The text between a double quote that the text starts with and the next one that no backslash precedes, unescaped (in
-/// `scratch` if need be), and what follows. `array_out` and `hstore_out` quote alike.
+/// Reads the quoted string that the text starts with. Returns it unescaped (in `scratch` if need be), and what follows
+/// the closing quote. `array_out` and `hstore_out` quote alike.
 pub(super) fn quoted<'s, 'a: 's>(text: &'a [u8], scratch: &'s mut Vec<u8>) -> Option<(&'s [u8], &'a [u8])> {
     let text = text.strip_prefix(b"\"")?;
     let mut end = memchr::memchr2(b'"', b'\\', text)?;
@@ -121,7 +122,7 @@ pub(super) fn quoted<'s, 'a: 's>(text: &'a [u8], scratch: &'s mut Vec<u8>) -> Op
     let mut copied = 0;
     while text[end] == b'\\' {
         scratch.extend_from_slice(&text[copied..end]);
-        // The escaped character is the first of the next run, even if it is a quote or a backslash.
+        // The escaped character begins the next run, even if it is a quote or a backslash.
         copied = end + 1;
         end = copied + 1 + memchr::memchr2(b'"', b'\\', text.get(copied + 1..)?)?;
     }
@@ -227,7 +228,7 @@ mod tests {
         assert!(!array_of(Codec::Text).is_fallback(b"{NaN}"));
     }
 
-    /// What `array_out` does with an element: quotes it if it must, and escapes quotes and backslashes.
+    /// Prints an element as `array_out` does: quoted if need be, with quotes and backslashes escaped.
     fn printed(element: &Option<String>) -> String {
         match element {
             None => "NULL".to_owned(),

@@ -3,7 +3,7 @@
 use super::{array, datetime, hstore, json, numbers, time};
 use crate::singer::JsonBuf;
 
-/// How the text of one type becomes JSON. Domains have the codec of their base type.
+/// The conversion of one type's text to JSON. Domains have the codec of their base type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Codec {
     /// The text as a string: character types, and every type without a better form.
@@ -16,9 +16,10 @@ pub enum Codec {
     Integer,
     /// `real`, `double precision`, `numeric`: every digit; NaN and ±Infinity are null.
     Number,
-    /// `real` printed with more digits than it needs: the fewest that read back as the same number; NaN and ±Infinity are null.
+    /// `real` as servers before PostgreSQL 12 print it, with surplus digits: the fewest that identify the number; NaN
+    /// and ±Infinity are null.
     Float4,
-    /// The same of `double precision`.
+    /// `double precision` as servers before PostgreSQL 12 print it: written like [`Float4`](Codec::Float4).
     Float8,
     /// `json`, `jsonb`: the server's text on one line.
     Json,
@@ -38,17 +39,17 @@ pub enum Codec {
     Array(Box<ArrayCodec>),
 }
 
-/// How the text of an array becomes JSON.
+/// The conversion of an array's text to JSON.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ArrayCodec {
-    /// How an element becomes JSON.
+    /// The codec of an element.
     pub element: Codec,
-    /// What stands between two elements (`pg_type.typdelim` of the element).
+    /// The delimiter between elements (`pg_type.typdelim` of the element).
     pub delimiter: u8,
 }
 
 impl Codec {
-    /// Those that are no array, for tests of them all.
+    /// All codecs except arrays, for tests.
     #[cfg(any(test, fuzzing))]
     pub(crate) const SCALARS: [Codec; 14] = [
         Codec::Text,
@@ -67,8 +68,8 @@ impl Codec {
         Codec::Float8,
     ];
 
-    /// Appends the value as exactly one JSON value on one line, whatever the bytes are. False if it is no text of the
-    /// type's: it, or the element concerned, is then a string.
+    /// Appends the value as exactly one JSON value on one line, whatever the bytes are. Returns false if the text is
+    /// not of the type; the value, or the array element concerned, is then a string.
     pub fn encode(&self, text: &[u8], out: &mut JsonBuf) -> bool {
         let start = out.len();
         let written = match self {
@@ -101,7 +102,8 @@ impl Codec {
         written
     }
 
-    /// Returns the text as Postgres itself prints it, whoever sent it: what a value read from the table compares with.
+    /// Returns the text as PostgreSQL itself prints it, whichever plugin sent it, to compare it with a value read from
+    /// the table.
     pub fn as_printed(&self, text: &[u8]) -> Vec<u8> {
         match self {
             Codec::Bytea if is_bare_hex(text) => [br"\x", text].concat(),
@@ -148,7 +150,7 @@ pub(super) mod tests {
 
     use super::*;
 
-    /// What a codec writes for a text.
+    /// Returns what a codec writes for a text.
     pub(in crate::types) fn encoded(codec: &Codec, text: &[u8]) -> String {
         let mut out = JsonBuf::new();
         codec.encode(text, &mut out);
@@ -192,7 +194,7 @@ pub(super) mod tests {
         assert_eq!(Codec::Text.as_printed(b"00ff"), b"00ff");
     }
 
-    /// Exactly one JSON value on one line, after what stood there before.
+    /// Asserts that a codec appends exactly one JSON value, on one line.
     fn assert_one_value(codec: &Codec, text: &[u8]) -> Result<(), TestCaseError> {
         let mut out = JsonBuf::new();
         out.raw(b"before");
@@ -207,8 +209,8 @@ pub(super) mod tests {
         Ok(())
     }
 
-    /// Bytes that bring a parser further than any bytes do: the alphabet of the text forms, and valid values cut and
-    /// glued.
+    /// Returns bytes that get further into a parser than random ones: the alphabet of the text forms, and valid values
+    /// cut and spliced.
     fn near_misses() -> impl Strategy<Value = Vec<u8>> {
         let pieces = prop::sample::select(vec![
             "{",

@@ -60,7 +60,7 @@ enum Instant<'a> {
     OutOfRange,
 }
 
-/// Reads the text of a type; `None` if it isn't.
+/// Reads the text of a type; `None` if it has another form.
 fn read(text: &[u8], form: Form) -> Option<Instant<'_>> {
     if matches!(text, b"infinity" | b"-infinity") {
         return Some(Instant::OutOfRange);
@@ -96,7 +96,7 @@ fn read(text: &[u8], form: Form) -> Option<Instant<'_>> {
     }
 }
 
-/// Returns the instant in UTC that a time `offset` seconds east of it is; `None` if there is no such day.
+/// Returns the instant in UTC of a time that is printed `offset` seconds east of it; `None` if there is no such day.
 fn moved<'a>(year: &[u8], bc: bool, month: i32, day: i32, clock: Clock<'a>, offset: i32) -> Option<Instant<'a>> {
     if year.len() > 5 {
         return Some(Instant::OutOfRange);

@@ -4,7 +4,7 @@ use super::numbers::number_len;
 use crate::singer::JsonBuf;
 use crate::singer::json::plain_prefix;
 
-/// Appends a JSON document as it is, except for whitespace between tokens, which is dropped where it is more than one space
+/// Appends a JSON document as it is, except that whitespace between tokens is dropped where it is more than one space
 /// (`jsonb` prints single spaces, so its text is copied in one go). False if the text is no JSON.
 pub(super) fn compact(text: &[u8], out: &mut JsonBuf) -> bool {
     match std::str::from_utf8(text) {
@@ -21,12 +21,12 @@ pub(super) fn compact(text: &[u8], out: &mut JsonBuf) -> bool {
 struct Compactor<'a> {
     text: &'a [u8],
     at: usize,
-    /// Everything before this is in the output or dropped.
+    /// The offset up to which the text is in the output or dropped.
     copied: usize,
     out: &'a mut JsonBuf,
 }
 
-/// What may come next.
+/// The tokens that may come next.
 enum Expect {
     Value,
     /// A value, or the end of an array that has none.
@@ -145,7 +145,7 @@ impl Compactor<'_> {
         Some(())
     }
 
-    /// Returns the UTF-16 code unit that the escape `\uXXXX` at this place stands for.
+    /// Returns the UTF-16 code unit that the escape `\uXXXX` at this offset stands for.
     fn code_unit(&self, at: usize) -> Option<u16> {
         let digits = self.text.get(at..at + 6)?.strip_prefix(br"\u")?;
         digits.iter().try_fold(0, |unit, &digit| Some(unit << 4 | (digit as char).to_digit(16)? as u16))
@@ -174,7 +174,7 @@ impl Compactor<'_> {
     }
 }
 
-/// Which of the open brackets are objects, innermost last: a bit each, and only deep documents need memory.
+/// The open brackets, innermost last, a bit each, which is set for an object; only deep documents need memory.
 #[derive(Default)]
 struct Nesting {
     depth: usize,

@@ -1,6 +1,6 @@
-//! [`Limit`]: what a type bounds, checked against the text of a value.
+//! [`Limit`]: the bounds of a type, checked against the text of a value.
 
-/// What a type bounds beyond the form of its text, as the schema of its columns does.
+/// The bounds that a type sets beyond the form of its text, as in the schema of its columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Limit {
     /// Nothing.
@@ -14,7 +14,7 @@ pub(crate) enum Limit {
 }
 
 impl Limit {
-    /// Whether a text is within the bounds. Text of another form than the type's is none of its business.
+    /// Whether a text is within the bounds. Text that doesn't have the type's form is.
     #[inline]
     pub(crate) fn holds(self, text: &[u8]) -> bool {
         match self {
@@ -31,18 +31,18 @@ fn in_bits(text: &[u8], bits: u32) -> bool {
     let max = i64::MAX >> (64 - bits);
     match std::str::from_utf8(text).ok().and_then(|text| text.parse::<i64>().ok()) {
         Some(number) => (-max - 1..=max).contains(&number),
-        // A number, but none of 64 bits.
+        // If all are digits, it is a number too large for 64 bits.
         None => !text.iter().skip(1).all(u8::is_ascii_digit),
     }
 }
 
-/// Returns how many digits stand before the point, leading zeros aside.
+/// Counts the digits before the point, without leading zeros.
 fn integer_digits(text: &[u8]) -> usize {
     let digits = text.strip_prefix(b"-").unwrap_or(text);
     digits.iter().skip_while(|byte| **byte == b'0').take_while(|byte| byte.is_ascii_digit()).count()
 }
 
-/// Returns the number of characters.
+/// Counts the characters of UTF-8 text.
 fn count(text: &[u8]) -> usize {
     text.iter().filter(|byte| **byte & 0xc0 != 0x80).count()
 }

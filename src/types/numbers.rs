@@ -14,8 +14,8 @@ pub(super) fn integer(text: &[u8], out: &mut JsonBuf) -> bool {
     is_integer
 }
 
-/// Appends a `real`, `double precision` or `numeric`: every digit as printed, null for what JSON has no number for. False if the
-/// text is no number.
+/// Appends a `real`, `double precision` or `numeric`: every digit as printed, null for what JSON has no number for.
+/// False if the text is no number.
 pub(super) fn number(text: &[u8], out: &mut JsonBuf) -> bool {
     if not_finite(text) {
         out.raw(b"null");
@@ -28,8 +28,8 @@ pub(super) fn number(text: &[u8], out: &mut JsonBuf) -> bool {
     is_number
 }
 
-/// Appends a float that is printed with more digits than it needs: `0.1` for `0.100000000000000006`, as PostgreSQL 12 and later
-/// print it. False if the text is no number.
+/// Appends a float that is printed with surplus digits with the fewest that identify it: `0.1` for
+/// `0.100000000000000006`, as PostgreSQL 12 and later print it. False if the text is no number.
 pub(super) fn shortest<F>(text: &[u8], out: &mut JsonBuf) -> bool
 where
     F: FromStr + Display + LowerExp + Into<f64> + Copy,
@@ -45,7 +45,8 @@ where
     true
 }
 
-/// Appends a `boolean` (`t` from the output function, `true` from a cast) or `bit(1)`. False if the text is neither truth value.
+/// Appends a `boolean` (`t` from the output function, `true` from a cast) or a `bit(1)`. False if the text is neither
+/// truth value.
 pub(super) fn boolean(text: &[u8], out: &mut JsonBuf) -> bool {
     match text {
         b"t" | b"1" | b"true" => out.raw(b"true"),
@@ -55,7 +56,7 @@ pub(super) fn boolean(text: &[u8], out: &mut JsonBuf) -> bool {
     true
 }
 
-/// Whether this is one of the values that `numeric` and the floats have and JSON has not.
+/// Whether this is one of the values that `numeric` and the floats have and JSON doesn't.
 pub(super) fn not_finite(text: &[u8]) -> bool {
     matches!(text, b"NaN" | b"Infinity" | b"-Infinity")
 }

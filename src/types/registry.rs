@@ -6,21 +6,21 @@ use super::schema::{Dialect, Shape};
 use super::{ArrayCodec, Codec, Limit};
 use crate::pg::table::{Column, PgType, TypeKind};
 
-/// What the config says about types.
+/// The settings that concern types.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Options {
     /// Whether types that the reference calls unsupported are sent too.
     pub extended_types: bool,
-    /// How numbers are described.
+    /// The dialect of number schemas.
     pub dialect: Dialect,
 }
 
-/// What a column's type means for the stream.
+/// A column's type as a stream uses it.
 #[derive(Clone, Debug)]
 pub(crate) struct ColumnType {
-    /// How its values become JSON.
+    /// The codec of its values.
     pub codec: Codec,
-    /// What the type bounds.
+    /// The bounds of its values.
     pub limit: Limit,
     /// Its JSON schema; `{}` if unsupported.
     pub schema: Value,
@@ -53,7 +53,7 @@ fn sql_datatype(column: &Column) -> String {
     }
 }
 
-/// What the registry knows of a type.
+/// The registry's entry for a type.
 struct Entry {
     shape: Shape,
     codec: Codec,
@@ -73,7 +73,7 @@ fn array_of(shape: Shape, element: Codec, delimiter: u8) -> Entry {
     native(Shape::Array(Box::new(shape)), Codec::Array(Box::new(ArrayCodec { element, delimiter })))
 }
 
-/// Returns the entry of a type, through arrays and domains to what they are made of.
+/// Returns the entry of a type; those of arrays and domains follow from the types that they are made of.
 fn entry(ty: &PgType, typmod: i32, extended_types: bool) -> Entry {
     match &ty.kind {
         TypeKind::Base => base_entry(ty, typmod),
@@ -84,7 +84,7 @@ fn entry(ty: &PgType, typmod: i32, extended_types: bool) -> Entry {
         TypeKind::Array { .. } if ty.is_builtin("int2vector") || ty.is_builtin("oidvector") => extended(Codec::Text),
         TypeKind::Array { element, delimiter } => {
             let element = entry(element, typmod, extended_types);
-            // To the reference an array is an array of strings unless it knows better.
+            // The reference takes an array for one of strings unless it supports the element.
             let known = element.native || extended_types;
             let (shape, codec) = if known { (element.shape, element.codec) } else { (Shape::STRING, Codec::Text) };
             array_of(shape, codec, *delimiter)
@@ -102,7 +102,7 @@ fn entry(ty: &PgType, typmod: i32, extended_types: bool) -> Entry {
     }
 }
 
-/// Returns the entry of a base type. A type of an extension goes by its name alone: it lives in whatever schema it was put.
+/// Returns the entry of a base type. A type of an extension is known by its name alone: its schema can be any.
 fn base_entry(ty: &PgType, typmod: i32) -> Entry {
     // Lengths, precisions and scales are stored with 4 (VARHDRSZ) added; -1 is none.
     let stored = (typmod >= 4).then(|| typmod - 4);
@@ -130,7 +130,8 @@ fn base_entry(ty: &PgType, typmod: i32) -> Entry {
     }
 }
 
-/// Returns the parts of `numeric`'s typmod less 4: precision in the upper half, scale in the lower 11 bits, signed since PostgreSQL 15.
+/// Returns precision and scale from `numeric`'s typmod less 4: precision in the upper half, scale in the lower 11 bits,
+/// signed since PostgreSQL 15.
 fn precision_and_scale(stored: i32) -> (i32, i32) {
     (stored >> 16 & 0xffff, ((stored & 0x7ff) ^ 1024) - 1024)
 }

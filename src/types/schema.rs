@@ -4,7 +4,7 @@ use serde_json::{Map, Number, Value, json};
 
 use super::limit::Limit;
 
-/// How numbers are described (config key `schema_dialect`).
+/// The dialect of number schemas (config key `schema_dialect`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Dialect {
     /// Valid in every draft of JSON Schema.
@@ -14,7 +14,7 @@ pub(crate) enum Dialect {
     Reference,
 }
 
-/// What the JSON of a type looks like.
+/// The shape of a type's JSON.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Shape {
     /// Signed, of so many bits.
@@ -31,7 +31,7 @@ pub(super) enum Shape {
     },
     DateTime,
     Time,
-    /// Any JSON that is an object or an array, says the reference; scalars in json columns were never told apart.
+    /// An object or an array, as in the reference, which does not distinguish scalars in json columns.
     Json,
     /// An object of strings.
     Map,
@@ -70,7 +70,7 @@ impl Shape {
         Value::Object(schema)
     }
 
-    /// Returns what the schema of a column bounds.
+    /// Returns the bounds that the schema of a column sets.
     pub(super) fn limit(&self) -> Limit {
         match self {
             Shape::Integer { bits } => Limit::Bits(*bits),
@@ -101,7 +101,7 @@ impl Shape {
         })
     }
 
-    /// Returns name of the definition for arrays of this at any depth.
+    /// Returns the name of the definition for arrays of this shape, at any depth.
     fn definition_name(&self, dialect: Dialect) -> String {
         match self {
             Shape::Array(element) => element.definition_name(dialect),

@@ -41,7 +41,7 @@ pub(super) struct Clock<'a> {
 }
 
 impl<'a> Clock<'a> {
-    /// Reads the time of day that the text starts with; returns it and what follows.
+    /// Reads the time of day that the text starts with, and returns what follows too.
     pub(super) fn read(text: &'a [u8]) -> Option<(Self, &'a [u8])> {
         let [h1, h2, b':', m1, m2, b':', s1, s2, after @ ..] = text else { return None };
         let (hour, minute, second) = (two_digits(*h1, *h2)?, two_digits(*m1, *m2)?, two_digits(*s1, *s2)?);
@@ -87,12 +87,13 @@ pub(super) fn write_two_digits(number: i32, out: &mut JsonBuf) {
     out.byte(b'0' + (number % 10) as u8);
 }
 
-/// Reads the number that two digits make.
+/// Returns the number that two digits make.
 pub(super) fn two_digits(tens: u8, ones: u8) -> Option<i32> {
     (tens.is_ascii_digit() && ones.is_ascii_digit()).then(|| ((tens - b'0') * 10 + ones - b'0') as i32)
 }
 
-/// Reads an offset from UTC in seconds east: `+00`, `-03`, `+05:30`, `+00:19:32` (before time zones had whole minutes).
+/// Reads an offset from UTC in seconds east: `+00`, `-03`, `+05:30`, `+00:19:32` (from before time zones had whole
+/// minutes).
 pub(super) fn offset(text: &[u8]) -> Option<i32> {
     let (sign, text) = match text.split_first()? {
         (b'+', rest) => (1, rest),

@@ -1,7 +1,7 @@
 //! Rows of tables in files, which BATCH messages announce, as the Meltano SDK defines them.
 //!
-//! A file holds the records alone, one a line, with `_sdc_table_version`: a BATCH message has no version, and targets of the SDK
-//! remove the rows without one when they are told to activate a version.
+//! A file holds the records alone, one a line, with `_sdc_table_version`: a BATCH message has no version, and targets
+//! of the SDK remove the rows without one on ACTIVATE_VERSION.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -20,19 +20,19 @@ use crate::singer::writer::CHUNK;
 use crate::sync::output::Output;
 use crate::sync::plan::StreamPlan;
 
-/// Gathers the rows of one query into files.
+/// A sink that gathers the rows of one query into files.
 pub(crate) struct BatchSink<'a> {
     output: &'a mut Output,
     config: BatchConfig,
     stream: String,
-    /// What ends a line.
+    /// The end of every line.
     end: Vec<u8>,
     buf: JsonBuf,
-    /// Where the line begins.
+    /// The offset at which the line begins.
     start: usize,
     counter: RecordCounter,
     tracker: Option<&'a mut KeyTracker>,
-    /// What the names of this query's files have in common.
+    /// The common part of the names of this query's files.
     name: String,
     files: u64,
     /// The file that is being written.
@@ -94,7 +94,7 @@ impl<'a> BatchSink<'a> {
         Ok(())
     }
 
-    /// Completes the file and announces it.
+    /// Ends the file and announces it.
     async fn close(&mut self) -> Result<()> {
         self.write()?;
         let Some(file) = self.file.take() else { return Ok(()) };
@@ -145,7 +145,7 @@ impl RowSink for BatchSink<'_> {
     }
 }
 
-/// A file that goes again unless it is finished.
+/// A file that is removed unless it is finished.
 struct BatchFile {
     path: PathBuf,
     sink: Sink,
@@ -196,7 +196,7 @@ impl BatchFile {
 impl Drop for BatchFile {
     fn drop(&mut self) {
         if !self.finished {
-            // It was never announced.
+            // No message has announced it.
             let _ = fs::remove_file(&self.path);
         }
     }

@@ -56,7 +56,7 @@ pub(crate) async fn sync(
     Ok(())
 }
 
-/// Returns the column that the stream is replicated by, and its place among the selected ones.
+/// Returns the column that the stream is replicated by, and its index among the selected ones.
 pub(crate) fn replication_key(plan: &StreamPlan) -> Result<(&str, usize)> {
     let key = plan.replication_key.as_deref().ok_or_else(|| {
         Error::usage(format!("stream \"{}\" is INCREMENTAL but has no replication key", plan.id))
@@ -73,8 +73,8 @@ pub(crate) fn replication_key(plan: &StreamPlan) -> Result<(&str, usize)> {
     Ok((key, position))
 }
 
-/// Whether a bookmark can hold a key: a number, a text or a boolean that reads back as what it was. A `timetz` does not,
-/// whose order is that of the offset that a record leaves out.
+/// Whether a bookmark can hold a key: a number, a text or a boolean that reads back as what it was. A `timetz` does
+/// not: its order depends on the offset, which a record leaves out.
 fn can_be_bookmarked(codec: &Codec) -> bool {
     !matches!(codec, Codec::Array(_) | Codec::Json | Codec::Hstore | Codec::Timetz)
 }

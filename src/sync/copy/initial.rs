@@ -32,20 +32,19 @@ use crate::sync::plan::StreamPlan;
 use crate::sync::present_columns::PresentColumns;
 use crate::sync::visibility::visible_to;
 
-/// Streams whose copies start within this time of each other share a snapshot. An older one holds back vacuum for longer
-/// than it is worth.
+/// The time within which streams share a snapshot. An older one holds back vacuum for longer than it is worth.
 const SHARED_FOR: Duration = Duration::from_secs(60);
-/// How often a table may be rewritten between the snapshot and the lock.
+/// The number of times that a table may be rewritten between the snapshot and the lock.
 const REWRITES: usize = 5;
 
-/// Copies streams, one after the other.
+/// A copier of streams, one after the other.
 pub(crate) struct Copier<'a> {
     env: &'a Env,
-    /// Of the slot that this run made, if it did: that one serves itself.
+    /// The snapshot of the slot that this run made, if it made one. A copy in it needs no other slot.
     exported: Option<ExportedSnapshot>,
-    /// What the slot can serve whatever this run acknowledges.
+    /// The position from which the slot can serve, whatever this run acknowledges.
     floor: Bookmarkable,
-    /// What the slot is read with; none where no publication decides what is sent.
+    /// The publications that the slot is read with; empty where none decides what is sent.
     publications: Vec<String>,
     sessions: Sessions<'a>,
     open: Option<OpenSnapshot>,
@@ -68,7 +67,7 @@ enum Place {
 }
 
 impl Place {
-    /// Returns the place of a table's copy.
+    /// Returns the position of a table's copy.
     fn of_copy(&self, plan: &StreamPlan) -> CopyPosition {
         match self {
             Place::Exact(lsn) => CopyPosition::Exact(*lsn),
@@ -80,7 +79,8 @@ impl Place {
 }
 
 impl<'a> Copier<'a> {
-    /// Makes a copier. `exported`: the snapshot of a slot that this run made; `publications`: what the slot is read with.
+    /// Returns a copier. `exported`: the snapshot of a slot that this run made; `publications`: what the slot is read
+    /// with.
     pub(crate) fn new(
         env: &'a Env,
         exported: Option<ExportedSnapshot>,
@@ -91,8 +91,8 @@ impl<'a> Copier<'a> {
         Copier { env, exported, floor, publications, sessions: Sessions::new(&env.primary), open: None, secondary }
     }
 
-    /// Copies a stream. A copy that comes back has no position in the log, and its bookmark stays unfinished: the caller has
-    /// to stream the table in this run, until it is past what the snapshot sees.
+    /// Copies a stream. If it returns a snapshot, the copy has no position in the log and its bookmark stays
+    /// unfinished: the caller has to stream the table in this run, until it is past what the snapshot sees.
     pub(crate) async fn copy(&mut self, output: &mut Output, plan: &mut StreamPlan) -> Result<Option<CopySnapshot>> {
         tracing::info!("{}: copying the table before its changes are streamed", plan.id);
         let bookmark = output.state.bookmark(&plan.id);
@@ -236,8 +236,9 @@ async fn refresh(env: &Env, plan: &mut StreamPlan) -> Result<()> {
     }
 }
 
-/// Returns the place of a transaction's snapshot. A writer that is older than a table's membership in a publication has changes
-/// that are not published, and that the snapshot does not see either. (A slot waits for such writers when it is made.)
+/// Returns the place of a transaction's snapshot. A writer that is older than a table's membership in a publication has
+/// changes that are not published, and that the snapshot does not see either. (A slot waits for such writers when it is
+/// made.)
 async fn current_place(session: &mut Session, held: HeldCommits, publications: &[String]) -> Result<Place> {
     let transactions = visible_to(session).await?;
     // The position is read after the snapshot, in which everything visible was committed before it.

@@ -6,10 +6,10 @@ use crate::singer::JsonBuf;
 use crate::state::State;
 use crate::types::Codec;
 
-/// A STATE follows every so many rows.
+/// The number of rows after which a STATE follows.
 const STATE_EVERY: u64 = 10_000;
 
-/// Follows the replication key of the rows that are sent, and moves the bookmark now and then.
+/// A tracker of the replication key of the rows that are sent, which moves the bookmark now and then.
 pub(crate) struct KeyTracker {
     stream: String,
     key: String,
@@ -25,8 +25,8 @@ impl KeyTracker {
         KeyTracker { stream, key, column, version, last: JsonBuf::new(), rows: 0 }
     }
 
-    /// Looks at a value. A NULL is not shown to it, and a value that JSON has no exact form for (infinity, a date before
-    /// year 1) is passed over: the bookmark stays at the key before.
+    /// Takes note of a value, which is never NULL. One that JSON has no exact form for (infinity, a date before year 1)
+    /// is skipped: the bookmark stays at the key before.
     pub(crate) fn see(&mut self, column: usize, codec: &Codec, text: &[u8]) {
         if column == self.column && !codec.is_fallback(text) {
             self.last.clear();

@@ -34,8 +34,8 @@ use crate::sync::env::Env;
 use crate::sync::output::Output;
 use crate::sync::plan::{RecordEnd, StreamPlan};
 
-/// The lock timeout of a worker. The server can't see this deadlock: a session that waits to alter the table waits for the copy's
-/// session, and that one for the worker, which waits behind the first.
+/// The timeout of a worker's lock on the table. A session that waits to alter the table waits for the copy's session,
+/// and the server does not know that the copy's session in turn waits for the worker.
 const LOCK_PATIENCE: &str = "10s";
 /// Whether a table can be read by several connections; logs why it can't.
 pub(super) fn is_possible(env: &Env, session: &Session, plan: &StreamPlan) -> bool {
@@ -72,16 +72,16 @@ pub(super) async fn copy(
         lock(plan)
     );
     let work = Arc::new(Work::new(server.clone(), begin, query.to_owned(), RecordEnd::new(version), ranges));
-    // Nothing may come for long.
+    // The first lines of the workers may take long.
     output.hand_over().await?;
     Crew::start(&work, plan, workers).copy(output, plan).await
 }
 
-/// The workers of a copy. Dropped before they are through, it has their queries cancelled.
+/// The workers of a copy. Dropped before they have ended, it has their queries cancelled.
 struct Crew {
     work: Arc<Work>,
     reports: mpsc::Receiver<Report>,
-    /// Closed when all have ended.
+    /// The channel that is closed when all workers have ended.
     finished: finish::Receiver<()>,
 }
 
@@ -133,7 +133,7 @@ impl Crew {
 impl Drop for Crew {
     fn drop(&mut self) {
         self.reports.close();
-        // An error that it is closed is what is waited for.
+        // Returns when every worker has ended, which closes the channel.
         let _ = self.finished.recv_timeout(CANCEL_PATIENCE);
     }
 }

@@ -9,14 +9,14 @@ use crate::pg::quote;
 use crate::pg::wire::Session;
 use crate::sync::plan::StreamPlan;
 
-/// Lines wait for no longer than this while no row comes.
+/// The longest time that lines wait while no row comes.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Returns the SELECT of the plan's columns from its table; the caller adds what follows FROM.
 pub(crate) fn select(plan: &StreamPlan) -> String {
     let columns: Vec<String> = plan.columns.iter().map(|c| quote::ident(&c.name)).collect();
     let query = format!("SELECT {} FROM {}", columns.join(", "), plan.own_rows());
-    // As far as it holds no value.
+    // Without what the caller adds, which may hold a value.
     tracing::debug!("{}: {query}", plan.id);
     query
 }
@@ -29,7 +29,7 @@ pub(crate) async fn write_rows(
     sink: &mut impl RowSink,
 ) -> Result<()> {
     let mut scratch = Vec::new();
-    // The server may think for long before the first row.
+    // The server may take long before the first row.
     sink.hand_over().await?;
     let mut rows = session.copy_out(&format!("COPY ({query}) TO STDOUT")).await?;
     let mut pause = tokio::time::interval(PAUSE);
@@ -37,7 +37,7 @@ pub(crate) async fn write_rows(
         let row = tokio::select! {
             biased;
             row = rows.next() => row?,
-            // A slow query: what there is goes out meanwhile.
+            // The query is slow: the lines so far go out meanwhile.
             _ = pause.tick() => {
                 sink.hand_over().await?;
                 continue;

@@ -8,13 +8,13 @@ use crate::singer::JsonBuf;
 use crate::sync::output::Output;
 use crate::sync::plan::{RecordEnd, StreamPlan};
 
-/// Writes RECORD messages.
+/// A sink that writes RECORD messages.
 pub(super) struct RunSink<'a> {
     pub(super) output: &'a mut Output,
     pub(super) end: RecordEnd,
     pub(super) counter: RecordCounter,
     pub(super) tracker: Option<&'a mut KeyTracker>,
-    /// Where the line begins.
+    /// The offset at which the line begins.
     start: usize,
 }
 

@@ -11,7 +11,7 @@ pub(crate) struct Sessions<'a> {
 }
 
 impl<'a> Sessions<'a> {
-    /// Makes no session yet.
+    /// Returns a pool of `server` that has no session yet.
     pub(crate) fn new(server: &'a Server) -> Self {
         Sessions { server, idle: Vec::new() }
     }

@@ -5,9 +5,9 @@ use crate::error::Result;
 use crate::singer::JsonBuf;
 use crate::sync::plan::StreamPlan;
 
-/// Takes the lines of a copy.
+/// A sink for the lines of a copy.
 pub(crate) trait RowSink {
-    /// Begins a line: everything before its first property.
+    /// Begins a line: writes everything before its first property.
     fn begin(&mut self, plan: &StreamPlan);
 
     /// Returns the buffer that the line is written into.
@@ -21,6 +21,6 @@ pub(crate) trait RowSink {
     /// Ends the line after its last property.
     async fn end(&mut self) -> Result<()>;
 
-    /// Hands over the lines that there are.
+    /// Hands over the lines that are complete.
     async fn hand_over(&mut self) -> Result<()>;
 }

@@ -6,11 +6,11 @@ use crate::pg::tree::with_tree;
 use crate::pg::wire::Session;
 use crate::sync::plan::StreamPlan;
 
-/// Begins a transaction that sees the same all along.
+/// The statement that begins a transaction that sees the same all along.
 pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
-/// A session in a transaction. It gives the session back when it [ends](Self::end); dropped before, it takes the session along,
-/// so that no other work finds itself in a transaction that somebody began.
+/// A session in a transaction. It gives the session back when it [ends](Self::end); dropped before that, it closes the
+/// session, so that no other work finds itself in a transaction that somebody began.
 pub(super) struct Snapshot(Session);
 
 impl Snapshot {
@@ -27,8 +27,8 @@ impl Snapshot {
         Ok(snapshot)
     }
 
-    /// Begins a transaction that holds the table and sees what was committed before it got hold of it: the snapshot of a lone
-    /// COPY is older than its lock, and what is rewritten while it waits looks empty to it.
+    /// Begins a transaction that holds the table and sees what was committed before it got the lock: the snapshot of a
+    /// lone COPY is older than its lock, and what is rewritten while it waits looks empty to it.
     pub(super) async fn begin_with_lock(mut session: Session, plan: &StreamPlan) -> Result<Snapshot> {
         session.query(&format!("BEGIN ISOLATION LEVEL READ COMMITTED; {}", lock(plan))).await?;
         Ok(Snapshot(session))
@@ -39,12 +39,12 @@ impl Snapshot {
         &mut self.0
     }
 
-    /// Takes a lock that keeps the table as it is, and returns whether the transaction sees its rows: what was rewritten or
-    /// truncated since the snapshot looks empty to it, and no log tells of it.
+    /// Takes a lock that keeps the table as it is, and returns whether the transaction sees its rows: what was
+    /// rewritten or truncated since the snapshot looks empty to it, and the log does not show it.
     pub(super) async fn lock_and_see(&mut self, plan: &StreamPlan) -> Result<bool> {
         self.0.query(&lock(plan)).await?;
         let oid = plan.table.oid;
-        // The snapshot's idea of the files against the current one.
+        // Compares the files of the table in the snapshot with the current ones.
         let sql = format!(
             "{tree} SELECT EXISTS (SELECT FROM pg_catalog.pg_class WHERE oid = {oid}) AND NOT EXISTS \
              (SELECT FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid WHERE c.relkind = 'r' \
@@ -72,8 +72,8 @@ impl Snapshot {
     }
 }
 
-/// Returns the statement that locks a table against being altered. Not LOCK TABLE, which a role that may read only some of the
-/// columns may not.
+/// Returns the statement that locks a table against being altered. It is not LOCK TABLE, which is refused to a role
+/// that may read only some of the columns.
 pub(super) fn lock(plan: &StreamPlan) -> String {
     format!("SELECT FROM {} LIMIT 0", plan.own_rows())
 }

@@ -11,7 +11,7 @@ use crate::sync::env::Env;
 use crate::sync::output::Output;
 use crate::sync::plan::StreamPlan;
 
-/// A whole table, sent under a version of its own: the target drops rows of others at the end.
+/// A copy of a whole table, sent under a version of its own: the target drops rows of others at the end.
 pub(super) struct TableCopy<'a> {
     pub(super) plan: &'a mut StreamPlan,
     pub(super) version: i64,

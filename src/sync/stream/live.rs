@@ -12,17 +12,17 @@ use crate::sync::plan::{RecordEnd, StreamPlan};
 pub(crate) struct Live {
     pub plan: StreamPlan,
     pub version: i64,
-    /// Closes its records.
+    /// The end of its records.
     pub end: RecordEnd,
     pub counter: RecordCounter,
-    /// What its table's description saw; none for the one that the run began with. Where a transaction that it saw shows
-    /// the table otherwise, the transaction is older than the description.
+    /// The snapshot of its table's description; none for the one that the run began with. Where a transaction that it
+    /// saw shows the table otherwise, the transaction is older than the description.
     described: Option<TransactionSnapshot>,
     /// Columns that the role can't select, so that they are not described.
     hidden: HashSet<Vec<u8>>,
     /// Whether another table has taken the name of this one.
     pub replaced: bool,
-    /// Whether it was reported that the log does not say which row a delete was of.
+    /// Whether it was reported that the log does not identify the row of a delete.
     pub reported_unidentified: bool,
 }
 
@@ -34,7 +34,7 @@ pub(crate) struct Transaction {
 }
 
 impl Live {
-    /// Makes a stream whose records carry this version.
+    /// Returns a stream whose records carry this version.
     pub(crate) fn new(plan: StreamPlan, version: i64) -> Self {
         Live {
             version,
@@ -48,12 +48,12 @@ impl Live {
         }
     }
 
-    /// Has its records carry the present time of extraction from here on.
+    /// Sets the time of extraction of its records to the present.
     pub(crate) fn renew_end(&mut self) {
         self.end = RecordEnd::new(self.version);
     }
 
-    /// Gives its records this version from here on.
+    /// Sets the version of its records from here on.
     pub(crate) fn begin_version(&mut self, version: i64) {
         self.version = version;
         self.end = RecordEnd::new(version);
@@ -69,7 +69,7 @@ impl Live {
         self.described.as_ref().is_some_and(|snapshot| snapshot.sees(transaction.xid))
     }
 
-    /// Takes note that the table was described anew, and that these columns can't be.
+    /// Takes note that the table was described anew, and which columns can't be.
     pub(crate) fn described(&mut self, snapshot: TransactionSnapshot, hidden: HashSet<Vec<u8>>) {
         self.described = Some(snapshot);
         self.hidden = hidden;

@@ -31,7 +31,7 @@ fn domain(base: Arc<PgType>, typmod: i32) -> Arc<PgType> {
     ty("a_domain", TypeKind::Domain { base, typmod })
 }
 
-/// The typmod of `numeric(precision, scale)`.
+/// Returns the typmod of `numeric(precision, scale)`.
 fn numeric(precision: i32, scale: i32) -> i32 {
     (precision << 16 | scale & 0x7ff) + 4
 }
@@ -52,7 +52,7 @@ fn resolved(ty: Arc<PgType>, typmod: i32, options: &Options) -> ColumnType {
     resolve(&column(ty, typmod, "t"), options)
 }
 
-/// Parsed from the text that the reference printed: numbers are compared by spelling, which is exact.
+/// Parses text that the reference printed; numbers are compared by spelling, which is exact.
 fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap()
 }
@@ -180,7 +180,7 @@ fn definitions_of_the_reference() {
     assert_eq!(Value::Object(base_definitions()), definitions);
 }
 
-/// The types of table `extended`, and a few more that the reference leaves out.
+/// Returns the types of table `extended`, and a few more that the reference leaves out.
 fn left_out() -> Vec<(Arc<PgType>, i32)> {
     let names = [
         "bytea", "interval", "xml", "point", "varbit", "tsvector", "macaddr8", "oid", "name", "char", "pg_lsn", "ltree",

@@ -4,17 +4,17 @@ use crate::error::Result;
 use crate::pg::table::Table;
 use crate::pg::wire::Session;
 
-/// The transactions that may be such, each with a table that it has written to, or the root of one.
+/// The transactions whose commits may be waiting, each with a table that it has written to, or the root of one.
 #[derive(Clone, Default)]
 pub(crate) struct HeldCommits(Vec<(u32, u32)>);
 
 impl HeldCommits {
-    /// Reads them, before a snapshot that is to be compared with the log.
+    /// Reads them; to be called before the snapshot that is to be compared with the log.
     ///
-    /// A role that may not see what another's session does takes each of its open transactions for one.
+    /// Where the role may not see what another session does, each of its open transactions counts.
     pub(crate) async fn read(session: &mut Session) -> Result<HeldCommits> {
-        // The oldest id of a transaction is its own, the others are its savepoints'. Who commits a prepared one does not
-        // hold its locks.
+        // The oldest id of a transaction is its own, the others are its savepoints'. A session that commits a prepared
+        // transaction does not hold its locks.
         let sql = "WITH RECURSIVE locks AS (SELECT * FROM pg_catalog.pg_locks), \
             waiting AS (SELECT pid FROM pg_catalog.pg_stat_activity \
               WHERE wait_event = 'SyncRep' OR query = '<insufficient privilege>'), \

@@ -10,7 +10,7 @@ use crate::positions::TransactionSnapshot;
 
 /// The publications of a slot as a session sees them.
 pub(crate) struct Membership {
-    /// The rows of the catalogs that say what is published, each with the transaction that wrote it.
+    /// The catalog rows that define what is published, each with the transaction that wrote it.
     pub rows: String,
     /// Whether a snapshot sees every transaction that may be older than one of these rows.
     pub settled: bool,

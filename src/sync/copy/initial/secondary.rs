@@ -12,7 +12,7 @@ use crate::sync::copy::sessions::Sessions;
 use crate::sync::copy::snapshot::Snapshot;
 use crate::sync::visibility::visible_to;
 
-/// How long to wait for a secondary to have replayed what a copy needs.
+/// The timeout for a secondary to replay what a copy needs.
 const REPLAY_PATIENCE: Duration = Duration::from_secs(300);
 
 /// The server that tables with a key are copied from.
@@ -25,9 +25,9 @@ impl<'a> Secondary<'a> {
         Secondary { sessions: Sessions::new(server) }
     }
 
-    /// Returns a snapshot that sees everything that committed before `position`, and everything that was
-    /// written before the publications were as in `published`. `None` if the server is no standby: what it shows may not be
-    /// what its log says.
+    /// Returns a snapshot that sees everything that committed before `position`, and everything that was written before
+    /// the publications were as in `published`; `None` if the server is no standby: what it shows may not be what its
+    /// log says.
     pub(crate) async fn begin(
         &mut self,
         position: Lsn,

@@ -6,12 +6,12 @@ use crate::pg::tree::with_tree;
 use crate::pg::wire::Session;
 use crate::sync::plan::StreamPlan;
 
-/// Ranges for each connection: they end at about the same time, however unlike the ranges are.
+/// The number of ranges for each connection: enough that all end at about the same time, however unlike the ranges are.
 const PER_CONNECTION: u64 = 16;
-/// A range is worth a query from this many bytes on.
+/// The size in bytes from which a range is worth a query.
 const SMALLEST: u64 = 4 * 1024 * 1024;
 
-/// Returns why a table can't be read in ranges, as far as that is known without asking.
+/// Returns why a table can't be read in ranges, as far as that is known without a query.
 pub(crate) fn why_not(session: &Session, plan: &StreamPlan) -> Option<String> {
     let version = session.server_version();
     if !version.scans_tid_ranges() {
@@ -24,7 +24,7 @@ pub(crate) fn why_not(session: &Session, plan: &StreamPlan) -> Option<String> {
 pub(crate) struct Ranges {
     /// The first page of each range, which goes up to the next one; the last is open.
     starts: Vec<u64>,
-    /// The condition that excludes rows of tables that were attached after the ranges were made.
+    /// The condition that excludes rows of tables that came to be below this one after it was divided.
     tables: String,
 }
 
@@ -78,7 +78,7 @@ impl Ranges {
         self.starts.len()
     }
 
-    /// Returns the rows of `query`, a SELECT without a WHERE, that are in a range.
+    /// Returns the query for the rows of `query`, a SELECT without a WHERE, that are in a range.
     pub(crate) fn query(&self, query: &str, range: usize) -> Option<String> {
         let start = self.starts.get(range)?;
         let end = self.starts.get(range + 1).map_or(String::new(), |end| format!(" AND ctid < '({end},0)'"));
@@ -86,8 +86,8 @@ impl Ranges {
     }
 }
 
-/// Returns the first pages of at most about `count` ranges that hold about as many pages as each other, at least `smallest`, of
-/// tables with these numbers of pages.
+/// Returns the first pages of at most about `count` ranges that hold about as many pages as each other, at least
+/// `smallest`, of tables with these numbers of pages.
 fn divide(mut pages: Vec<u64>, count: u64, smallest: u64) -> Vec<u64> {
     pages.sort_unstable();
     let each = pages.iter().sum::<u64>().div_ceil(count).max(smallest).max(1);
@@ -105,7 +105,7 @@ fn divide(mut pages: Vec<u64>, count: u64, smallest: u64) -> Vec<u64> {
         filled += (end - at) * tables;
         at = end;
     }
-    // Nothing is behind the longest.
+    // A range that starts at the end of the longest table is empty.
     if starts.len() > 1 && starts.last() == pages.last() {
         starts.pop();
     }

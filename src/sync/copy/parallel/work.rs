@@ -10,22 +10,22 @@ use crate::pg::connect::Server;
 use crate::singer::writer::KEEP;
 use crate::sync::plan::RecordEnd;
 
-/// How long a copy that is cut short waits for the server to take cancel requests.
+/// The time that a copy that is cut short waits for the server to take cancel requests.
 pub(super) const CANCEL_PATIENCE: Duration = Duration::from_secs(1);
 
-/// The work of a copy, which its workers share.
+/// The data that the workers of a copy share.
 pub(super) struct Work {
     pub(super) server: Server,
-    /// What a session begins with: the snapshot, and a lock on the table.
+    /// The statements that a session begins with: the snapshot, and a lock on the table.
     pub(super) begin: String,
     query: String,
     pub(super) end: RecordEnd,
     ranges: Ranges,
     /// The first range that nobody has taken.
     next: AtomicUsize,
-    /// How many ranges were read and their lines handed over.
+    /// The number of ranges that were read and whose lines were handed over.
     done: AtomicUsize,
-    /// Memory of lines that have gone out.
+    /// Buffers whose lines have gone out.
     empty: Mutex<Vec<Vec<u8>>>,
 }
 
@@ -40,7 +40,7 @@ impl Work {
         self.ranges.query(&self.query, self.next.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Takes note that a range was read and its lines handed over.
+    /// Counts a range that was read and its lines handed over.
     pub(super) fn range_done(&self) {
         self.done.fetch_add(1, Ordering::Relaxed);
     }
@@ -55,12 +55,12 @@ impl Work {
         self.done.load(Ordering::Relaxed) == self.ranges.len()
     }
 
-    /// Returns memory for lines.
+    /// Returns a buffer for lines.
     pub(super) fn take_empty(&self) -> Vec<u8> {
         self.empty.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
     }
 
-    /// Takes memory back whose lines have gone out.
+    /// Takes back a buffer whose lines have gone out.
     pub(super) fn give_back(&self, memory: Vec<u8>) {
         if memory.capacity() <= KEEP {
             self.empty.lock().unwrap_or_else(PoisonError::into_inner).push(memory);
@@ -68,12 +68,12 @@ impl Work {
     }
 }
 
-/// A message of a worker.
+/// A worker's report.
 pub(super) enum Report {
     /// Whole lines.
     Lines { json: Vec<u8>, records: u64 },
-    /// It could not begin.
+    /// The worker could not begin.
     Refused(Error),
-    /// It could not go on.
+    /// The worker could not go on.
     Failed(Error),
 }

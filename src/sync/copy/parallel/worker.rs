@@ -14,7 +14,7 @@ use crate::sync::copy::rows::write_rows;
 use crate::sync::copy::sink::RowSink;
 use crate::sync::plan::StreamPlan;
 
-/// Reads range after range, on a thread of its own.
+/// A worker, which reads range after range on a thread of its own.
 pub(crate) struct Worker {
     work: Arc<Work>,
     plan: StreamPlan,
@@ -26,14 +26,14 @@ impl Worker {
         Worker { work, plan, reports }
     }
 
-    /// Returns when there is no range left, or nobody to take the lines.
+    /// Reads ranges until there is none left, or nobody to take the lines.
     pub(crate) fn run(self) {
         let reports = self.reports.clone();
         let refused = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => return runtime.block_on(self.work()),
             Err(error) => Error::run("cannot start the runtime of a thread").source(error),
         };
-        // An error means that nobody wants to know.
+        // The send fails only if the copy has ended.
         let _ = reports.blocking_send(Report::Refused(refused));
     }
 
@@ -70,7 +70,7 @@ impl Worker {
         }
     }
 
-    /// Opens a session that sees what the copy's session sees, and holds the table.
+    /// Opens a session that sees what the copy's session sees, and locks the table.
     async fn open(&self) -> Result<Session> {
         let mut session = self.work.server.session_now().await?;
         session.query(&self.work.begin).await?;
@@ -88,7 +88,7 @@ impl Worker {
     }
 }
 
-/// Gathers lines for the run.
+/// A sink that gathers lines for the run.
 struct WorkerSink<'a> {
     work: &'a Work,
     reports: &'a mpsc::Sender<Report>,

@@ -9,8 +9,8 @@ use crate::state::State;
 use crate::sync::env::Env;
 use crate::sync::plan::StreamPlan;
 
-/// Checks that the slot can bring everything since each bookmark (rule 3). A stream for which it can't fails the run, or is
-/// copied again, as `on_slot_lost` has it.
+/// Checks that the slot can bring everything since each bookmark (rule 3). A stream for which it can't fails the run,
+/// or is copied again, as `on_slot_lost` says.
 pub(super) fn check_bookmarks(
     env: &Env,
     slot: (&str, Slot),

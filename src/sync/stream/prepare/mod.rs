@@ -32,14 +32,14 @@ use slot::{SlotChoice, check_right, check_server, drop_slot};
 pub(crate) struct Source {
     /// Its name.
     pub slot: String,
-    /// What reads its messages.
+    /// The decoder of its messages.
     pub plugin: Box<dyn OutputPlugin>,
-    /// With wal2json, which has a list of the tables to send: schemas of which it sends every one. Partitions come under their own
-    /// names, and may be attached at any time.
+    /// The schemas of which wal2json, which gets a list of tables to send, sends every one. Partitions come under their
+    /// own names, and may be attached at any time.
     pub whole_schemas: Option<HashSet<String>>,
-    /// Where it stands, and where the log ended then.
+    /// Its position, and where the log ended then.
     pub position: positions::Slot,
-    /// From here on the server has to read to serve it.
+    /// The position from which the server has to read to serve the slot.
     pub restart_lsn: Lsn,
     /// The publications that decide what the slot brings, if any do.
     pub publications: Vec<String>,
@@ -97,7 +97,7 @@ pub(crate) async fn prepare(env: &Env, client: &Client, plans: &mut [StreamPlan]
             let lifetime = Lifetime::Permanent { failover: choice.failover };
             let exported = ExportedSnapshot::create(&env.primary, name, plugin_name, lifetime).await?;
             tracing::info!("created the replication slot \"{name}\" ({plugin_name}) at {}", exported.consistent_point);
-            // Where a new slot starts, nothing was there to be read: every stream begins with a copy.
+            // A new slot has nothing from before its start: every stream begins with a copy.
             copy_again.extend(plans.iter().map(|plan| plan.id.clone()));
             (exported.consistent_point, exported.consistent_point, Some(exported))
         }
@@ -123,7 +123,7 @@ pub(crate) async fn prepare(env: &Env, client: &Client, plans: &mut [StreamPlan]
     })
 }
 
-/// Returns the plugin wal2json for these streams, and the schemas of which it sends every table.
+/// Returns the plugin wal2json, set to send these streams, and the schemas of which it sends every table.
 pub(crate) async fn wal2json(client: &Client, plans: &[StreamPlan]) -> Result<(Wal2json, HashSet<String>)> {
     let encoding: String = client
         .query_one("SELECT pg_catalog.current_setting('server_encoding')", &[])

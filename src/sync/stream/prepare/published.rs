@@ -9,12 +9,12 @@ use crate::replication::slot::create_sql;
 use crate::sync::env::Env;
 use crate::sync::plan::StreamPlan;
 
-/// The publications of a slot, held against the streams that are to be read.
+/// The publications of a slot, compared with the streams that are to be read.
 pub(crate) struct Coverage<'p> {
     name: String,
-    /// Those that there are.
+    /// The publications that exist.
     pub publications: Publications,
-    /// The streams that they don't send.
+    /// The streams that the publications don't send.
     pub missing: Vec<&'p StreamPlan>,
     /// The SQL that makes what is missing.
     pub statements: Vec<String>,
@@ -56,7 +56,7 @@ impl<'p> Coverage<'p> {
         })
     }
 
-    /// Returns the error for a publication that is missing and that the run won't make.
+    /// Fails for a publication that is missing and that the run won't make.
     pub(crate) fn check_missing(&self, env: &Env, choice: &SlotChoice) -> Result<()> {
         if self.statements.is_empty() {
             return Ok(());
@@ -106,7 +106,7 @@ pub(crate) async fn publications(
     Ok((Publications::read(client, name).await?, added))
 }
 
-/// Leaves out what the publications don't send, and says so.
+/// Leaves out what the publications don't send, and logs it.
 pub(crate) fn settle_columns(plans: &mut [StreamPlan], publications: &Publications, env: &Env) -> Result<()> {
     for plan in plans.iter_mut() {
         check_key(plan, publications)?;
@@ -118,7 +118,7 @@ pub(crate) fn settle_columns(plans: &mut [StreamPlan], publications: &Publicatio
     Ok(())
 }
 
-/// Returns the error for a key that the publications don't send.
+/// Fails for a key that the publications don't send.
 pub(crate) fn check_key(plan: &StreamPlan, publications: &Publications) -> Result<()> {
     let unpublished = publications.unpublished_columns(&plan.table);
     let Some(key) = plan.key_properties.iter().find(|key| unpublished.contains(key)) else { return Ok(()) };
@@ -126,7 +126,7 @@ pub(crate) fn check_key(plan: &StreamPlan, publications: &Publications) -> Resul
     Err(error.hint(format!("add it to the publication's column list{}", all_columns(plan, publications))))
 }
 
-/// Leaves columns out of a stream that its publication does not publish, and says so of those that were in it.
+/// Leaves columns out of a stream that its publication does not publish, and logs those that were in it.
 pub(crate) fn leave_out(plan: &mut StreamPlan, publications: &Publications, env: &Env) {
     if let Some(warning) = warning_of_columns(plan, publications) {
         tracing::warn!("{}: {warning}", plan.id);
@@ -134,7 +134,7 @@ pub(crate) fn leave_out(plan: &mut StreamPlan, publications: &Publications, env:
     plan.leave_out(publications.unpublished_columns(&plan.table), &env.types);
 }
 
-/// Returns the warning for selected columns that the publications don't send.
+/// Returns a warning of selected columns that the publications don't send.
 pub(crate) fn warning_of_columns(plan: &StreamPlan, publications: &Publications) -> Option<String> {
     let mut columns = publications.unpublished_columns(&plan.table);
     columns.retain(|name| plan.position(name).is_some());
@@ -147,7 +147,7 @@ pub(crate) fn warning_of_columns(plan: &StreamPlan, publications: &Publications)
     })
 }
 
-/// Returns what ends an advice on columns.
+/// Returns the end of an advice on columns.
 fn all_columns(plan: &StreamPlan, publications: &Publications) -> String {
     publications.all_columns_sql(&plan.table).map(|sql| format!("; {}", to_run(&sql))).unwrap_or_default()
 }

@@ -19,11 +19,11 @@ pub(crate) struct SlotChoice {
     pub name: String,
     /// Its plugin.
     pub plugin: OutputPluginName,
-    /// Whether standbys are to have it too (17+).
+    /// Whether the slot is to be synchronized to standbys (17+).
     pub failover: bool,
-    /// As the server has it; none where the run makes it.
+    /// The slot as the server has it; none where the run makes it.
     pub slot: Option<Slot>,
-    /// Whether the server has it and it is lost, so that the run makes it anew.
+    /// Whether the slot exists and is lost, so that the run makes it anew.
     pub lost: bool,
 }
 
@@ -63,7 +63,7 @@ impl SlotChoice {
     }
 }
 
-/// Returns the error for a slot that nobody made, with the SQL that does: the publication comes first.
+/// Returns the error for a missing slot, with the SQL that makes it: the publication comes first.
 async fn missing_slot(
     env: &Env,
     client: &Client,
@@ -104,7 +104,7 @@ pub(crate) async fn drop_slot(client: &Client, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Returns the error for a server that has no log to read.
+/// Fails if the server has no log to read.
 pub(crate) async fn check_server(client: &Client) -> Result<()> {
     match obstacle(client).await? {
         Some((why, hint)) => Err(Error::run(format!("LOG_BASED is not possible: {why}")).hint(hint)),
@@ -137,8 +137,8 @@ pub(crate) async fn obstacle(client: &Client) -> Result<Option<(String, String)>
     }))
 }
 
-/// Finds a role that may not replicate before anything is copied. Managed servers know other ways to grant the right than the
-/// attribute, so that only the server's own refusal counts.
+/// Fails for a role that may not replicate, before anything is copied. Managed servers know other ways to grant the
+/// right than the attribute, so that only the server's own refusal counts.
 pub(crate) async fn check_right(env: &Env, client: &Client) -> Result<()> {
     let sql = "SELECT rolreplication OR rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user";
     let row = client.query_one(sql, &[]).await.map_err(|e| query_error("cannot read the role's attributes", e))?;
@@ -152,7 +152,7 @@ pub(crate) async fn check_right(env: &Env, client: &Client) -> Result<()> {
     Ok(())
 }
 
-/// Whether the server lets the role replicate.
+/// Asks the server for a walsender, to see whether the role may replicate.
 pub(crate) async fn try_walsender(env: &Env) -> Result<()> {
     env.primary.replication_session_now().await?.close().await;
     Ok(())

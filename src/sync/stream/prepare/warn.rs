@@ -7,10 +7,10 @@ use crate::pg::table::{Generated, ReplicaIdentity, TableKind};
 use crate::replication::slot::Slot;
 use crate::sync::plan::StreamPlan;
 
-/// What a slot may keep that nothing bounds, before somebody should look at the disk.
+/// The WAL in bytes that a slot without a limit may keep before somebody should look at the disk.
 const MUCH: u64 = 10 << 30;
 
-/// Returns the warning for a slot that is about to be lost, or to fill the disk.
+/// Returns a warning of a slot that is about to be lost, or to fill the disk.
 pub(crate) fn of_retention(slot: &Slot) -> Option<String> {
     let (name, kept) = (&slot.name, bytes(slot.kept));
     if slot.wal_status.as_deref() == Some("unreserved") {
@@ -36,7 +36,7 @@ pub(crate) fn of_retention(slot: &Slot) -> Option<String> {
     }
 }
 
-/// Returns the warning for columns that no log has, and that the stream therefore lacks.
+/// Returns a warning of columns that no log has, and that the stream therefore lacks.
 pub(crate) fn of_virtual_columns(plan: &StreamPlan) -> Option<String> {
     let columns = plan.table.columns.iter().filter(|column| column.generated == Generated::Virtual);
     let columns: Vec<&str> = columns.map(|column| column.name.as_str()).collect();
@@ -44,7 +44,7 @@ pub(crate) fn of_virtual_columns(plan: &StreamPlan) -> Option<String> {
         .then(|| format!("virtual generated columns are not in the log; left out: {}", columns.join(", ")))
 }
 
-/// Returns the warning for what the log can't say of a table's old rows.
+/// Returns a warning of what the log doesn't hold of a table's old rows.
 pub(crate) fn of_identity(plan: &StreamPlan) -> Option<String> {
     let alter = |identity| {
         let table = quote::qualified(&plan.table.schema, &plan.table.name);
