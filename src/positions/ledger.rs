@@ -230,3 +230,30 @@ impl Ledger {
         Some(Stored(lsn))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::positions::TransactionSnapshot;
+
+    #[test]
+    fn copies_are_finished_beside_one_that_is_held_back() {
+        let copy = |held: &[u32]| {
+            let snapshot = TransactionSnapshot::parse("10:12:10").unwrap();
+            Track::AfterCopy(CopySnapshot::new(snapshot, Lsn(150), held.to_vec()))
+        };
+        let tracks = [("a", copy(&[])), ("b", copy(&[10])), ("c", copy(&[]))];
+        let tracks = tracks.map(|(id, track)| (id.to_owned(), track)).into();
+        let slot = Slot { confirmed_flush: Lsn(100), wal_end: Lsn(200) };
+        let mut ledger = Ledger::new(tracks, slot, None, None);
+        assert!(ledger.finished_copies().0.is_empty(), "the log was not read past them");
+        let _ = ledger.keepalive(Lsn(160));
+        let (finished, held_back) = ledger.finished_copies();
+        assert_eq!(finished, ["a", "c"].map(|id| (id.to_owned(), Bookmarkable(Lsn(160)))));
+        assert_eq!(held_back, Some(HeldBack { stream: "b".to_owned() }));
+        // The log brings what was held.
+        let _ = ledger.begin(Lsn(160), 10);
+        ledger.commit(Lsn(170));
+        assert_eq!(ledger.finished_copies(), (vec![("b".to_owned(), Bookmarkable(Lsn(170)))], None));
+    }
+}
