@@ -21,7 +21,7 @@ use std::thread;
 use tokio::sync::mpsc;
 
 use ranges::{Ranges, why_not};
-use work::{CANCEL_PATIENCE, Report, Work};
+use work::{Report, Work};
 use worker::Worker;
 
 use super::snapshot::{BEGIN, Snapshot, lock};
@@ -30,6 +30,7 @@ use crate::logging::RecordCounter;
 use crate::pg::connect::Server;
 use crate::pg::quote;
 use crate::pg::wire::Session;
+use crate::sync::cancel::CANCEL_PATIENCE;
 use crate::sync::env::Env;
 use crate::sync::output::Output;
 use crate::sync::plan::{RecordEnd, StreamPlan};

@@ -17,8 +17,8 @@ use crate::singer::{JsonBuf, MessageWriter};
 /// The lines of an open transaction are kept back up to this size.
 const LARGE_TRANSACTION: usize = 4 * 1024 * 1024;
 
-/// The lines that were not handed to the writing thread yet. Every line ends at one of [`end_line`](Self::end_line) and
-/// [`close`](Self::close), which know whether it is complete.
+/// The lines that were not handed to the writing thread yet. [`end_line`](Self::end_line) and [`close`](Self::close) know whether
+/// what is written so far is complete.
 pub(super) struct Lines {
     writer: MessageWriter,
     /// The buffered lines up to here are complete.
@@ -106,7 +106,7 @@ impl Lines {
         let (len, torn) = match self.open {
             false => (self.writer.buf.len(), false),
             true if self.cut > 0 => (self.cut, false),
-            true if self.is_large() => (self.writer.buf.len(), true),
+            true if self.will_tear() => (self.writer.buf.len(), true),
             true => return Ok(false),
         };
         self.writer.drain_front(len).await?;

@@ -2,16 +2,12 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use super::ranges::Ranges;
 use crate::error::Error;
 use crate::pg::connect::Server;
 use crate::singer::writer::KEEP;
 use crate::sync::plan::RecordEnd;
-
-/// The time that a copy that is cut short waits for the server to take cancel requests.
-pub(super) const CANCEL_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The data that the workers of a copy share.
 pub(super) struct Work {

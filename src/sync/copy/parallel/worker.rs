@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
-use tokio::time::timeout;
 
-use super::work::{CANCEL_PATIENCE, Report, Work};
+use super::work::{Report, Work};
 use crate::error::{Error, Result};
 use crate::pg::wire::Session;
 use crate::singer::JsonBuf;
 use crate::singer::writer::CHUNK;
+use crate::sync::cancel::cancel;
 use crate::sync::copy::rows::write_rows;
 use crate::sync::copy::sink::RowSink;
 use crate::sync::plan::StreamPlan;
@@ -55,9 +55,7 @@ impl Worker {
             biased;
             // Cut short.
             () = reports.closed() => {
-                if let Ok(Err(error)) = timeout(CANCEL_PATIENCE, self.work.server.cancel(token)).await {
-                    tracing::debug!("cannot cancel the query: {error}");
-                }
+                cancel(&self.work.server, token).await;
                 return;
             }
             read = self.read(&mut session) => read,
