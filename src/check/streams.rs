@@ -61,7 +61,7 @@ pub(super) async fn check(report: &mut Report, env: &Env, client: &Client, plan:
 async fn incremental(report: &mut Report, client: &Client, plan: &StreamPlan) -> Result<()> {
     let id = &plan.id;
     let key = match replication_key(plan) {
-        Ok((key, _)) => key,
+        Ok((key, ..)) => key,
         Err(error) => {
             report.failure(&error);
             return Ok(());

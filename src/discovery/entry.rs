@@ -173,7 +173,8 @@ mod tests {
 
     fn column(name: &str, oid: u32, type_name: &str, primary_key: bool) -> Column {
         let (name, data_type) = (name.to_owned(), type_name.into());
-        let ty = PgType { oid, name: type_name.to_owned(), schema: "pg_catalog".to_owned(), kind: TypeKind::Base };
+        let [schema, type_name] = ["pg_catalog", type_name].map(str::to_owned);
+        let ty = PgType { oid, name: type_name, schema, kind: TypeKind::Base, order: None };
         let generated = Generated::No;
         Column { name, attnum: 1, ty: Arc::new(ty), typmod: -1, data_type, primary_key, generated }
     }

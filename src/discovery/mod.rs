@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::pg::ServerVersion;
 use crate::pg::connect::Client;
 use crate::pg::error::query_error;
+use crate::pg::order::Order;
 use crate::pg::row::Fields as _;
 use crate::pg::table::{Column, Generated, PgType, ReplicaIdentity, Table, TableKind, TypeKind};
 
@@ -188,8 +189,10 @@ type Types = HashMap<u32, (Arc<PgType>, Arc<str>)>;
 
 /// Reads the types with these oids.
 async fn types(client: &Client, oids: &[u32]) -> Result<Types> {
-    let rows =
-        client.query(include_str!("types.sql"), &[&oids]).await.map_err(|e| query_error("cannot list the types", e))?;
+    let rows = client
+        .query(include_str!("types.sql"), &[&oids, &client.schemas()])
+        .await
+        .map_err(|e| query_error("cannot list the types", e))?;
     let by_oid: HashMap<u32, &Row> = rows.iter().map(|row| Ok((row.field(0)?, row))).collect::<Result<_>>()?;
     let mut known = HashMap::with_capacity(rows.len());
     for &oid in by_oid.keys() {
@@ -229,9 +232,25 @@ fn build(
         _ if matches!(oid, FLOAT4 | FLOAT8) && !version.prints_shortest_floats() => Some(TypeKind::LongFloat),
         _ => None,
     };
-    let ty = Arc::new(PgType { oid, name: row.field(1)?, schema: row.field(2)?, kind: kind.unwrap_or(TypeKind::Base) });
+    let kind = kind.unwrap_or(TypeKind::Base);
+    let order = match &kind {
+        // Its own operators compare by those of the elements.
+        TypeKind::Array { element, .. } if element.order().is_none() => None,
+        _ => order(row)?,
+    };
+    let ty = Arc::new(PgType { oid, name: row.field(1)?, schema: row.field(2)?, kind, order });
     known.insert(oid, (Arc::clone(&ty), row.field::<&str>(9)?.into()));
     Ok(Some(ty))
+}
+
+/// Returns how the type of this row is ordered.
+fn order(row: &Row) -> Result<Option<Order>> {
+    let (Some(schema), names) = (row.field::<Option<&str>>(12)?, row.field::<Option<Vec<String>>>(13)?) else {
+        return Ok(None);
+    };
+    let ty: (&str, &str) = (row.field(2)?, row.field(1)?);
+    let operand = row.field::<Option<&str>>(10)?.zip(row.field(11)?).filter(|operand| *operand != ty);
+    Ok(Order::new([Some(ty), operand].into_iter().flatten(), schema, &names.unwrap_or_default()))
 }
 
 /// Returns the error for an answer of the server that is circular.

@@ -9,6 +9,7 @@ pub(crate) mod copy;
 pub(crate) mod error;
 mod lsn;
 pub(crate) mod net;
+pub(crate) mod order;
 pub(crate) mod quote;
 pub(crate) mod row;
 pub(crate) mod sqlstate;

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use super::order::Order;
+
 /// A table, partitioned table, view or materialized view that the role can read.
 #[derive(Clone, Debug)]
 pub(crate) struct Table {
@@ -113,6 +115,9 @@ pub(crate) struct PgType {
     pub(crate) schema: String,
     /// The structure of the type.
     pub(crate) kind: TypeKind,
+    /// How an index compares its values; `None` if none by default does. Of a domain its base has it: see
+    /// [`order`](Self::order).
+    pub(crate) order: Option<Order>,
 }
 
 /// The structure of a type.
@@ -152,6 +157,11 @@ impl PgType {
             TypeKind::Domain { base, typmod: own } => base.base(if *own == -1 { typmod } else { *own }),
             _ => (self, typmod),
         }
+    }
+
+    /// Returns how an index compares its values, those of a domain as its base; `None` if none by default does.
+    pub(crate) fn order(self: &Arc<PgType>) -> Option<&Order> {
+        self.base(-1).0.order.as_ref()
     }
 
     /// Returns whether it is the type of `pg_catalog` with this name.

@@ -19,6 +19,7 @@ mod incremental;
 mod log_based;
 mod meltano;
 mod memory;
+mod operators;
 mod outages;
 mod parallel;
 mod pipelinewise;

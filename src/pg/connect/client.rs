@@ -3,7 +3,9 @@
 use std::ops::Deref;
 
 use tokio::sync::watch;
+use tokio_postgres::SimpleQueryMessage;
 
+use crate::error::{Context as _, Result};
 use crate::pg::ServerVersion;
 use crate::pg::error::query_error;
 use crate::pg::wire::guard::Guarded;
@@ -15,6 +17,7 @@ pub(crate) struct Client {
     alive: watch::Receiver<()>,
     server_version: ServerVersion,
     tls: Option<&'static str>,
+    schemas: Vec<String>,
 }
 
 impl Client {
@@ -32,7 +35,25 @@ impl Client {
             }
             drop(open);
         });
-        Client { client, alive, server_version, tls }
+        Client { client, alive, server_version, tls, schemas: Vec::new() }
+    }
+
+    /// Runs the statement that sets up the session, which returns the schemas that were on its search_path before.
+    pub(super) async fn set_up(&mut self, statement: &str) -> Result<()> {
+        let rows =
+            self.client.simple_query(statement).await.map_err(|e| query_error("cannot set up the session", e))?;
+        let row = rows.iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => row.get(0),
+            _ => None,
+        });
+        self.schemas = serde_json::from_str(row.unwrap_or_default())
+            .context(|| "the server does not say which schemas are on its search_path".to_owned())?;
+        Ok(())
+    }
+
+    /// Returns the schemas on the search_path that the role has elsewhere; the session's own is pg_catalog.
+    pub(crate) fn schemas(&self) -> &[String] {
+        &self.schemas
     }
 
     /// Returns the negotiated version of TLS, such as `TLS 1.3`; `None` on a connection that is not encrypted.

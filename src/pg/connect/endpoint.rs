@@ -17,7 +17,6 @@ use super::params::Params;
 use super::password;
 use crate::error::{Error, Result};
 use crate::pg::ServerVersion;
-use crate::pg::error::query_error;
 use crate::pg::net::failure::Failure;
 use crate::pg::net::socket::{self, CONNECT_TIMEOUT};
 use crate::pg::net::ssh::Tunnel;
@@ -76,14 +75,10 @@ impl Endpoint {
         };
         let (client, connection, tls) =
             self.establish(login).await.map_err(|failure| failure.at(&self.target, false))?;
-        let client = Client::new(client, connection, tls);
+        let mut client = Client::new(client, connection, tls);
         let version = client.server_version();
         check_version(&self.target, version)?;
-        let set_up = async {
-            let settings = settings(version);
-            client.batch_execute(&settings).await.map_err(|error| query_error("cannot set up the session", error))
-        };
-        self.in_time(set_up).await?;
+        self.in_time(client.set_up(&settings(version))).await?;
         Ok(client)
     }
 
@@ -212,10 +207,14 @@ fn check_version(target: &Target, version: ServerVersion) -> Result<()> {
 }
 
 /// Returns the statement that sets up a session: whatever the role, the database or the server have set, values print
-/// the same and no timeout ends a long read. It is one statement because a walsender before PostgreSQL 15 takes no
-/// more.
+/// the same, no timeout ends a long read, and SQL reaches nothing that another role made. It returns the schemas that
+/// were on the search_path, and is one statement because a walsender before PostgreSQL 15 takes no more. No cast or
+/// operator stands in it: the search_path of its own is still that of the role.
 fn settings(version: ServerVersion) -> String {
     let mut settings = vec![
+        // Temporary objects would come first if they did not stand last.
+        ("search_path", "pg_catalog, pg_temp"),
+        ("quote_all_identifiers", "off"),
         ("client_encoding", "UTF8"),
         ("DateStyle", "ISO"),
         ("IntervalStyle", "postgres"),
@@ -229,7 +228,8 @@ fn settings(version: ServerVersion) -> String {
     ];
     settings.extend(version.session_timeouts().map(|name| (name, "0")));
     let calls = settings.iter().map(|(name, value)| format!("pg_catalog.set_config('{name}', '{value}', false)"));
-    format!("SELECT {}", calls.collect::<Vec<_>>().join(", "))
+    let schemas = "pg_catalog.array_to_json(pg_catalog.current_schemas(false))";
+    format!("SELECT {schemas}, {}", calls.collect::<Vec<_>>().join(", "))
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use super::query::copy_rows;
 use super::rows::select;
 use super::sessions::Sessions;
 use crate::error::{Error, Result};
+use crate::pg::order::{Comparison, Order};
 use crate::pg::quote;
 use crate::sync::env::{Env, version_now};
 use crate::sync::output::Output;
@@ -20,8 +21,8 @@ pub(crate) async fn sync(
     sessions: &mut Sessions<'_>,
     plan: &mut StreamPlan,
 ) -> Result<()> {
-    let (key, position) = replication_key(plan)?;
-    let key = key.to_owned();
+    let (key, position, order) = replication_key(plan)?;
+    let (key, order) = (key.to_owned(), order.clone());
     tracing::info!("{}: reading rows by {key}", plan.id);
     let bookmark = output.state.bookmark(&plan.id);
     let version = bookmark.version().unwrap_or_else(version_now);
@@ -36,9 +37,9 @@ pub(crate) async fn sync(
             Value::Bool(value) => u8::from(*value).to_string(),
             other => other.to_string(),
         };
-        // Without a cast the literal takes the column's type and no length: `::character` would cut it to one.
-        query += &format!(" WHERE {ident} >= {}", quote::literal(&text));
+        query += &format!(" WHERE {}", order.compare(&ident, Comparison::AtLeast, &quote::literal(&text)));
     }
+    // By the default operator class, whatever is on the search_path.
     query += &format!(" ORDER BY {ident}");
     if let Some(limit) = env.config.limit() {
         query += &format!(" LIMIT {limit}");
@@ -56,8 +57,8 @@ pub(crate) async fn sync(
     Ok(())
 }
 
-/// Returns the column that the stream is replicated by, and its index among the selected ones.
-pub(crate) fn replication_key(plan: &StreamPlan) -> Result<(&str, usize)> {
+/// Returns the column that the stream is replicated by, its index among the selected ones, and the order of its values.
+pub(crate) fn replication_key(plan: &StreamPlan) -> Result<(&str, usize, &Order)> {
     let key = plan.replication_key.as_deref().ok_or_else(|| {
         Error::usage(format!("stream \"{}\" is INCREMENTAL but has no replication key", plan.id))
             .hint("set replication-key in the table's metadata in the catalog")
@@ -70,7 +71,11 @@ pub(crate) fn replication_key(plan: &StreamPlan) -> Result<(&str, usize)> {
         return Err(Error::usage(format!("stream \"{}\" can't be replicated by \"{key}\"", plan.id))
             .hint("no bookmark can hold a value of its type exactly: choose another replication key"));
     }
-    Ok((key, position))
+    let order = plan.table.column(key).and_then(|column| column.ty.order()).ok_or_else(|| {
+        Error::usage(format!("stream \"{}\" can't be replicated by \"{key}\"", plan.id))
+            .hint("the values of its type have no order: choose another replication key")
+    })?;
+    Ok((key, position, order))
 }
 
 /// Whether a bookmark can hold a key: a number, a text or a boolean that reads back as what it was. A `timetz` does

@@ -16,7 +16,7 @@ fn ty(name: &str, kind: TypeKind) -> Arc<PgType> {
         (TypeKind::Domain { .. }, _) => "public",
         _ => "pg_catalog",
     };
-    Arc::new(PgType { oid: 0, name: name.to_owned(), schema: schema.to_owned(), kind })
+    Arc::new(PgType { oid: 0, name: name.to_owned(), schema: schema.to_owned(), kind, order: None })
 }
 
 fn base(name: &str) -> Arc<PgType> {
