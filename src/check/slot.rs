@@ -18,7 +18,7 @@ use crate::state::State;
 use crate::sync::env::Env;
 use crate::sync::plan::StreamPlan;
 use crate::sync::stream::prepare::slot::{SlotChoice, try_walsender};
-use crate::sync::stream::prepare::{wal2json, warn};
+use crate::sync::stream::prepare::{names_of, wal2json, warn};
 
 /// Returns the slot that a run would read or make; `None` if that can't be, or not yet.
 pub(super) async fn check(
@@ -195,7 +195,7 @@ async fn plugin_works(
 async fn probe(env: &Env, client: &Client, slot: &Slot, plugin: OutputPluginName, plans: &[StreamPlan]) -> Result<()> {
     let plugin: Box<dyn OutputPlugin> = match plugin {
         OutputPluginName::Pgoutput => Box::new(Pgoutput::new(vec![env.config.publication(&slot.name).to_owned()])),
-        OutputPluginName::Wal2json => Box::new(wal2json(client, plans).await?.0),
+        OutputPluginName::Wal2json => Box::new(wal2json(client, &names_of(client, plans).await?).await?),
     };
     let mut session = env.primary.session().await?;
     BulkRead::probe(&mut session, &slot.name, plugin.as_ref()).await

@@ -71,6 +71,8 @@ struct Stream {
     copy: Option<CopySnapshot>,
     /// What its bookmark holds; `None` for "where the slot stands".
     bookmark: Option<Lsn>,
+    /// Whether it has failed.
+    failed: bool,
 }
 
 /// The transaction that is being received.
@@ -95,7 +97,7 @@ impl Ledger {
                 Track::AtSlot => (None, None),
                 Track::AfterCopy(copy) => (None, Some(copy)),
             };
-            Stream { id, from: bookmark.unwrap_or(Lsn::INVALID), copy, bookmark }
+            Stream { id, from: bookmark.unwrap_or(Lsn::INVALID), copy, bookmark, failed: false }
         };
         Ledger {
             streams: streams.into_iter().map(stream).collect(),
@@ -134,7 +136,14 @@ impl Ledger {
     #[inline]
     pub(crate) fn wants(&self, stream: usize) -> bool {
         let (Some(transaction), Some(stream)) = (self.open, self.streams.get(stream)) else { return false };
-        transaction.commit_lsn >= stream.from && stream.copy.as_ref().is_none_or(|copy| !copy.holds(transaction.xid))
+        !stream.failed && transaction.commit_lsn >= stream.from && stream.copy.as_ref().is_none_or(|copy| !copy.holds(transaction.xid))
+    }
+
+    /// Ends a stream that has failed: it wants nothing more, and its bookmark stays (rule 12).
+    pub(crate) fn fail(&mut self, stream: usize) {
+        if let Some(stream) = self.streams.get_mut(stream) {
+            stream.failed = true;
+        }
     }
 
     /// Takes the end of the open transaction; `end_lsn`: the end of its commit record.
@@ -191,7 +200,7 @@ impl Ledger {
         };
         let served = position >= self.acknowledged;
         self.streams.iter_mut().filter_map(move |stream| {
-            let moves = served && stream.copy.is_none() && stream.bookmark.is_none_or(|known| known < position);
+            let moves = served && !stream.failed && stream.copy.is_none() && stream.bookmark.is_none_or(|known| known < position);
             moves.then(|| {
                 stream.bookmark = Some(position);
                 (stream.id.as_str(), Bookmarkable(position))
@@ -204,7 +213,7 @@ impl Ledger {
     pub(crate) fn finished_copies(&mut self) -> (Vec<(String, Bookmarkable)>, Option<HeldBack>) {
         let position = self.reached();
         let (mut finished, mut held_back) = (Vec::new(), None);
-        for stream in &mut self.streams {
+        for stream in self.streams.iter_mut().filter(|stream| !stream.failed) {
             match &stream.copy {
                 Some(copy) if !copy.is_passed(position) => {}
                 Some(copy) if copy.lacks_some() => held_back = Some(HeldBack { stream: stream.id.clone() }),

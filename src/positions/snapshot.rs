@@ -23,6 +23,11 @@ impl TransactionSnapshot {
         self.xmin as u32
     }
 
+    /// Whether no transaction with this id had begun.
+    pub(crate) fn precedes(&self, xid: u32) -> bool {
+        (xid.wrapping_sub(self.xmax as u32) as i32) >= 0
+    }
+
     /// Whether it sees a committed transaction with this id; the log writes ids without their epoch.
     pub(crate) fn sees(&self, xid: u32) -> bool {
         // A signed distance in the circle of 2^32 ids: no two ids in use are further apart than half of it.
@@ -41,6 +46,7 @@ mod tests {
         for (xid, seen) in [(9, true), (10, false), (11, true), (12, false), (14, true), (15, false), (16, false)] {
             assert_eq!(snapshot.sees(xid), seen, "{xid}");
         }
+        assert_eq!([14, 15, 16].map(|xid| snapshot.precedes(xid)), [false, true, true]);
         assert_eq!(TransactionSnapshot::parse("10:10:").unwrap().running, Vec::<u64>::new());
         assert_eq!(TransactionSnapshot::parse("10:x:"), None);
     }

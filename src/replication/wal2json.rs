@@ -49,8 +49,17 @@ impl Wal2json {
     /// No table at all means no change at all. The encoding is the server's, from [`encoding_for`].
     pub fn new(tables: &[(String, Option<String>)], encoding: Option<ServerEncoding>) -> Self {
         let add_tables = tables.iter().map(|(schema, table)| add_table(schema, table.as_deref())).collect::<Vec<_>>();
+        Wal2json::with(add_tables.join(","), encoding)
+    }
+
+    /// Makes a decoder of the changes of all tables.
+    pub(crate) fn of_all(encoding: Option<ServerEncoding>) -> Self {
+        Wal2json::with("*.*".to_owned(), encoding)
+    }
+
+    fn with(add_tables: String, encoding: Option<ServerEncoding>) -> Self {
         Wal2json {
-            add_tables: add_tables.join(","),
+            add_tables,
             encoding,
             transcoded: String::new(),
             cells: Vec::new(),

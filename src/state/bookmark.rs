@@ -11,8 +11,19 @@ use crate::positions::Resume;
 pub(super) const LSN_KEY: &str = "lsn";
 
 /// The keys whose meaning is known here; every method's bookmark has some of them.
-pub(super) const KEYS: [&str; 7] =
-    ["last_replication_method", LSN_KEY, "version", "xmin", "table_oid", "replication_key", "replication_key_value"];
+pub(super) const KEYS: [&str; 8] = [
+    "last_replication_method",
+    LSN_KEY,
+    "version",
+    "xmin",
+    "table_oid",
+    DEFINITION_KEY,
+    "replication_key",
+    "replication_key_value",
+];
+
+/// Under which a LOG_BASED bookmark holds its [`Definition`].
+pub(super) const DEFINITION_KEY: &str = "definition";
 
 /// PipelineWise's reset: "start where the slot stands".
 const SLOT_POSITION: u64 = 1;
@@ -87,6 +98,11 @@ impl<'a> Bookmark<'a> {
         self.get("table_oid").and_then(parse_number)
     }
 
+    /// Returns how the table was defined when a run last read its changes.
+    pub(crate) fn definition(self) -> Option<Definition> {
+        self.get(DEFINITION_KEY).and_then(Definition::read)
+    }
+
     /// Whether a copy was interrupted; `is_current`: `currently_syncing` is on this stream. The reference writes no
     /// `xmin` before its first batch of rows is through.
     pub(crate) fn copy_unfinished(self, is_current: bool) -> bool {
@@ -123,6 +139,39 @@ impl<'a> Bookmark<'a> {
     }
 }
 
+/// How a table is defined, as far as has to be known to tell later that it was altered. Each number is made of the ids of the
+/// transactions that wrote rows of the catalogs, and is another when one of them is written again. A bookmark has the three as
+/// an array.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Definition {
+    /// Of the row that was written when the table was made; after `pg_upgrade` all three are others.
+    pub(crate) created: i64,
+    /// Of the columns and their types.
+    pub(crate) columns: i64,
+    /// Of the key.
+    pub(crate) key: i64,
+}
+
+impl Definition {
+    fn read(value: &Value) -> Option<Definition> {
+        match value.as_array()?.as_slice() {
+            [created, columns, key] => {
+                Some(Definition { created: created.as_i64()?, columns: columns.as_i64()?, key: key.as_i64()? })
+            }
+            _ => None,
+        }
+    }
+
+    pub(super) fn write(self) -> Value {
+        serde_json::json!([self.created, self.columns, self.key])
+    }
+
+    /// Whether the other numbers of the two can be compared.
+    pub(crate) fn is_of_the_same_making(self, other: Definition) -> bool {
+        self.created == other.created
+    }
+}
+
 /// Returns the bookmark as an object, its known keys checked; the error names the key.
 pub(super) fn checked(value: Value) -> Result<Map<String, Value>, String> {
     let object = match value {
@@ -153,6 +202,7 @@ fn problem(key: &str, value: &Value) -> Option<&'static str> {
         "version" => (parse_number::<i64>(value).is_some(), "an integer"),
         "xmin" => (parse_number::<u64>(value).is_some(), "an integer or null"),
         "table_oid" => (parse_number::<u32>(value).is_some(), "an oid"),
+        DEFINITION_KEY => (Definition::read(value).is_some(), "three integers"),
         "replication_key_value" => (!value.is_object() && !value.is_array(), "a number or a text"),
         _ => (true, ""),
     };

@@ -15,8 +15,8 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-pub(crate) use bookmark::Bookmark;
-use bookmark::{KEYS, LSN_KEY};
+pub(crate) use bookmark::{Bookmark, Definition};
+use bookmark::{DEFINITION_KEY, KEYS, LSN_KEY};
 
 use crate::error::{Error, Result};
 use crate::json_file::{self, shown};
@@ -213,6 +213,11 @@ impl State {
     /// Gives a LOG_BASED bookmark another version; nothing happens to a stream without a bookmark.
     pub(crate) fn set_version(&mut self, id: &str, version: i64) {
         self.replace(id, "version", json!(version));
+    }
+
+    /// Notes in a LOG_BASED bookmark how the table is defined; nothing happens to a stream without a bookmark.
+    pub(crate) fn set_definition(&mut self, id: &str, definition: Definition) {
+        self.replace(id, DEFINITION_KEY, definition.write());
     }
 
     fn replace(&mut self, id: &str, key: &str, value: Value) {

@@ -24,11 +24,6 @@ impl PresentColumns {
         Ok(PresentColumns(rows.filter_map(column).collect()))
     }
 
-    /// Whether there is a column of this name.
-    pub(crate) fn has_name(&self, name: &str) -> bool {
-        self.0.contains_key(name)
-    }
-
     /// Whether a column is there, with the type that it had.
     pub(crate) fn has(&self, column: &Column) -> bool {
         self.0.get(&column.name) == Some(&(column.ty.oid, column.typmod))

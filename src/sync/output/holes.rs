@@ -1,44 +1,97 @@
-//! Values that buffered lines lack: the log does not have them, and they are read from the table by key, many at a time.
+//! What buffered lines lack: the log does not have it, and it is read from the table, many rows at a time.
 
 use std::collections::HashSet;
 
-/// A key as PostgreSQL prints its values, in the order of the stream's key columns.
+/// Values that lead to a row, as PostgreSQL prints them, in the order of the columns that they are of.
 pub(crate) type Key = Vec<Vec<u8>>;
 
-/// A record that lacks values.
+/// The columns whose values lead to a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Lead {
+    /// The stream's key.
+    Key,
+    /// The unique index that is the replica identity.
+    Identity,
+}
+
+/// Something that is to be read from a row of the table.
 #[derive(Debug)]
 pub(crate) struct Hole {
     /// The stream, by its place in the ledger.
     pub(crate) stream: usize,
-    /// The row's key.
+    /// Which columns lead to the row.
+    pub(crate) lead: Lead,
+    /// Their values.
     pub(crate) key: Key,
-    /// The place in the buffer where each missing property belongs, with its column in the stream's plan.
-    pub(crate) missing: Vec<(usize, usize)>,
+    /// What is lacking.
+    pub(crate) want: Want,
 }
 
-/// The records in the buffer that lack values.
+/// What is to be read from a row.
+#[derive(Debug)]
+pub(crate) enum Want {
+    /// Values of a record whose line begins at `line`: the place in the buffer where each property belongs, with its column in
+    /// the stream's plan.
+    Values { line: usize, missing: Vec<(usize, usize)> },
+    /// The whole record, whose line belongs at `line`: the change is a pointer to the row.
+    Row {
+        line: usize,
+        /// The end of its line, from behind the last property on.
+        end: Vec<u8>,
+        /// The line that says that the row is gone; empty where that can't be said.
+        gone: Vec<u8>,
+        /// Whether the change may have been made in another table.
+        uncertain: bool,
+    },
+}
+
+impl Hole {
+    /// Returns where the line begins, or belongs.
+    pub(crate) fn line(&self) -> usize {
+        match self.want {
+            Want::Values { line, .. } | Want::Row { line, .. } => line,
+        }
+    }
+
+    fn shift(&mut self, shift: impl Fn(&mut usize)) {
+        match &mut self.want {
+            Want::Values { line, missing } => {
+                shift(line);
+                missing.iter_mut().for_each(|(at, _)| shift(at));
+            }
+            Want::Row { line, .. } => shift(line),
+        }
+    }
+}
+
+/// What the buffered lines lack, in their order.
 #[derive(Debug, Default)]
 pub(crate) struct Holes {
-    records: Vec<Hole>,
+    holes: Vec<Hole>,
     /// The transactions that wrote them; what is read has to be as new as these.
     transactions: HashSet<u32>,
 }
 
 impl Holes {
-    /// Takes note of a record that a transaction with this id wrote.
+    /// Takes note of what a line of a transaction with this id lacks.
     pub(crate) fn add(&mut self, hole: Hole, xid: u32) {
-        self.records.push(hole);
+        self.holes.push(hole);
         self.transactions.insert(xid);
     }
 
-    /// Whether no record lacks a value.
+    /// Whether nothing is lacking.
     pub(crate) fn is_empty(&self) -> bool {
-        self.records.is_empty()
+        self.holes.is_empty()
     }
 
-    /// Returns how many records lack values.
+    /// Returns how many there are.
     pub(crate) fn len(&self) -> usize {
-        self.records.len()
+        self.holes.len()
+    }
+
+    /// Returns them, in the order of their lines.
+    pub(crate) fn iter(&self) -> std::slice::Iter<'_, Hole> {
+        self.holes.iter()
     }
 
     /// Returns the transactions that wrote them.
@@ -46,10 +99,28 @@ impl Holes {
         &self.transactions
     }
 
-    /// Returns the records, ordered by stream.
-    pub(crate) fn by_stream(&self) -> Vec<&Hole> {
-        let mut records: Vec<&Hole> = self.records.iter().collect();
-        records.sort_by_key(|hole| hole.stream);
-        records
+    /// Returns where the first line begins that is not complete.
+    pub(crate) fn first_line(&self) -> Option<usize> {
+        self.holes.first().map(Hole::line)
+    }
+
+    /// Takes note that the first of them are filled, and how much longer each line behind them is for it: where the texts went,
+    /// and how long they are, in order.
+    pub(super) fn filled(&mut self, holes: usize, texts: &[(usize, Vec<u8>)]) {
+        self.holes.drain(..holes);
+        let inserted: usize = texts.iter().map(|(_, text)| text.len()).sum();
+        self.moved(|at| *at += inserted);
+        if self.holes.is_empty() {
+            self.transactions.clear();
+        }
+    }
+
+    /// Takes note that so much of the buffer has left.
+    pub(super) fn left(&mut self, len: usize) {
+        self.moved(|at| *at -= len);
+    }
+
+    fn moved(&mut self, shift: impl Fn(&mut usize) + Copy) {
+        self.holes.iter_mut().for_each(|hole| hole.shift(shift));
     }
 }

@@ -114,10 +114,24 @@ impl Lines {
         Ok(true)
     }
 
-    /// Fills the holes, each with its text at its place; the places are in order. A hole without a text stays absent.
-    pub(super) fn fill(&mut self, texts: &[(usize, Vec<u8>)]) {
+    /// Fills the first holes with these texts, each at its place; the places are in order. A hole without a text stays absent.
+    pub(super) fn fill(&mut self, holes: usize, texts: &[(usize, Vec<u8>)]) {
         self.insert(texts);
-        self.holes = Holes::default();
+        self.holes.filled(holes, texts);
+    }
+
+    /// Hands over the lines before the first that is not complete, if they are large: they may be lines of a transaction that is
+    /// torn by it.
+    ///
+    /// # Errors
+    /// The reader of stdout is gone.
+    pub(super) async fn make_room(&mut self) -> Result<()> {
+        let Some(len) = self.holes.first_line().filter(|len| *len >= LARGE_TRANSACTION) else { return Ok(()) };
+        self.writer.drain_front(len).await?;
+        self.torn = true;
+        self.cut = self.cut.saturating_sub(len);
+        self.holes.left(len);
+        Ok(())
     }
 
     fn insert(&mut self, texts: &[(usize, Vec<u8>)]) {
@@ -169,7 +183,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::*;
-    use crate::sync::output::holes::Hole;
+    use crate::sync::output::holes::{Hole, Lead, Want};
 
     #[derive(Clone, Default)]
     struct Sink(Arc<Mutex<Vec<u8>>>);
@@ -193,6 +207,10 @@ mod tests {
     fn write(lines: &mut Lines, text: &str) {
         lines.buf().raw(text.as_bytes());
         lines.end_line();
+    }
+
+    fn hole(line: usize, missing: Vec<(usize, usize)>) -> Hole {
+        Hole { stream: 0, lead: Lead::Key, key: vec![b"1".to_vec()], want: Want::Values { line, missing } }
     }
 
     async fn written(mut lines: Lines, sink: Sink) -> String {
@@ -261,10 +279,10 @@ mod tests {
         lines.open();
         let at = lines.buf().len() + 1;
         write(&mut lines, "[]\n");
-        lines.holes().add(Hole { stream: 0, key: vec![b"1".to_vec()], missing: vec![(at, 0)] }, 5);
+        lines.holes().add(hole(at - 1, vec![(at, 0)]), 5);
         lines.close();
         assert!(!lines.hand_over().await.unwrap());
-        lines.fill(&[(at, b"value".to_vec())]);
+        lines.fill(1, &[(at, b"value".to_vec())]);
         assert!(lines.hand_over().await.unwrap());
         assert_eq!(written(lines, sink).await, "a\n[value]\n");
     }
@@ -273,9 +291,27 @@ mod tests {
     async fn cutting_forgets_complete_lines_behind_one_that_lacks_a_value() {
         let (mut lines, sink) = lines();
         write(&mut lines, "a\n");
-        lines.holes().add(Hole { stream: 0, key: vec![b"1".to_vec()], missing: vec![(0, 0)] }, 5);
+        lines.holes().add(hole(0, vec![(0, 0)]), 5);
         assert!(lines.cut_short());
         assert_eq!(written(lines, sink).await, "");
+    }
+
+    #[tokio::test]
+    async fn large_lines_leave_before_one_that_lacks_a_value() {
+        let (mut lines, sink) = lines();
+        let large = "x".repeat(LARGE_TRANSACTION);
+        write(&mut lines, "[]\n");
+        write(&mut lines, "[]\n");
+        lines.holes().add(hole(0, vec![(1, 0)]), 5);
+        lines.holes().add(hole(3, vec![(4, 0)]), 5);
+        lines.make_room().await.unwrap();
+        assert!(!lines.is_torn());
+        lines.fill(1, &[(1, large.clone().into_bytes())]);
+        lines.make_room().await.unwrap();
+        assert_eq!((lines.buf().as_bytes(), lines.is_torn()), (&b"[]\n"[..], true));
+        lines.fill(1, &[(1, b"2".to_vec())]);
+        assert!(lines.hand_over().await.unwrap() && !lines.is_torn());
+        assert_eq!(written(lines, sink).await, format!("[{large}]\n[2]\n"));
     }
 
     #[test]

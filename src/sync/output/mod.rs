@@ -14,7 +14,7 @@ use std::ops::ControlFlow;
 
 use serde_json::Value;
 
-pub(crate) use holes::{Hole, Holes, Key};
+pub(crate) use holes::{Hole, Holes, Key, Lead, Want};
 use lines::Lines;
 use states::States;
 
@@ -188,10 +188,14 @@ impl Output {
         self.lines.holes()
     }
 
-    /// Fills the holes with what was found, each property at its place; the places are in order. What was not found stays
-    /// absent.
-    pub(crate) fn fill(&mut self, found: &[(usize, Vec<u8>)]) {
-        self.lines.fill(found);
+    /// Fills the first holes with what was found, each text at its place; the places are in order. What was not found stays
+    /// absent. Where much is filled, it leaves at once.
+    ///
+    /// # Errors
+    /// The reader of stdout is gone.
+    pub(crate) async fn fill(&mut self, holes: usize, found: &[(usize, Vec<u8>)]) -> Result<()> {
+        self.lines.fill(holes, found);
+        self.lines.make_room().await
     }
 
     /// Moves the bookmarks to the position reached, those of copies that are complete by it too.

@@ -15,15 +15,31 @@ pub(crate) struct Live {
     /// The end of its records.
     pub end: RecordEnd,
     pub counter: RecordCounter,
-    /// The snapshot of its table's description; none for the one that the run began with. Where a transaction that it
-    /// saw shows the table otherwise, the transaction is older than the description.
+    /// A snapshot from before its table was described anew; none for the description that the run began with. Where a
+    /// transaction that it saw shows the table otherwise, the transaction is older than the description.
     described: Option<TransactionSnapshot>,
+    /// A snapshot from after its table was described: what began later knew the table as it is described, or younger.
+    past: TransactionSnapshot,
+    /// The columns that transactions of the past may have known otherwise, or not at all.
+    altered: HashSet<String>,
     /// Columns that the role can't select, so that they are not described.
     hidden: HashSet<Vec<u8>>,
-    /// Whether another table has taken the name of this one.
-    pub replaced: bool,
+    /// Whether it has failed: its changes are left out from there on.
+    pub failed: bool,
     /// Whether it was reported that the log does not identify the row of a delete.
     pub reported_unidentified: bool,
+}
+
+/// When and how a table was described anew.
+pub(crate) struct Description {
+    /// A snapshot from before.
+    pub before: TransactionSnapshot,
+    /// A snapshot from after.
+    pub after: TransactionSnapshot,
+    /// Columns that the role can't select.
+    pub hidden: HashSet<Vec<u8>>,
+    /// Columns that were altered since the slot's place in the log.
+    pub altered: HashSet<String>,
 }
 
 /// A transaction that is being received.
@@ -35,14 +51,16 @@ pub(crate) struct Transaction {
 
 impl Live {
     /// Returns a stream whose records carry this version.
-    pub(crate) fn new(plan: StreamPlan, version: i64) -> Self {
+    pub(crate) fn new(plan: StreamPlan, version: i64, past: TransactionSnapshot, altered: HashSet<String>) -> Self {
         Live {
+            past,
+            altered,
             version,
             end: RecordEnd::new(version),
             counter: RecordCounter::new(&plan.id),
             described: None,
             hidden: HashSet::new(),
-            replaced: false,
+            failed: false,
             reported_unidentified: false,
             plan,
         }
@@ -69,10 +87,27 @@ impl Live {
         self.described.as_ref().is_some_and(|snapshot| snapshot.sees(transaction.xid))
     }
 
-    /// Takes note that the table was described anew, and which columns can't be.
-    pub(crate) fn described(&mut self, snapshot: TransactionSnapshot, hidden: HashSet<Vec<u8>>) {
-        self.described = Some(snapshot);
-        self.hidden = hidden;
+    /// Whether this transaction may have changes from before the table was what it is described as.
+    pub(crate) fn is_past(&self, transaction: &Transaction) -> bool {
+        !self.past.precedes(transaction.xid)
+    }
+
+    /// Returns a snapshot that sees nothing of the table that it is not described with.
+    pub(crate) fn described_by(&self) -> &TransactionSnapshot {
+        &self.past
+    }
+
+    /// Whether a column may have been another one in the past.
+    pub(crate) fn was_altered(&self, column: &str) -> bool {
+        self.altered.contains(column)
+    }
+
+    /// Takes note that the table was described anew between two snapshots, which columns can't be, and which were altered before.
+    pub(crate) fn described(&mut self, new: Description) {
+        self.described = Some(new.before);
+        self.past = new.after;
+        self.hidden = new.hidden;
+        self.altered = new.altered;
     }
 
     /// Appends its SCHEMA message.

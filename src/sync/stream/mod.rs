@@ -5,6 +5,7 @@
 //! ChangeSource (walsender | bulk) ─▶ Run, paced by Pace ─▶ Applier ─▶ Output
 //! ```
 
+pub(crate) mod alterations;
 mod apply;
 mod end;
 mod live;
@@ -62,8 +63,12 @@ pub(super) async fn stream(
         if !matches!(track, Track::AfterCopy(_)) {
             output.state.adopt(&plan.id, version, plan.table.oid);
         }
+        if let Some(altered) = source.alterations.of(plan.table.oid) {
+            output.state.set_definition(&plan.id, altered.definition);
+        }
         tracks.push((plan.id.clone(), track));
-        streams.push(Live::new(plan, version));
+        let altered = source.alterations.columns(plan.table.oid);
+        streams.push(Live::new(plan, version, source.alterations.seen.clone(), altered));
     }
     for live in &streams {
         live.announce(output, config.debug_lsn);
@@ -99,7 +104,7 @@ pub(super) async fn stream(
     if !read {
         log.read_as_stream(&mut run, output, start).await?;
     }
-    run.finish(output).await?;
+    let failed = run.finish(output).await?;
     let reached = output.ledger().reached().max(from);
     // Everything is written: a server that is gone by now does not matter.
     match timeout(LAST_WORD, log_reached(client, source, reached, (end.lsn, end_read))).await {
@@ -107,7 +112,7 @@ pub(super) async fn stream(
         Ok(Err(error)) => tracing::debug!("no word of where the run ended: {error}"),
         Err(_) => tracing::debug!("no word of where the run ended: the server does not answer"),
     }
-    Ok(())
+    failed.into_iter().next().map_or(Ok(()), |(_, error)| Err(error))
 }
 
 /// The log of a slot, and within which limits it is read.

@@ -88,14 +88,17 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Writes the last STATE of the phase.
-    pub(super) async fn finish(mut self, output: &mut Output) -> Result<()> {
+    /// Writes the last STATE of the phase. Returns the streams that failed, and why.
+    pub(super) async fn finish(mut self, output: &mut Output) -> Result<Vec<(String, Error)>> {
         self.write_state(output).await?;
         self.bar.end();
+        let streams = &self.applier.streams;
+        let failed = self.applier.failed.into_iter().map(|(stream, error)| (streams[stream].plan.id.clone(), error));
+        let failed = failed.collect();
         for live in self.applier.streams {
             live.counter.finish();
         }
-        Ok(())
+        Ok(failed)
     }
 
     /// Takes a message; breaks where the run ends before it.
@@ -128,7 +131,7 @@ impl<'a> Run<'a> {
                     return Err(Error::run("the server sent a change outside of a transaction"));
                 };
                 pace.changed(self.applier.apply(output, transaction, lsn, message).await?);
-                if self.applier.look_ups.is_full(output) {
+                if self.applier.is_full(output) {
                     self.fill_holes(output).await?;
                 }
                 if output.needs_room() {
@@ -142,6 +145,7 @@ impl<'a> Run<'a> {
     /// Moves the bookmarks and writes a STATE. No transaction is open.
     async fn write_state(&mut self, output: &mut Output) -> Result<()> {
         self.fill_holes(output).await?;
+        self.applier.check_names(output).await?;
         output.settle().map_err(held_back)?;
         for live in &mut self.applier.streams {
             live.renew_end();
@@ -165,8 +169,7 @@ impl<'a> Run<'a> {
     }
 
     async fn fill_holes(&mut self, output: &mut Output) -> Result<()> {
-        let applier = &mut self.applier;
-        applier.look_ups.fill(applier.env, applier.client, &mut applier.streams, output).await
+        self.applier.fill_holes(output).await
     }
 }
 

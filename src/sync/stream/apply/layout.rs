@@ -1,6 +1,6 @@
 //! Which streams a change belongs to, and which of its values are which columns.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::shape::{Column, Shape};
 use crate::error::Result;
@@ -10,6 +10,7 @@ use crate::pg::row::Fields as _;
 use crate::pg::table::TableKind;
 use crate::positions::TransactionSnapshot;
 use crate::replication::{Relation, RelationColumn, RelationId};
+use crate::sync::stream::alterations::Alterations;
 use crate::sync::stream::live::{Live, Transaction};
 use crate::sync::visibility::wait_visible;
 
@@ -28,6 +29,8 @@ struct Table {
     names: Names,
     columns: Vec<Column>,
     targets: Vec<Target>,
+    /// The columns of a partition that may have been others.
+    altered: HashSet<String>,
     /// What a look-up by name saw. A partition may come and go with any transaction that it did not see; `None` where no
     /// partition matters.
     seen: Option<TransactionSnapshot>,
@@ -47,6 +50,8 @@ pub(crate) struct Target {
     pub stream: usize,
     /// Whether the table is the stream's own, and no partition of it.
     pub own: bool,
+    /// Whether the change may have been made in another table, which had the name then.
+    pub uncertain: bool,
     /// What the values of a tuple are.
     pub shape: Shape,
 }
@@ -75,7 +80,7 @@ impl Routes {
     /// Takes a description: the rows of this table look like this from here on. Looks its streams up.
     pub(crate) async fn describe(
         &mut self,
-        client: &Client,
+        catalogs: &Catalogs<'_>,
         streams: &[Live],
         relation: &Relation<'_>,
         transaction: &Transaction,
@@ -88,7 +93,7 @@ impl Routes {
         };
         let columns = relation.columns.iter().map(column).collect();
         let names = Names { oid: relation.oid, schema: relation.schema.into(), name: relation.name.into() };
-        let table = Table { names, columns, targets: Vec::new(), seen: None };
+        let table = Table { names, columns, targets: Vec::new(), altered: HashSet::new(), seen: None };
         let known = self.find(relation.id);
         let route = known.unwrap_or(Route(self.tables.len()));
         if known.is_some() && self.is_by_name(route) && self.is_settled(route, transaction) {
@@ -102,32 +107,50 @@ impl Routes {
             None => self.tables.push(table),
         }
         self.by_id.insert(relation.id, route);
-        self.look_up(client, streams, route, transaction).await?;
+        self.look_up(catalogs, streams, route, transaction).await?;
         Ok(route)
     }
 
     /// Looks up which streams a table's changes go to as of this transaction.
     pub(crate) async fn look_up(
         &mut self,
-        client: &Client,
+        catalogs: &Catalogs<'_>,
         streams: &[Live],
         route: Route,
         transaction: &Transaction,
     ) -> Result<()> {
         let table = &mut self.tables[route.0];
-        let own = |live: &Live| table.names.are_those_of(live);
-        let mut targets: Vec<(usize, bool)> =
-            streams.iter().enumerate().filter(|(_, live)| own(live)).map(|(stream, _)| (stream, true)).collect();
-        table.seen = None;
-        if has_root(streams) {
-            let (root, snapshot) = root_of(client, &table.names, transaction).await?;
+        let by_name = table.names.oid.is_none();
+        let is_own = |oid: Option<u32>| streams.iter().any(|live| Some(live.plan.table.oid) == oid);
+        let place = if by_name || has_root(streams) {
+            let (place, snapshot) = Place::read(catalogs, &table.names, transaction).await?;
             // A relation with an oid comes again when the table was attached or detached.
-            table.seen = table.names.oid.is_none().then_some(snapshot);
-            let root = root.and_then(|root| streams.iter().position(|live| live.plan.table.oid == root));
-            targets.extend(root.filter(|&root| !own(&streams[root])).map(|root| (root, false)));
+            table.seen = by_name.then_some(snapshot);
+            place
+        } else {
+            Place { oid: table.names.oid, ..Place::default() }
+        };
+        let uncertain = by_name
+            && match place.oid {
+                None => true,
+                Some(oid) if is_own(place.oid) => catalogs.alterations.moved(oid),
+                Some(_) => place.is_young,
+            };
+        table.altered = place.oid.map(|oid| catalogs.alterations.columns(oid)).unwrap_or_default();
+        table.targets.clear();
+        for (stream, live) in streams.iter().enumerate() {
+            let oid = live.plan.table.oid;
+            let own = place.oid == Some(oid);
+            let shape = || Shape::new(live, &table.columns, by_name, &table.altered);
+            if uncertain {
+                let shape = shape();
+                if catalogs.alterations.names_of(oid) && shape.may_be_of(&live.plan) {
+                    table.targets.push(Target { stream, own, uncertain, shape });
+                }
+            } else if own || place.ancestors.contains(&oid) {
+                table.targets.push(Target { stream, own, uncertain, shape: shape() });
+            }
         }
-        let shape = |stream: usize| Shape::new(&streams[stream], &table.columns, table.names.oid.is_none());
-        table.targets = targets.into_iter().map(|(stream, own)| Target { stream, own, shape: shape(stream) }).collect();
         Ok(())
     }
 
@@ -142,18 +165,8 @@ impl Routes {
 impl Table {
     fn reshape(&mut self, streams: &[Live], is_to_be: impl Fn(usize) -> bool) {
         for target in self.targets.iter_mut().filter(|target| is_to_be(target.stream)) {
-            target.shape = Shape::new(&streams[target.stream], &self.columns, self.names.oid.is_none());
-        }
-    }
-}
-
-impl Names {
-    /// Whether this is a stream's own table.
-    fn are_those_of(&self, live: &Live) -> bool {
-        let table = &live.plan.table;
-        match self.oid {
-            Some(oid) => table.oid == oid,
-            None => *table.schema == *self.schema && *table.name == *self.name,
+            target.shape =
+                Shape::new(&streams[target.stream], &self.columns, self.names.oid.is_none(), &self.altered);
         }
     }
 }
@@ -163,26 +176,60 @@ fn has_root(streams: &[Live]) -> bool {
     streams.iter().any(|live| live.plan.table.kind == TableKind::Partitioned)
 }
 
-/// Returns the topmost partitioned table above a table, and a snapshot that sees it there and this transaction.
-async fn root_of(
-    client: &Client,
-    table: &Names,
-    transaction: &Transaction,
-) -> Result<(Option<u32>, TransactionSnapshot)> {
-    let snapshot = wait_visible(client, std::iter::once(transaction.xid)).await?;
-    let sql = "WITH RECURSIVE up(oid, height) AS (\
-               SELECT coalesce($1::oid, (SELECT c.oid FROM pg_catalog.pg_class c \
-               JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-               WHERE n.nspname = $2::text::name AND c.relname = $3::text::name)), 0 UNION ALL \
-               SELECT i.inhparent, height + 1 FROM up \
-               JOIN pg_catalog.pg_class c ON c.oid = up.oid AND c.relispartition \
-               JOIN pg_catalog.pg_inherits i ON i.inhrelid = up.oid) \
-               SELECT oid FROM up WHERE height > 0 ORDER BY height DESC LIMIT 1";
-    let row = client
-        .query_opt(sql, &[&table.oid, &&*table.schema, &&*table.name])
-        .await
-        .map_err(|e| query_error("cannot look up a table that the log names", e))?;
-    Ok((row.map(|row| row.field(0)).transpose()?, snapshot))
+/// What tables are looked up with.
+pub(crate) struct Catalogs<'a> {
+    pub client: &'a Client,
+    /// What was altered of the selected tables.
+    pub alterations: &'a Alterations,
+    /// The transaction since which a table may have had another name than now.
+    pub since: u32,
+}
+
+/// Where a table stands.
+#[derive(Default)]
+struct Place {
+    /// Its oid; `None` if no table has this name.
+    oid: Option<u32>,
+    /// The partitioned tables above it.
+    ancestors: Vec<u32>,
+    /// Whether it was made, or got its name, since the transaction that counts.
+    is_young: bool,
+}
+
+impl Place {
+    /// Looks a table up, with a snapshot that sees it there and this transaction.
+    async fn read(
+        catalogs: &Catalogs<'_>,
+        table: &Names,
+        transaction: &Transaction,
+    ) -> Result<(Place, TransactionSnapshot)> {
+        let snapshot = wait_visible(catalogs.client, std::iter::once(transaction.xid)).await?;
+        // The type of a table's rows follows its name and its schema: see `alterations.sql`.
+        let sql = "WITH RECURSIVE up(oid, height) AS (\
+                   SELECT coalesce($1::oid, (SELECT c.oid FROM pg_catalog.pg_class c \
+                   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+                   WHERE n.nspname = $2::text::name AND c.relname = $3::text::name)), 0 UNION ALL \
+                   SELECT i.inhparent, height + 1 FROM up \
+                   JOIN pg_catalog.pg_class c ON c.oid = up.oid AND c.relispartition \
+                   JOIN pg_catalog.pg_inherits i ON i.inhrelid = up.oid) \
+                   SELECT c.oid, ARRAY(SELECT oid FROM up WHERE height > 0), \
+                   pg_catalog.age(t.xmin) BETWEEN 0 AND pg_catalog.age($4::text::xid) \
+                   OR pg_catalog.age(n.xmin) BETWEEN 0 AND pg_catalog.age($4::text::xid) \
+                   FROM up JOIN pg_catalog.pg_class c ON c.oid = up.oid \
+                   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+                   JOIN pg_catalog.pg_type t ON t.oid = c.reltype WHERE up.height = 0";
+        let since = catalogs.since.to_string();
+        let row = catalogs
+            .client
+            .query_opt(sql, &[&table.oid, &&*table.schema, &&*table.name, &since])
+            .await
+            .map_err(|e| query_error("cannot look up a table that the log names", e))?;
+        let place = match row {
+            Some(row) => Place { oid: row.field(0)?, ancestors: row.field(1)?, is_young: row.field(2)? },
+            None => Place::default(),
+        };
+        Ok((place, snapshot))
+    }
 }
 
 /// Whether a relation is not what the plan's table is known to be: columns, their types, or the key. One without types may

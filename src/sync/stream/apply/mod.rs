@@ -2,6 +2,7 @@
 
 mod layout;
 pub(crate) mod pointer;
+mod question;
 mod record;
 mod refresh;
 mod shape;
@@ -18,27 +19,37 @@ use crate::replication::publication;
 use crate::replication::{Change, Message, OldTuple, Relation, RelationId};
 use crate::sync::env::{Env, version_now};
 use crate::sync::output::Output;
-use crate::sync::plan::StreamPlan;
+use crate::sync::stream::alterations::Alterations;
 use crate::sync::stream::live::{Live, Transaction};
 use crate::sync::stream::prepare::Source;
 use crate::sync::visibility::wait_visible;
-use layout::{Route, Routes, differs};
-use pointer::LookUps;
-use record::{RecordWriter, Unfit};
+use layout::{Catalogs, Route, Routes, differs};
+use pointer::{Failed, LookUps, of_another_key};
+use record::{NoLead, RecordWriter, Unfit};
 use refresh::Describer;
 use shape::RowChange;
 
 /// Turns changes into records.
 pub(crate) struct Applier<'a> {
-    pub env: &'a Env,
     pub client: &'a Client,
     pub streams: Vec<Live>,
-    pub look_ups: LookUps,
+    /// The streams that failed, and why.
+    pub failed: Vec<Failed>,
+    env: &'a Env,
+    look_ups: LookUps,
     describer: Describer<'a>,
+    routes: Routes,
+    /// What was altered of the tables before the run.
+    at_start: Alterations,
+    /// What was altered by the time when names were last looked up.
+    alterations: Alterations,
     /// Where the partitions are that the server was asked for, and what was seen when this was last found to be all of them.
     whole_schemas: Option<HashSet<String>>,
     all_partitions: Option<TransactionSnapshot>,
-    routes: Routes,
+    /// Whether the server was asked for some names only.
+    names_are_filtered: bool,
+    /// The last transaction with a row that was taken by the name of its table, until names and columns were checked.
+    unchecked: Option<u32>,
 }
 
 impl<'a> Applier<'a> {
@@ -46,14 +57,19 @@ impl<'a> Applier<'a> {
         let is_published = !source.publications.is_empty();
         let publication = is_published.then(|| env.config.publication(&source.slot).to_owned());
         Applier {
-            env,
             client,
             streams,
+            failed: Vec::new(),
+            env,
             look_ups: LookUps::new(env.config.unchanged_toast),
             describer: Describer { env, client, publication },
+            routes: Routes::default(),
+            at_start: source.alterations.clone(),
+            alterations: source.alterations.clone(),
             whole_schemas: source.whole_schemas.clone().filter(|schemas| !schemas.is_empty()),
             all_partitions: None,
-            routes: Routes::default(),
+            names_are_filtered: source.whole_schemas.is_some(),
+            unchecked: None,
         }
     }
 
@@ -84,6 +100,26 @@ impl<'a> Applier<'a> {
         self.row(output, transaction, lsn, relation, change).await
     }
 
+    /// Whether as many lines wait for values as should be looked up at once.
+    pub(crate) fn is_full(&self, output: &mut Output) -> bool {
+        self.look_ups.is_full(output)
+    }
+
+    /// Reads what the buffered lines lack from the tables.
+    pub(crate) async fn fill_holes(&mut self, output: &mut Output) -> Result<()> {
+        let failed = self.look_ups.fill(self.env, self.client, &mut self.streams, output).await?;
+        failed.into_iter().for_each(|failed| self.fail(output, failed));
+        Ok(())
+    }
+
+    /// Ends a stream: its changes are left out from here on, and its bookmark stays.
+    fn fail(&mut self, output: &mut Output, (stream, error): Failed) {
+        if !std::mem::replace(&mut self.streams[stream].failed, true) {
+            output.ledger().fail(stream);
+            self.failed.push((stream, error));
+        }
+    }
+
     /// Takes what the log says of a table.
     async fn describe(
         &mut self,
@@ -91,7 +127,11 @@ impl<'a> Applier<'a> {
         transaction: &Transaction,
         relation: &Relation<'_>,
     ) -> Result<()> {
-        let route = self.routes.describe(self.client, &self.streams, relation, transaction).await?;
+        if relation.oid.is_none() {
+            self.renew_alterations(transaction).await?;
+        }
+        let catalogs = catalogs(self.client, &self.alterations, &self.at_start, transaction);
+        let route = self.routes.describe(&catalogs, &self.streams, relation, transaction).await?;
         for target in 0..self.routes.targets(route).len() {
             let stream = self.routes.targets(route)[target].stream;
             let live = &self.streams[stream];
@@ -108,9 +148,21 @@ impl<'a> Applier<'a> {
             return Err(Error::run(format!("a change names the relation {}, which was not described", relation.0)));
         };
         if !self.routes.is_settled(route, transaction) {
-            self.routes.look_up(self.client, &self.streams, route, transaction).await?;
+            self.renew_alterations(transaction).await?;
+            let catalogs = catalogs(self.client, &self.alterations, &self.at_start, transaction);
+            self.routes.look_up(&catalogs, &self.streams, route, transaction).await?;
         }
         Ok(route)
+    }
+
+    /// Reads what was altered by now, if this transaction is younger than what is known.
+    async fn renew_alterations(&mut self, transaction: &Transaction) -> Result<()> {
+        if !self.alterations.seen.sees(transaction.xid) {
+            let seen = wait_visible(self.client, std::iter::once(transaction.xid)).await?;
+            let tables: Vec<u32> = self.streams.iter().map(|live| live.plan.table.oid).collect();
+            self.alterations = Alterations::read(self.client, &tables, self.at_start.since, seen).await?;
+        }
+        Ok(())
     }
 
     async fn row(
@@ -123,11 +175,18 @@ impl<'a> Applier<'a> {
     ) -> Result<u64> {
         let route = self.route(relation, transaction).await?;
         let by_name = self.routes.is_by_name(route);
+        if by_name {
+            self.unchecked = Some(transaction.xid);
+        }
         let mut records = 0;
         for at in 0..self.routes.targets(route).len() {
             let target = &self.routes.targets(route)[at];
             let stream = target.stream;
             if !output.ledger().wants(stream) {
+                continue;
+            }
+            if target.uncertain {
+                records += self.point(output, transaction, lsn, (route, at), &change);
                 continue;
             }
             let live = &self.streams[stream];
@@ -142,7 +201,11 @@ impl<'a> Applier<'a> {
                 self.refresh(output, stream, transaction).await?;
                 written = self.write(output, transaction, lsn, (route, at), &change, false);
             }
-            records += written.map_err(|Unfit(column)| of_another_key(&self.streams[stream].plan, column))?;
+            records += match written {
+                Ok(records) => records,
+                // A value of the key is not in the log, or not of its type: something else may lead to the row.
+                Err(Unfit) => self.point(output, transaction, lsn, (route, at), &change),
+            };
         }
         Ok(records)
     }
@@ -153,26 +216,109 @@ impl<'a> Applier<'a> {
         output: &mut Output,
         transaction: &Transaction,
         lsn: Lsn,
-        (route, target): (Route, usize),
+        target: (Route, usize),
         change: &RowChange<'_>,
         may_have_changed: bool,
     ) -> Result<u64, Unfit> {
+        let (stream, mut writer) = self.writer(transaction, lsn, target);
+        writer.may_have_changed = may_have_changed;
+        writer.write(output, stream, change)
+    }
+
+    /// Takes a row change for a pointer to a row of one of the streams.
+    fn point(
+        &mut self,
+        output: &mut Output,
+        transaction: &Transaction,
+        lsn: Lsn,
+        target: (Route, usize),
+        change: &RowChange<'_>,
+    ) -> u64 {
+        let uncertain = self.routes.targets(target.0)[target.1].uncertain;
+        let (stream, writer) = self.writer(transaction, lsn, target);
+        let pointed = if writer.fetches { writer.point(output, stream, uncertain, change) } else { Err(NoLead) };
+        pointed.unwrap_or_else(|NoLead| {
+            let error = of_another_key(&self.streams[stream].plan);
+            self.fail(output, (stream, error));
+            0
+        })
+    }
+
+    fn writer<'w>(
+        &'w mut self,
+        transaction: &'w Transaction,
+        lsn: Lsn,
+        (route, target): (Route, usize),
+    ) -> (usize, RecordWriter<'w>) {
         let target = &self.routes.targets(route)[target];
         let live = &mut self.streams[target.stream];
-        if live.replaced && self.routes.is_by_name(route) {
-            return Ok(0);
-        }
-        let fetches = self.look_ups.fetches(live);
-        let debug_lsn = self.env.config.debug_lsn;
-        let shape = &target.shape;
-        let writer = RecordWriter { live, transaction, lsn, shape, debug_lsn, fetches, may_have_changed, written: 0 };
-        writer.write(output, target.stream, change)
+        let writer = RecordWriter {
+            transaction,
+            lsn,
+            shape: &target.shape,
+            debug_lsn: self.env.config.debug_lsn,
+            fetches: self.look_ups.fetches(live),
+            may_have_changed: false,
+            is_past: live.is_past(transaction),
+            written: 0,
+            live,
+        };
+        (target.stream, writer)
     }
 
     /// Describes a stream's table again, after this transaction.
     async fn refresh(&mut self, output: &mut Output, stream: usize, transaction: &Transaction) -> Result<()> {
-        self.describer.refresh(output, &mut self.streams, &mut self.look_ups, stream, transaction).await?;
+        self.fill_holes(output).await?;
+        let failed =
+            self.describer.refresh(output, &mut self.streams, stream, transaction, &self.at_start).await?;
+        if let Some(failed) = failed {
+            self.fail(output, failed);
+        }
         self.routes.reshape(&self.streams, stream);
+        Ok(())
+    }
+
+    /// Checks, before a bookmark may move, that the rows that were taken by the names of their tables were of these tables, and of
+    /// the columns that they are described with.
+    ///
+    /// # Errors
+    /// A table got another name, or a column another type, while its changes were read.
+    pub(crate) async fn check_names(&mut self, output: &mut Output) -> Result<()> {
+        let Some(xid) = self.unchecked.take() else { return Ok(()) };
+        let transaction = Transaction::new(0, xid);
+        let seen = wait_visible(self.client, std::iter::once(xid)).await?;
+        let tables: Vec<u32> = self.streams.iter().map(|live| live.plan.table.oid).collect();
+        let since = self.at_start.seen.oldest();
+        let now = Alterations::read(self.client, &tables, since, seen).await?;
+        for stream in 0..self.streams.len() {
+            let live = &self.streams[stream];
+            if live.failed {
+                continue;
+            }
+            let (id, oid) = (&live.plan.id, live.plan.table.oid);
+            if self.names_are_filtered && now.moved_after(oid, &self.at_start.seen) {
+                return Err(Error::transient(format!(
+                    "{id}: a table was renamed or moved to another schema while its changes were read by its name"
+                ))
+                .hint("run again: the next run reads the changes of all names"));
+            }
+            if now.columns_after(oid, live.described_by()) {
+                let types = |live: &Live| -> Vec<(String, u32, i32)> {
+                    live.plan.table.columns.iter().map(|c| (c.name.clone(), c.ty.oid, c.typmod)).collect()
+                };
+                let before = types(live);
+                self.refresh(output, stream, &transaction).await?;
+                let after = types(&self.streams[stream]);
+                let is_other = |(name, ty, typmod): &(String, u32, i32)| {
+                    after.iter().any(|(other, t, m)| other == name && (t, m) != (ty, typmod))
+                };
+                if before.iter().any(is_other) {
+                    let id = &self.streams[stream].plan.id;
+                    return Err(Error::transient(format!("{id}: the type of a column changed during the run"))
+                        .hint("run again: the next run begins with the table as it is then"));
+                }
+            }
+        }
         Ok(())
     }
 
@@ -182,6 +328,14 @@ impl<'a> Applier<'a> {
         for target in self.routes.targets(route) {
             if output.ledger().wants(target.stream) {
                 let live = &mut self.streams[target.stream];
+                if target.uncertain {
+                    tracing::warn!(
+                        "{}: a table was truncated that may have been this one, or a partition of it, under another name; \
+                         remove the stream's bookmark to copy it again",
+                        live.plan.id
+                    );
+                    continue;
+                }
                 truncate(output, live, target.own, self.env.config.on_truncate);
             }
         }
@@ -236,8 +390,14 @@ fn truncate(output: &mut Output, live: &mut Live, whole: bool, on_truncate: OnTr
     }
 }
 
-fn of_another_key(plan: &StreamPlan, column: usize) -> Error {
-    let key = &plan.columns[column].name;
-    Error::run(format!("{}: the log has a change from before \"{key}\" was the key that it is now", plan.id))
-        .hint("remove the stream's bookmark to copy the table again")
+/// Returns what names of tables are looked up with. Where a transaction began after the run did, what was altered before that is
+/// no news.
+fn catalogs<'c>(
+    client: &'c Client,
+    alterations: &'c Alterations,
+    at_start: &Alterations,
+    transaction: &Transaction,
+) -> Catalogs<'c> {
+    let is_new = at_start.seen.precedes(transaction.xid);
+    Catalogs { client, alterations, since: if is_new { at_start.seen.oldest() } else { at_start.since } }
 }

@@ -1,49 +1,53 @@
-//! Values that the log does not have: those that an update left alone, and those of columns that were added, renamed or
-//! given another type after the change. They are read from the table by key, many at a time.
+//! What the log does not have, read from the table, many rows at a time: values that an update left alone, values of columns that
+//! were others when the change was made, and whole rows where a change says no more than which row it was.
 //!
-//! A record that lacks a value has a hole in its line. The line waits in the buffer with everything after it; before the
-//! buffer is handed over the holes are filled. What the table holds by then may be newer than the change: then the newer
-//! change follows in the stream. A row that is gone by then keeps its hole: its delete follows.
+//! The line that lacks something waits in the buffer with everything after it. What the table holds by then may be newer than the
+//! change: then the newer change follows in the stream. So does the delete of a row that is gone by then.
 
 use std::collections::HashMap;
 
+use super::question::{Answer, Question, Unanswered};
 use crate::config::UnchangedToast;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::pg::connect::Client;
 use crate::pg::copy::{Field, fields, unescape};
 use crate::pg::error::sqlstate;
-use crate::pg::quote;
-use crate::pg::sqlstate::{UNDEFINED_COLUMN, UNDEFINED_FUNCTION, UNDEFINED_TABLE, is_data_exception};
-use crate::pg::table::Column;
+use crate::pg::sqlstate::UNDEFINED_COLUMN;
 use crate::pg::wire::Session;
 use crate::singer::JsonBuf;
 use crate::sync::env::Env;
-use crate::sync::output::{Hole, Key, Output};
+use crate::sync::output::{Hole, Key, Lead, Output, Want};
 use crate::sync::plan::StreamPlan;
 use crate::sync::present_columns::PresentColumns;
 use crate::sync::stream::live::Live;
 use crate::sync::visibility::wait_visible;
 
-/// At most so many rows wait for their values, and are read in one query.
-const MOST_ROWS: usize = 200;
-/// And no more rows than hold about so many bytes, by the size of those that were read last.
-const BYTES: usize = 1024 * 1024;
-/// How many rows wait while no size is known.
-const FIRST_ROWS: usize = 8;
+/// At most so many lines wait, and are looked up together.
+const MOST: usize = 200;
+/// Values of about so many bytes are in memory at a time, or one row.
+const BYTES: u64 = 8 * 1024 * 1024;
 
-/// The holes in the buffered lines.
+/// Reads what buffered lines lack.
 pub(crate) struct LookUps {
     mode: UnchangedToast,
     session: Option<Session>,
-    /// How many rows are to wait.
-    limit: usize,
-    /// What the largest of the last rows took.
-    largest: usize,
 }
+
+/// A stream that failed, by its place, and why.
+pub(crate) type Failed = (usize, Error);
+
+/// What rows of a stream's table, led to by the same columns, were asked for, and what came.
+struct Asked {
+    columns: Vec<usize>,
+    answers: HashMap<Key, Answer>,
+}
+
+/// The rows that were asked for, by stream and by what led to them.
+type Batch = HashMap<(usize, Lead), Asked>;
 
 impl LookUps {
     pub(crate) fn new(mode: UnchangedToast) -> Self {
-        LookUps { mode, session: None, limit: FIRST_ROWS, largest: 0 }
+        LookUps { mode, session: None }
     }
 
     /// Whether what the log does not have is read from the stream's table.
@@ -51,186 +55,245 @@ impl LookUps {
         self.mode == UnchangedToast::Fetch && !live.plan.key_properties.is_empty()
     }
 
-    /// Whether as many rows wait as should be read at once.
+    /// Whether as many lines wait as should be looked up at once.
     pub(crate) fn is_full(&self, output: &mut Output) -> bool {
-        output.holes().len() >= self.limit
+        output.holes().len() >= MOST
     }
 
-    /// Fills the holes of the buffer.
+    /// Fills the holes of the buffer. Returns the streams that failed; their bookmarks must not move.
+    ///
+    /// # Errors
+    /// The connection is lost, the reader of stdout is gone, or a table was altered during the run.
     pub(crate) async fn fill(
         &mut self,
         env: &Env,
         client: &Client,
         streams: &mut [Live],
         output: &mut Output,
-    ) -> Result<()> {
+    ) -> Result<Vec<Failed>> {
+        let mut failed = Vec::new();
         if output.holes().is_empty() {
-            return Ok(());
+            return Ok(failed);
         }
         let session = match &mut self.session {
             Some(session) => session,
             none => none.insert(env.primary.session().await?),
         };
-        let holes = output.holes();
-        wait_visible(client, holes.transactions().iter().copied()).await?;
-        let rows = holes.by_stream();
-        // Place in the buffer → the property as JSON.
-        let mut found: Vec<(usize, Vec<u8>)> = Vec::new();
-        for of_stream in rows.chunk_by(|a, b| a.stream == b.stream) {
-            fetch(session, &mut streams[of_stream[0].stream], of_stream, &mut found).await?;
+        wait_visible(client, output.holes().transactions().iter().copied()).await?;
+        let mut batch = ask(session, streams, output, &mut failed).await?;
+        while !output.holes().is_empty() {
+            // As many of the first as fit into memory together.
+            let (mut filled, mut size, mut large): (_, _, HashMap<_, Vec<Key>>) = (0, 0, HashMap::new());
+            for hole in output.holes().iter() {
+                let answer = batch.get(&(hole.stream, hole.lead)).and_then(|asked| asked.answers.get(&hole.key));
+                size += match answer {
+                    Some(Answer::Large(size)) => *size,
+                    Some(Answer::Row(line)) => line.len() as u64,
+                    _ => 0,
+                };
+                if filled > 0 && size > BYTES {
+                    break;
+                }
+                if matches!(answer, Some(Answer::Large(_))) {
+                    large.entry((hole.stream, hole.lead)).or_default().push(hole.key.clone());
+                }
+                filled += 1;
+            }
+            let mut read = Batch::new();
+            for (of, keys) in large {
+                let columns = batch.get(&of).map(|asked| asked.columns.clone()).unwrap_or_default();
+                let plan = &streams[of.0].plan;
+                let question = Question { plan, lead: of.1, columns: &columns, large: true };
+                if let Some(asked) = answered(session, &question, of.0, keys, &mut failed).await? {
+                    read.insert(of, asked);
+                } else {
+                    batch.remove(&of);
+                }
+            }
+            let mut texts = Vec::new();
+            for hole in output.holes().iter().take(filled) {
+                let of = (hole.stream, hole.lead);
+                let found = [&read, &batch].into_iter().find_map(|batch| {
+                    let asked = batch.get(&of)?;
+                    let answer = asked.answers.get(&hole.key).filter(|answer| !matches!(answer, Answer::Large(_)))?;
+                    Some((asked.columns.as_slice(), answer))
+                });
+                let Some((columns, answer)) = found else { continue };
+                let live = &mut streams[hole.stream];
+                write(session, live, hole, columns, answer, &mut texts).await?;
+                if *answer == Answer::NoKey && !is_uncertain(hole) {
+                    failed.push((hole.stream, of_another_key(&live.plan)));
+                }
+            }
+            output.fill(filled, &texts).await?;
         }
-        found.sort_unstable_by_key(|(at, _)| *at);
-        output.fill(&found);
-        let largest = found.iter().map(|(_, property)| property.len()).max().unwrap_or(0);
-        self.largest = largest.max(self.largest / 2);
-        self.limit = (BYTES / self.largest.max(1)).clamp(1, MOST_ROWS);
-        Ok(())
+        Ok(failed)
     }
 }
 
-/// Reads what a batch of rows lacks.
-async fn fetch(
+/// Asks for everything that the buffer lacks; large rows come as their sizes.
+async fn ask(
+    session: &mut Session,
+    streams: &[Live],
+    output: &mut Output,
+    failed: &mut Vec<Failed>,
+) -> Result<Batch> {
+    let mut wanted: HashMap<(usize, Lead), (Vec<usize>, Vec<Key>)> = HashMap::new();
+    for hole in output.holes().iter() {
+        let (columns, keys) = wanted.entry((hole.stream, hole.lead)).or_default();
+        match &hole.want {
+            Want::Values { missing, .. } => columns.extend(missing.iter().map(|(_, column)| *column)),
+            Want::Row { .. } => columns.extend(0..streams[hole.stream].plan.columns.len()),
+        }
+        keys.push(hole.key.clone());
+    }
+    let mut batch = Batch::new();
+    for (of, (mut columns, keys)) in wanted {
+        columns.sort_unstable();
+        columns.dedup();
+        let live = &streams[of.0];
+        if live.failed {
+            continue;
+        }
+        let question = Question { plan: &live.plan, lead: of.1, columns: &columns, large: false };
+        if let Some(asked) = answered(session, &question, of.0, keys, failed).await? {
+            batch.insert(of, asked);
+        }
+    }
+    Ok(batch)
+}
+
+/// Asks a question; `None` if the stream fails by it.
+async fn answered(
+    session: &mut Session,
+    question: &Question<'_>,
+    stream: usize,
+    mut keys: Vec<Key>,
+    failed: &mut Vec<Failed>,
+) -> Result<Option<Asked>> {
+    keys.sort_unstable();
+    keys.dedup();
+    let borrowed: Vec<&Key> = keys.iter().collect();
+    let id = &question.plan.id;
+    match question.ask(session, &borrowed).await {
+        Ok(answers) => {
+            let answers = keys.into_iter().zip(answers).collect();
+            return Ok(Some(Asked { columns: question.columns.to_vec(), answers }));
+        }
+        Err(Unanswered::NoTable) => {
+            let error = Error::run(format!("{id}: the table was dropped while its changes were read"))
+                .hint("deselect the stream, or run --discover again");
+            failed.push((stream, error));
+        }
+        Err(Unanswered::Error(error)) if sqlstate(&error) == Some(UNDEFINED_COLUMN) => {
+            return Err(changed(format!("{id}: a column was dropped or renamed, so that the table changed during the run")));
+        }
+        Err(Unanswered::Error(error)) if error.kind() == ErrorKind::Run && sqlstate(&error).is_some() => {
+            let message = format!("{id}: rows that the log does not hold whole can't be read from the table: {error}");
+            failed.push((stream, Error::run(message).hint("the next run goes on where this one has not: mend it, and run again")));
+        }
+        Err(Unanswered::Error(error)) => return Err(error),
+    }
+    Ok(None)
+}
+
+/// Writes what a line lacks, or the line.
+async fn write(
     session: &mut Session,
     live: &mut Live,
-    batch: &[&Hole],
-    found: &mut Vec<(usize, Vec<u8>)>,
-) -> Result<()> {
-    let plan = &mut live.plan;
-    let mut columns: Vec<usize> = batch.iter().flat_map(|row| row.missing.iter().map(|(_, column)| *column)).collect();
-    columns.sort_unstable();
-    columns.dedup();
-    let mut by_key: HashMap<&Key, Vec<&Hole>> = HashMap::new();
-    for &row in batch {
-        by_key.entry(&row.key).or_default().push(row);
-    }
-    let rows: Vec<(&Key, Vec<&Hole>)> = by_key.into_iter().collect();
-    let mut pieces = vec![rows.as_slice()];
-    let mut told = false;
-    while let Some(rows) = pieces.pop() {
-        let mut looked_up = look_up(session, plan, &columns, rows, found).await;
-        if looked_up.as_ref().is_err_and(|error| sqlstate(error) == Some(UNDEFINED_COLUMN)) {
-            let present = PresentColumns::read(session, plan.table.oid).await?;
-            columns.retain(|column| present.has_name(&plan.columns[*column].name));
-            looked_up = look_up(session, plan, &columns, rows, found).await;
-        }
-        match looked_up {
-            // The key of one of them is of another type than the table's now.
-            Err(error) if is_of_the_past(&error) && rows.len() > 1 => {
-                let (some, others) = rows.split_at(rows.len() / 2);
-                pieces.extend([some, others]);
-            }
-            Err(error) if is_of_the_past(&error) => {
-                if !std::mem::replace(&mut told, true) {
-                    tracing::warn!(
-                        "{}: the table changed; values that the log leaves out stay absent ({error})",
-                        plan.id
-                    );
-                }
-                if !sqlstate(&error).is_some_and(is_data_exception) {
-                    return Ok(());
-                }
-            }
-            looked_up => looked_up?,
-        }
-    }
-    Ok(())
-}
-
-/// Whether the table is not any more what a change was made in: it is gone, or a key is of another type, or a column is
-/// missing.
-fn is_of_the_past(error: &Error) -> bool {
-    sqlstate(error).is_some_and(|code| {
-        matches!(code, UNDEFINED_COLUMN | UNDEFINED_TABLE | UNDEFINED_FUNCTION) || is_data_exception(code)
-    })
-}
-
-/// Returns the SELECT of the rows with these keys: for each the number of its key, then these columns. Keys are compared by their
-/// types: the log may spell one as it was, `1.10` for what is `1.1` now.
-fn select(plan: &StreamPlan, columns: &[usize], rows: &[(&Key, Vec<&Hole>)]) -> String {
-    let keys: Vec<&Column> = plan.key_properties.iter().filter_map(|key| plan.table.column(key)).collect();
-    let selected: String =
-        columns.iter().map(|column| format!(", t.{}", quote::ident(&plan.columns[*column].name))).collect();
-    let mut values = String::new();
-    for (number, (key, _)) in rows.iter().enumerate() {
-        values.push_str(if number == 0 { "(" } else { ", (" });
-        values.push_str(&number.to_string());
-        for (value, column) in key.iter().zip(&keys) {
-            values.push_str(", ");
-            values.push_str(&quote::literal(&String::from_utf8_lossy(value)));
-            // The other rows follow the first.
-            if number == 0 {
-                let (ty, _) = column.ty.base(column.typmod);
-                values.push_str("::");
-                values.push_str(&quote::qualified(&ty.schema, &ty.name));
-            }
-        }
-        values.push(')');
-    }
-    let names: String = (0..keys.len()).map(|at| format!(", k{at}")).collect();
-    let same: Vec<String> =
-        keys.iter().enumerate().map(|(at, key)| format!("t.{} = k.k{at}", quote::ident(&key.name))).collect();
-    format!(
-        "SELECT k.n{selected} FROM {} t JOIN (VALUES {values}) k(n{names}) ON {}",
-        plan.own_rows(),
-        same.join(" AND ")
-    )
-}
-
-/// Reads these columns of the rows with these keys.
-async fn look_up(
-    session: &mut Session,
-    plan: &mut StreamPlan,
+    hole: &Hole,
     columns: &[usize],
-    rows: &[(&Key, Vec<&Hole>)],
-    found: &mut Vec<(usize, Vec<u8>)>,
+    answer: &Answer,
+    texts: &mut Vec<(usize, Vec<u8>)>,
 ) -> Result<()> {
-    let query = format!("COPY ({}) TO STDOUT", select(plan, columns, rows));
-    let mut property = JsonBuf::new();
-    let mut copied = session.copy_out(&query).await?;
-    let mut scratch = Vec::new();
     let mut unfit = Vec::new();
-    while let Some(line) = copied.next().await? {
-        let mut values = fields(line);
-        let number = match values.next() {
-            Some(Field::Plain(text)) => std::str::from_utf8(text).ok().and_then(|text| text.parse::<usize>().ok()),
-            _ => None,
-        };
-        let Some((_, rows)) = number.and_then(|number| rows.get(number)) else {
-            return Err(Error::run("the server's answer to a look-up of rows is malformed"));
-        };
-        for (column, field) in columns.iter().zip(values) {
-            let text = match field {
-                Field::Null => None,
-                Field::Plain(text) => Some(text),
-                Field::Escaped(text) => Some(unescape(text, &mut scratch)),
-            };
-            property.clear();
-            if !plan.columns[*column].encode_held(text, false, &mut property) {
-                plan.columns[*column].encode(text, &mut property);
-                unfit.push(*column);
-            }
-            property.byte(b',');
-            for (at, missing) in rows.iter().flat_map(|row| &row.missing) {
-                if missing == column {
-                    found.push((*at, property.as_bytes().to_vec()));
+    match (&hole.want, answer) {
+        (Want::Values { missing, .. }, Answer::Row(row)) => {
+            for (at, column) in missing {
+                let mut property = JsonBuf::new();
+                let place = columns.iter().position(|known| known == column);
+                if let Some(field) = place.and_then(|place| fields(row).nth(place)) {
+                    write_property(&mut live.plan, *column, field, &mut property, &mut unfit);
+                    texts.push((*at, property.replace(Vec::new())));
                 }
             }
         }
+        (Want::Row { line, end, gone, .. }, Answer::Row(row)) => {
+            let mut out = JsonBuf::new();
+            if hole.lead == Lead::Key && !holds_key(&live.plan, columns, row, &hole.key) {
+                // Another spelling of the key, by which the target knows the row.
+                out.raw(gone);
+            }
+            live.plan.start_record(&mut out);
+            for (column, field) in columns.iter().zip(fields(row)) {
+                write_property(&mut live.plan, *column, field, &mut out, &mut unfit);
+            }
+            out.raw(end);
+            live.counter.add(1, out.len());
+            texts.push((*line, out.replace(Vec::new())));
+        }
+        (Want::Row { line, gone, .. }, Answer::None) if !gone.is_empty() => {
+            live.counter.add(1, gone.len());
+            texts.push((*line, gone.clone()));
+        }
+        _ => {}
     }
-    if unfit.is_empty() { Ok(()) } else { check_types(session, plan, &unfit).await }
+    if unfit.is_empty() { Ok(()) } else { check_types(session, &live.plan, &unfit).await }
 }
 
-/// Fails if the table was altered since it was described, though the log is not there yet: the plan's columns can't hold its
-/// values.
+/// Appends `"name":value,`, and takes note of a column that can't hold it.
+fn write_property(plan: &mut StreamPlan, column: usize, field: Field<'_>, out: &mut JsonBuf, unfit: &mut Vec<usize>) {
+    let mut scratch = Vec::new();
+    let text = match field {
+        Field::Null => None,
+        Field::Plain(text) => Some(text),
+        Field::Escaped(text) => Some(unescape(text, &mut scratch)),
+    };
+    if !plan.columns[column].encode_held(text, false, out) {
+        plan.columns[column].encode(text, out);
+        unfit.push(column);
+    }
+    out.byte(b',');
+}
+
+/// Whether a row has this key, letter by letter.
+fn holds_key(plan: &StreamPlan, columns: &[usize], row: &[u8], key: &Key) -> bool {
+    let held = |(name, text): (&String, &Vec<u8>)| {
+        let place = plan.position(name).and_then(|column| columns.iter().position(|known| *known == column));
+        match place.and_then(|place| fields(row).nth(place)) {
+            Some(Field::Plain(held)) => held == text,
+            Some(Field::Escaped(held)) => unescape(held, &mut Vec::new()) == text,
+            Some(Field::Null) | None => false,
+        }
+    };
+    plan.key_properties.iter().zip(key).all(held)
+}
+
+fn is_uncertain(hole: &Hole) -> bool {
+    matches!(hole.want, Want::Row { uncertain: true, .. })
+}
+
+/// Returns the error for a key that the table can't have.
+pub(crate) fn of_another_key(plan: &StreamPlan) -> Error {
+    Error::run(format!(
+        "{}: the log has a change from before the key ({}) was what it is now",
+        plan.id,
+        plan.key_properties.join(", ")
+    ))
+    .hint("remove the stream's bookmark to copy the table again")
+}
+
+/// Returns the error for a table that was altered since it was described, though the log is not there yet.
+fn changed(message: String) -> Error {
+    Error::transient(message).hint("run again: the next run begins with the table as it is then")
+}
+
+/// Fails if the table was altered since it was described: the plan's columns can't hold its values.
 async fn check_types(session: &mut Session, plan: &StreamPlan, columns: &[usize]) -> Result<()> {
     let present = PresentColumns::read(session, plan.table.oid).await?;
     for column in columns.iter().filter_map(|column| plan.table.column(&plan.columns[*column].name)) {
         if !present.has(column) {
-            return Err(Error::transient(format!(
-                "{}: the type of \"{}\" changed during the run",
-                plan.id, column.name
-            ))
-            .hint("run again: the next run begins with the table as it is then"));
+            return Err(changed(format!("{}: the type of \"{}\" changed during the run", plan.id, column.name)));
         }
     }
     Ok(())

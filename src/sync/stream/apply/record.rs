@@ -4,7 +4,7 @@ use super::shape::{RowChange, Shape};
 use crate::pg::Lsn;
 use crate::replication::{Tuple, Value};
 use crate::singer::JsonBuf;
-use crate::sync::output::{Hole, Output};
+use crate::sync::output::{Hole, Key, Lead, Output, Want};
 use crate::sync::stream::live::{Live, Transaction};
 
 /// Writes the records of one row change for one stream.
@@ -17,14 +17,19 @@ pub(crate) struct RecordWriter<'a> {
     pub debug_lsn: bool,
     /// Whether values that the log does not have are read from the table.
     pub fetches: bool,
-    /// Whether the table may be another than it is described as.
+    /// Whether the table may have been altered after it was described.
     pub may_have_changed: bool,
+    /// Whether the change may be from before the table was what it is described as.
+    pub is_past: bool,
     /// Records of this change.
     pub written: u64,
 }
 
-/// A value of this column of the plan is not of its type, or is not there.
-pub(crate) struct Unfit(pub usize);
+/// A value is not of its column's type, or is not there.
+pub(crate) struct Unfit;
+
+/// A change does not say which row it was of.
+pub(crate) struct NoLead;
 
 impl RecordWriter<'_> {
     /// Returns how many records the change became; it may become none if the table is not as described, or had another key.
@@ -60,25 +65,24 @@ impl RecordWriter<'_> {
         identifies: bool,
     ) -> Result<(), Unfit> {
         let (shape, out) = (self.shape, output.buf());
+        let change = RowChange { old, new: Some(*new) };
         if let Some(old) = &old
             && identifies
             && self.key_changed(new, old)
         {
             self.delete(out, old)?;
         }
+        let line = out.len();
         self.live.plan.start_record(out);
         let mut missing = Vec::new();
         for (index, column) in shape.columns.iter().enumerate() {
             let Some(column) = *column else { continue };
             match new.value(index) {
                 Some(Value::Unchanged) => {
-                    let old = old.filter(|old| shape.has(old, index) && !shape.is_retyped(index));
+                    let old = old.filter(|old| shape.has(old, index) && !self.is_lost(index, column));
                     self.unchanged(out, column, old.and_then(|old| old.value(index)), &mut missing)?;
                 }
-                // What became of the value when the column got its type is known to the table alone.
-                _ if shape.is_retyped(index) && self.fetches && !self.is_key(column) => {
-                    missing.push((out.len(), column))
-                }
+                _ if self.is_lost(index, column) => missing.push((out.len(), column)),
                 Some(Value::Text(text)) => self.known(out, column, Some(text), shape.of_type(index), &mut missing)?,
                 Some(Value::Null) | None => self.known(out, column, None, true, &mut missing)?,
             }
@@ -87,23 +91,75 @@ impl RecordWriter<'_> {
         for &column in &shape.absent {
             self.absent(out, column, &mut missing)?;
         }
-        if !missing.is_empty() {
-            let value = |&index: &usize| match new.value(index)? {
-                Value::Text(text) => Some(self.live.plan.columns[shape.columns[index]?].codec.as_printed(text)),
-                Value::Null | Value::Unchanged => None,
-            };
-            let key = shape.keys.as_ref().and_then(|keys| keys.iter().map(value).collect());
-            // Without a whole key there is nothing to look it up by.
-            if self.fetches
-                && let Some(key) = key
-            {
-                output.punch(Hole { stream, key, missing }, self.transaction.xid);
-            }
+        if self.fetches && !missing.is_empty() {
+            let (lead, key) = shape.lead(&self.live.plan, &change).ok_or(Unfit)?;
+            output.punch(Hole { stream, lead, key, want: Want::Values { line, missing } }, self.transaction.xid);
         }
         let out = output.buf();
         out.raw(br#""_sdc_deleted_at":null"#);
         self.end(out);
         Ok(())
+    }
+
+    /// Whether only the table knows what became of a value: its column may be another one than in the log.
+    fn is_lost(&self, index: usize, column: usize) -> bool {
+        self.is_past && self.fetches && self.shape.was_altered(index) && !self.is_key(column)
+    }
+
+    /// Takes a change for a pointer to rows: what the table holds of them is sent. Returns how many records that is.
+    ///
+    /// # Errors
+    /// Nothing leads to the row.
+    pub(crate) fn point(mut self, output: &mut Output, stream: usize, uncertain: bool, change: &RowChange<'_>) -> Result<u64, NoLead> {
+        let shape = self.shape;
+        let old = change.old.filter(|old| shape.identifies(old));
+        let old_key = old.and_then(|old| shape.key_of(&self.live.plan, &old));
+        let lead = match change.new {
+            Some(_) => Some(shape.lead(&self.live.plan, change).ok_or(NoLead)?),
+            None => {
+                if old_key.is_none() {
+                    self.warn_unidentified();
+                }
+                None
+            }
+        };
+        let is_other = |key: &Key| !matches!(&lead, Some((Lead::Key, new)) if new == key);
+        let old_lead = old_key.filter(is_other).map(|key| (Lead::Key, key));
+        for (lead, key) in [old_lead, lead].into_iter().flatten() {
+            let mut gone = JsonBuf::new();
+            let of_key = lead == Lead::Key;
+            if of_key && !self.gone(&mut gone, &key) {
+                // A key that the column's type can't hold is of no row of this table.
+                if uncertain {
+                    continue;
+                }
+                return Err(NoLead);
+            }
+            let mut end = JsonBuf::new();
+            end.raw(br#""_sdc_deleted_at":null"#);
+            self.end(&mut end);
+            let line = output.begin_record().len();
+            let (end, gone) = (end.replace(Vec::new()), gone.replace(Vec::new()));
+            output.punch(Hole { stream, lead, key, want: Want::Row { line, end, gone, uncertain } }, self.transaction.xid);
+        }
+        Ok(self.written)
+    }
+
+    /// Writes a record that says that the row with this key is gone. False if the key's columns can't hold it.
+    fn gone(&mut self, out: &mut JsonBuf, key: &Key) -> bool {
+        self.live.plan.start_record(out);
+        for (at, text) in key.iter().enumerate() {
+            let column = self.live.plan.position(&self.live.plan.key_properties[at]);
+            if !column.is_some_and(|column| self.property(out, column, Some(text), false)) {
+                return false;
+            }
+        }
+        out.raw(br#""_sdc_deleted_at":"#);
+        out.raw(self.transaction.deleted_at().as_bytes());
+        let written = self.written;
+        self.end(out);
+        self.written = written;
+        true
     }
 
     /// Logs, once, that a delete does not say which row it was of.
@@ -129,7 +185,7 @@ impl RecordWriter<'_> {
                 Some(Value::Unchanged) | None => continue,
             };
             if !held && self.is_key(column) {
-                return Err(Unfit(column));
+                return Err(Unfit);
             }
         }
         out.raw(br#""_sdc_deleted_at":"#);
@@ -168,7 +224,7 @@ impl RecordWriter<'_> {
             return Ok(());
         }
         if self.may_have_changed {
-            return Err(Unfit(column));
+            return Err(Unfit);
         }
         if !self.fetches {
             self.live.plan.warn_left_out(column);
@@ -194,7 +250,7 @@ impl RecordWriter<'_> {
     /// Takes note of a value that the log does not have.
     fn absent(&mut self, out: &JsonBuf, column: usize, missing: &mut Vec<(usize, usize)>) -> Result<(), Unfit> {
         if self.is_key(column) {
-            return Err(Unfit(column));
+            return Err(Unfit);
         }
         missing.push((out.len(), column));
         Ok(())

@@ -1,7 +1,11 @@
 //! Which values of a table's rows are which columns of a stream, and what a row shows of a table that changed.
 
+use std::collections::HashSet;
+
 use crate::pg::table::{ReplicaIdentity, TableKind};
-use crate::replication::Tuple;
+use crate::replication::{Tuple, Value};
+use crate::sync::output::{Key, Lead};
+use crate::sync::plan::StreamPlan;
 use crate::sync::stream::live::Live;
 
 /// A row change: at least one of the rows is there.
@@ -31,8 +35,12 @@ pub(crate) struct Shape {
     pub absent: Vec<usize>,
     /// For each column of the key its value's place; `None` where one has none.
     pub keys: Option<Vec<usize>>,
-    /// For each value whether the column had the type then that it has now; `None` where the log does not say.
-    of_type: Vec<Option<bool>>,
+    /// The same of the unique index that is the replica identity, where that is not the key.
+    index: Option<Vec<usize>>,
+    /// For each value whether the log says that it is of the type that the column has now.
+    of_type: Vec<bool>,
+    /// For each value whether it may be of another column, or of another type, in a transaction of the past.
+    altered: Vec<bool>,
     /// How a row may show that the table is another than it is described as, where the log has names only.
     signs: Option<Signs>,
 }
@@ -58,36 +66,76 @@ struct Identity {
 }
 
 impl Shape {
-    /// Works out what the rows of a relation with these columns are to a stream. `by_name`: the log has names only.
-    pub(crate) fn new(live: &Live, columns: &[Column], by_name: bool) -> Shape {
+    /// Works out what the rows of a relation with these columns are to a stream. `by_name`: the log has names only. `altered`:
+    /// columns of the relation that may have been others in the past; those of the stream's own table are known.
+    pub(crate) fn new(live: &Live, columns: &[Column], by_name: bool, altered: &HashSet<String>) -> Shape {
         let plan = &live.plan;
         let positions: Vec<Option<usize>> = columns.iter().map(|column| plan.position(&column.name)).collect();
         let of_type = |column: &Column| {
             let known = plan.table.column(&column.name);
-            column.type_oid.map(|oid| known.is_none_or(|known| known.ty.oid == oid))
+            known.is_some_and(|known| column.type_oid == Some(known.ty.oid))
         };
         let key = |name: &String| {
             let column = plan.position(name);
             column.and_then(|_| positions.iter().position(|position| *position == column))
         };
+        let place = |name: &String| columns.iter().position(|column| *column.name == **name);
         Shape {
             identity: columns.iter().map(|column| column.identity).collect(),
             absent: (0..plan.columns.len()).filter(|at| !positions.contains(&Some(*at))).collect(),
             keys: plan.key_properties.iter().map(key).collect(),
+            index: unique_index(plan).and_then(|index| index.iter().map(place).collect()),
             of_type: columns.iter().map(of_type).collect(),
+            altered: columns.iter().map(|column| live.was_altered(&column.name) || altered.contains(&*column.name)).collect(),
             signs: by_name.then(|| Signs::new(live, columns)),
             columns: positions,
         }
     }
 
-    /// Whether the value here is known to be of another type than the column is now,
-    pub(crate) fn is_retyped(&self, index: usize) -> bool {
-        self.of_type[index] == Some(false)
+    /// Whether a row of another name may be one of the stream's: it has the columns of the key, of a stream without one all
+    /// that were always its.
+    pub(crate) fn may_be_of(&self, plan: &StreamPlan) -> bool {
+        match self.keys.as_deref() {
+            Some([]) => self.absent.iter().all(|&column| plan.columns[column].generated),
+            keys => keys.is_some(),
+        }
     }
 
-    /// Whether the value here is known to be of the type that the column has now.
+    /// Whether the value here may be of another column, or of another type, in a transaction of the past.
+    pub(crate) fn was_altered(&self, index: usize) -> bool {
+        self.altered[index]
+    }
+
+    /// Whether the log says that the value here is of the type that the column has now.
     pub(crate) fn of_type(&self, index: usize) -> bool {
-        self.of_type[index] == Some(true)
+        self.of_type[index]
+    }
+
+    /// Returns what leads to the row that a change left behind: the key, else the unique index that is the replica identity;
+    /// from wherever it stands whole. `None` if nothing does.
+    pub(crate) fn lead(&self, plan: &StreamPlan, change: &RowChange<'_>) -> Option<(Lead, Key)> {
+        let value = |&index: &usize| {
+            let new = change.new.as_ref().and_then(|new| new.value(index));
+            let old = || change.old.filter(|old| self.has(old, index)).and_then(|old| old.value(index));
+            let value = new.filter(|new| *new != Value::Unchanged).or_else(old)?;
+            let Value::Text(text) = value else { return None };
+            let codec = self.columns[index].map(|column| &plan.columns[column].codec);
+            Some(codec.map_or_else(|| text.to_vec(), |codec| codec.as_printed(text)))
+        };
+        let of = |places: &Option<Vec<usize>>| {
+            let places = places.as_ref().filter(|places| !places.is_empty())?;
+            places.iter().map(value).collect::<Option<Key>>()
+        };
+        let by_key = of(&self.keys).map(|key| (Lead::Key, key));
+        by_key.or_else(|| of(&self.index).map(|key| (Lead::Identity, key)))
+    }
+
+    /// Returns the key of an old row, which is [identified](Self::identifies).
+    pub(crate) fn key_of(&self, plan: &StreamPlan, old: &Tuple<'_>) -> Option<Key> {
+        match self.lead(plan, &RowChange { old: Some(*old), new: None })? {
+            (Lead::Key, key) => Some(key),
+            (Lead::Identity, _) => None,
+        }
     }
 
     /// Whether an old row has the value here: outside of the identity pgoutput fills in NULL.
@@ -114,6 +162,15 @@ impl Shape {
             || has_stranger(&change.new)
             || has_stranger(&change.old)
             || change.old.is_some_and(|old| signs.identity.as_ref().is_some_and(|identity| !identity.is_that_of(&old)))
+    }
+}
+
+/// Returns the columns of the unique index that is the replica identity, where that leads to a row. Its columns are never NULL.
+pub(crate) fn unique_index(plan: &StreamPlan) -> Option<&[String]> {
+    match &plan.table.replica_identity {
+        // Those of a partitioned table are what its leaves have in common.
+        ReplicaIdentity::Columns(columns) if plan.table.kind != TableKind::Partitioned => Some(columns),
+        _ => None,
     }
 }
 

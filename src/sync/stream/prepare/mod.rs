@@ -1,6 +1,7 @@
 //! What is checked before the log is read: the slot, the publications, the bookmarks.
 
 pub(crate) mod bookmarks;
+mod definitions;
 pub(crate) mod published;
 pub(crate) mod slot;
 pub(crate) mod warn;
@@ -24,7 +25,9 @@ use crate::replication::wal2json::{self, Wal2json};
 use crate::state::State;
 use crate::sync::env::Env;
 use crate::sync::plan::StreamPlan;
+use crate::sync::stream::alterations::Alterations;
 use bookmarks::check_bookmarks;
+use definitions::check_definitions;
 use published::{publications, settle_columns};
 use slot::{SlotChoice, check_right, check_server, drop_slot};
 
@@ -41,6 +44,8 @@ pub(crate) struct Source {
     pub position: positions::Slot,
     /// The position from which the server has to read to serve the slot.
     pub restart_lsn: Lsn,
+    /// What was altered of the tables since the place in the log that the slot needs.
+    pub alterations: Alterations,
     /// The publications that decide what the slot brings, if any do.
     pub publications: Vec<String>,
     /// Every LOG_BASED stream of the run.
@@ -68,6 +73,8 @@ pub(crate) async fn prepare(env: &Env, client: &Client, plans: &mut [StreamPlan]
         drop_slot(client, name).await?;
     }
 
+    let tables: Vec<u32> = plans.iter().map(|plan| plan.table.oid).collect();
+    let alterations = Alterations::since_slot(client, name, &tables).await?;
     let mut whole_schemas = None;
     let mut published = Vec::new();
     let plugin: Box<dyn OutputPlugin> = match choice.plugin {
@@ -80,8 +87,10 @@ pub(crate) async fn prepare(env: &Env, client: &Client, plans: &mut [StreamPlan]
             Box::new(Pgoutput::new(published.clone()))
         }
         OutputPluginName::Wal2json => {
-            let (plugin, schemas) = wal2json(client, plans).await?;
-            whole_schemas = Some(schemas);
+            // Changes may stand in the log under names that the tables do not have any more.
+            let names = if alterations.any_moved() { Names::All } else { names_of(client, plans).await? };
+            let plugin = wal2json(client, &names).await?;
+            whole_schemas = names.whole_schemas();
             Box::new(plugin)
         }
     };
@@ -104,6 +113,7 @@ pub(crate) async fn prepare(env: &Env, client: &Client, plans: &mut [StreamPlan]
     };
     let position = positions::Slot { confirmed_flush, wal_end: log_end(client).await? };
     check_bookmarks(env, (name, position), plans, state, &mut copy_again)?;
+    check_definitions(plans, state, &alterations, choice.plugin, &mut copy_again);
     for plan in plans.iter() {
         for warning in [warn::of_identity(plan), warn::of_virtual_columns(plan)].into_iter().flatten() {
             tracing::warn!("{}: {warning}", plan.id);
@@ -116,6 +126,7 @@ pub(crate) async fn prepare(env: &Env, client: &Client, plans: &mut [StreamPlan]
         whole_schemas,
         position,
         restart_lsn,
+        alterations,
         publications: published,
         streams,
         exported,
@@ -123,23 +134,49 @@ pub(crate) async fn prepare(env: &Env, client: &Client, plans: &mut [StreamPlan]
     })
 }
 
-/// Returns the plugin wal2json, set to send these streams, and the schemas of which it sends every table.
-pub(crate) async fn wal2json(client: &Client, plans: &[StreamPlan]) -> Result<(Wal2json, HashSet<String>)> {
-    let encoding: String = client
-        .query_one("SELECT pg_catalog.current_setting('server_encoding')", &[])
-        .await
-        .map_err(|e| query_error("cannot read the server's encoding", e))?
-        .field(0)?;
+/// The tables whose changes wal2json is asked for.
+pub(crate) enum Names {
+    /// All.
+    All,
+    /// All of these schemas, and these tables.
+    Some { schemas: HashSet<String>, tables: Vec<(String, String)> },
+}
+
+impl Names {
+    /// Returns the schemas of which every table is sent; `None` for all.
+    fn whole_schemas(self) -> Option<HashSet<String>> {
+        match self {
+            Names::All => None,
+            Names::Some { schemas, .. } => Some(schemas),
+        }
+    }
+}
+
+/// Returns what has to be asked for to read these streams: a partition's changes come under its own name.
+pub(crate) async fn names_of(client: &Client, plans: &[StreamPlan]) -> Result<Names> {
     let mut schemas = HashSet::new();
     for plan in plans.iter().filter(|plan| plan.table.kind == TableKind::Partitioned) {
         let leaves = publication::leaves(client, plan.table.oid).await?;
         schemas.extend(leaves.into_iter().map(|leaf| leaf.schema));
         schemas.insert(plan.table.schema.clone());
     }
-    let mut tables: Vec<(String, Option<String>)> = schemas.iter().map(|schema| (schema.clone(), None)).collect();
     let others = plans.iter().filter(|plan| plan.table.kind != TableKind::Partitioned);
-    tables.extend(others.map(|plan| (plan.table.schema.clone(), Some(plan.table.name.clone()))));
-    tables.sort();
-    tables.dedup();
-    Ok((Wal2json::new(&tables, wal2json::encoding_for(&encoding)?), schemas))
+    let tables = others.map(|plan| (plan.table.schema.clone(), plan.table.name.clone())).collect();
+    Ok(Names::Some { schemas, tables })
+}
+
+/// Returns the plugin wal2json, set to send these tables.
+pub(crate) async fn wal2json(client: &Client, names: &Names) -> Result<Wal2json> {
+    let encoding: String = client
+        .query_one("SELECT pg_catalog.current_setting('server_encoding')", &[])
+        .await
+        .map_err(|e| query_error("cannot read the server's encoding", e))?
+        .field(0)?;
+    let encoding = wal2json::encoding_for(&encoding)?;
+    let Names::Some { schemas, tables } = names else { return Ok(Wal2json::of_all(encoding)) };
+    let mut named: Vec<(String, Option<String>)> = schemas.iter().map(|schema| (schema.clone(), None)).collect();
+    named.extend(tables.iter().map(|(schema, table)| (schema.clone(), Some(table.clone()))));
+    named.sort();
+    named.dedup();
+    Ok(Wal2json::new(&named, encoding))
 }
