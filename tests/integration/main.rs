@@ -14,6 +14,7 @@ mod files;
 mod golden;
 mod harness;
 mod harness_tests;
+mod histories;
 mod hostile;
 mod incremental;
 mod log_based;

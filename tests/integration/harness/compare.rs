@@ -86,6 +86,9 @@ pub(crate) fn state_placeholders(state: &Value) -> Value {
                 replace(value, Value::is_u64, placeholder);
             }
         }
+        if let Some(value) = bookmark.get_mut("definition") {
+            replace(value, |value| value.as_array().is_some_and(|numbers| numbers.len() == 3), "<definition>");
+        }
         // 1 marks an unfinished copy and means something; any other number is a transaction's.
         if let Some(xmin) = bookmark.get_mut("xmin") {
             replace(xmin, |xmin| xmin.as_u64().is_some_and(|xmin| xmin > 1), "<xmin>");

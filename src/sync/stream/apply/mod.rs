@@ -9,7 +9,7 @@ mod shape;
 
 use std::collections::HashSet;
 
-use crate::config::OnTruncate;
+use crate::config::{OnTruncate, UnchangedToast};
 use crate::error::{Error, Result};
 use crate::pg::Lsn;
 use crate::pg::connect::Client;
@@ -61,7 +61,7 @@ impl<'a> Applier<'a> {
             streams,
             failed: Vec::new(),
             env,
-            look_ups: LookUps::new(env.config.unchanged_toast),
+            look_ups: LookUps::default(),
             describer: Describer { env, client, publication },
             routes: Routes::default(),
             at_start: source.alterations.clone(),
@@ -236,7 +236,7 @@ impl<'a> Applier<'a> {
     ) -> u64 {
         let uncertain = self.routes.targets(target.0)[target.1].uncertain;
         let (stream, writer) = self.writer(transaction, lsn, target);
-        let pointed = if writer.fetches { writer.point(output, stream, uncertain, change) } else { Err(NoLead) };
+        let pointed = if writer.looks_up { writer.point(output, stream, uncertain, change) } else { Err(NoLead) };
         pointed.unwrap_or_else(|NoLead| {
             let error = of_another_key(&self.streams[stream].plan);
             self.fail(output, (stream, error));
@@ -257,7 +257,8 @@ impl<'a> Applier<'a> {
             lsn,
             shape: &target.shape,
             debug_lsn: self.env.config.debug_lsn,
-            fetches: self.look_ups.fetches(live),
+            looks_up: !live.plan.key_properties.is_empty(),
+            omits_unchanged: self.env.config.unchanged_toast == UnchangedToast::Omit,
             may_have_changed: false,
             is_past: live.is_past(transaction),
             written: 0,

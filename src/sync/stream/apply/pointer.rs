@@ -7,7 +7,6 @@
 use std::collections::HashMap;
 
 use super::question::{Answer, Question, Unanswered};
-use crate::config::UnchangedToast;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pg::connect::Client;
 use crate::pg::copy::{Field, fields, unescape};
@@ -28,8 +27,8 @@ const MOST: usize = 200;
 const BYTES: u64 = 8 * 1024 * 1024;
 
 /// Reads what buffered lines lack.
+#[derive(Default)]
 pub(crate) struct LookUps {
-    mode: UnchangedToast,
     session: Option<Session>,
 }
 
@@ -46,15 +45,6 @@ struct Asked {
 type Batch = HashMap<(usize, Lead), Asked>;
 
 impl LookUps {
-    pub(crate) fn new(mode: UnchangedToast) -> Self {
-        LookUps { mode, session: None }
-    }
-
-    /// Whether what the log does not have is read from the stream's table.
-    pub(crate) fn fetches(&self, live: &Live) -> bool {
-        self.mode == UnchangedToast::Fetch && !live.plan.key_properties.is_empty()
-    }
-
     /// Whether as many lines wait as should be looked up at once.
     pub(crate) fn is_full(&self, output: &mut Output) -> bool {
         output.holes().len() >= MOST

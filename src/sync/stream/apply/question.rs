@@ -1,7 +1,7 @@
 //! One query for rows of a stream's table: what leads to them in, their values out.
 //!
 //! ```sql
-//! SELECT k.n, 'public.t'::regclass::oid, t.tableoid IS NOT NULL, s.size, CASE WHEN s.size <= 16384 THEN t.body END
+//! SELECT k.n, 'public.t'::regclass::oid, t.id IS NOT NULL, s.size, CASE WHEN s.size <= 16384 THEN t.body END
 //!   FROM (VALUES (0, '1'::int4), (1, '2')) k(n, k0) LEFT JOIN ONLY public.t t ON t.id = k.k0 CROSS JOIN LATERAL (SELECT …) s(size)
 //! ```
 //!
@@ -178,8 +178,9 @@ impl Question<'_> {
         let sizes = if sizes.is_empty() { "0".to_owned() } else { sizes.join(" + ") };
         let oid = format!("{}::pg_catalog.regclass::pg_catalog.oid", quote::literal(name));
         Ok(format!(
-            "SELECT k.n, {oid}, (t.tableoid IS NOT NULL)::pg_catalog.int4, s.size{selected} FROM (VALUES {values}) k(n{names}) \
+            "SELECT k.n, {oid}, (t.{} IS NOT NULL)::pg_catalog.int4, s.size{selected} FROM (VALUES {values}) k(n{names}) \
              LEFT JOIN {only}{name} t ON {} CROSS JOIN LATERAL (SELECT {sizes}) s(size)",
+            quote::ident(&lead.first().ok_or(Unanswered::NoTable)?.name),
             same.join(" AND ")
         ))
     }

@@ -15,8 +15,10 @@ pub(crate) struct RecordWriter<'a> {
     /// What the values of the rows are.
     pub shape: &'a Shape,
     pub debug_lsn: bool,
-    /// Whether values that the log does not have are read from the table.
-    pub fetches: bool,
+    /// Whether rows of the table can be looked up.
+    pub looks_up: bool,
+    /// Whether values that an update left alone are left out rather than looked up.
+    pub omits_unchanged: bool,
     /// Whether the table may have been altered after it was described.
     pub may_have_changed: bool,
     /// Whether the change may be from before the table was what it is described as.
@@ -91,7 +93,7 @@ impl RecordWriter<'_> {
         for &column in &shape.absent {
             self.absent(out, column, &mut missing)?;
         }
-        if self.fetches && !missing.is_empty() {
+        if self.looks_up && !missing.is_empty() {
             let (lead, key) = shape.lead(&self.live.plan, &change).ok_or(Unfit)?;
             output.punch(Hole { stream, lead, key, want: Want::Values { line, missing } }, self.transaction.xid);
         }
@@ -103,7 +105,7 @@ impl RecordWriter<'_> {
 
     /// Whether only the table knows what became of a value: its column may be another one than in the log.
     fn is_lost(&self, index: usize, column: usize) -> bool {
-        self.is_past && self.fetches && self.shape.was_altered(index) && !self.is_key(column)
+        self.is_past && self.looks_up && self.shape.was_altered(index) && !self.is_key(column)
     }
 
     /// Takes a change for a pointer to rows: what the table holds of them is sent. Returns how many records that is.
@@ -226,7 +228,7 @@ impl RecordWriter<'_> {
         if self.may_have_changed {
             return Err(Unfit);
         }
-        if !self.fetches {
+        if !self.looks_up {
             self.live.plan.warn_left_out(column);
         }
         self.absent(out, column, missing)
@@ -243,6 +245,7 @@ impl RecordWriter<'_> {
         match old {
             Some(Value::Text(text)) => self.known(out, column, Some(text), false, missing),
             Some(Value::Null) => self.known(out, column, None, true, missing),
+            Some(Value::Unchanged) | None if self.omits_unchanged && !self.is_key(column) => Ok(()),
             Some(Value::Unchanged) | None => self.absent(out, column, missing),
         }
     }
