@@ -17,6 +17,8 @@ pub enum ErrorKind {
     Usage,
     /// The run failed: the server, the network, a missing privilege. Exit code 1.
     Run,
+    /// One stream failed, and what the others need is as it was. Exit code 1.
+    Stream,
     /// The reader of stdout went away or stdout cannot be written. Exit code 1.
     Output,
     /// A passing condition (the server is starting up, no connection slot is free). Worth a retry; exit code 1.
@@ -28,7 +30,7 @@ impl ErrorKind {
     pub fn exit_code(self) -> u8 {
         match self {
             ErrorKind::Usage => 2,
-            ErrorKind::Run | ErrorKind::Output | ErrorKind::Transient => 1,
+            ErrorKind::Run | ErrorKind::Stream | ErrorKind::Output | ErrorKind::Transient => 1,
         }
     }
 }
@@ -56,6 +58,11 @@ impl Error {
     /// Returns an error of kind [`Run`](ErrorKind::Run).
     pub fn run(message: impl Into<String>) -> Self {
         Error::new(ErrorKind::Run, message)
+    }
+
+    /// Returns an error of kind [`Stream`](ErrorKind::Stream).
+    pub fn stream(message: impl Into<String>) -> Self {
+        Error::new(ErrorKind::Stream, message)
     }
 
     /// Returns an error of kind [`Transient`](ErrorKind::Transient).

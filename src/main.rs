@@ -13,6 +13,7 @@ fn main() -> ExitCode {
     logging::init();
     match std::panic::catch_unwind(|| start(cli)) {
         Ok(Ok(Outcome::Done)) => ExitCode::SUCCESS,
+        Ok(Ok(Outcome::Partial)) => ExitCode::FAILURE,
         Ok(Ok(Outcome::Signal(number))) => ExitCode::from(128 + number),
         Ok(Err(error)) => {
             tracing::error!("{error}");

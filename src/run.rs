@@ -29,6 +29,8 @@ const PRINTED_AT_ONCE: usize = 256 * 1024;
 pub enum Outcome {
     /// Everything was done.
     Done,
+    /// Some streams failed, each told of in an ERROR of its own; the others were read.
+    Partial,
     /// This signal ended it, after a last valid STATE.
     Signal(u8),
 }
@@ -91,13 +93,19 @@ async fn synchronize(env: &Env, catalog: Option<Catalog>, state: State) -> Resul
     let mut outcome = {
         let work = pin!(sync(&mut output, env, catalog));
         tokio::select! {
-            result = work => result.map(|()| Outcome::Done),
+            result = work => result.map(|failures| match failures.streams() {
+                [] => Outcome::Done,
+                failed => {
+                    tracing::warn!("{} of the streams failed, each with an ERROR of its own; the others were read", failed.len());
+                    Outcome::Partial
+                }
+            }),
             _ = interrupt.recv() => Ok(Outcome::Signal(2)),
             _ = terminate.recv() => Ok(Outcome::Signal(15)),
         }
     };
     match outcome {
-        Ok(Outcome::Done) => {}
+        Ok(Outcome::Done | Outcome::Partial) => {}
         Ok(Outcome::Signal(number)) => {
             tracing::info!("ending on signal {number}");
             output.cut_short();
@@ -118,7 +126,7 @@ async fn synchronize(env: &Env, catalog: Option<Catalog>, state: State) -> Resul
             _ = terminate.recv() => 15,
         };
         // A second signal while the reader does not read: what it did not take is lost, and the state before it holds.
-        if !matches!(outcome, Ok(Outcome::Done)) {
+        if !matches!(outcome, Ok(Outcome::Done | Outcome::Partial)) {
             return Ok(Outcome::Signal(number));
         }
         outcome = Ok(Outcome::Signal(number));

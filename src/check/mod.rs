@@ -15,12 +15,12 @@ mod toast;
 
 use crate::catalog::Catalog;
 use crate::cli::TestOutput;
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::method::ReplicationMethod;
 use crate::state::State;
 use crate::sync::env::Env;
 use crate::sync::plan::StreamPlan;
-use crate::sync::select::select;
+use crate::sync::select::{LeftOut, select};
 use report::Report;
 
 /// Checks the selected streams, then prints their messages.
@@ -46,7 +46,7 @@ async fn requirements(
     plans: &mut Vec<StreamPlan>,
 ) -> Result<()> {
     let client = server::connect(report, env.tables()).await?;
-    let mut selected = select(&client, env, catalog).await?;
+    let mut selected = select(&client, env, catalog, state).await?;
     streams::left_out(report, &selected);
     plans.append(&mut selected.plans);
     for plan in plans.iter() {
@@ -58,7 +58,9 @@ async fn requirements(
 
     let is_log_based = |method| method == ReplicationMethod::LogBased;
     let others = plans.extract_if(.., |plan| !is_log_based(plan.method)).collect::<Vec<_>>();
-    let waiting = selected.unreadable.iter().any(|stream| stream.method.is_some_and(is_log_based));
+    // A stream that the catalog asks for in vain needs no slot.
+    let in_vain = |stream: &LeftOut| stream.error.kind() == ErrorKind::Usage;
+    let waiting = selected.left_out.iter().any(|stream| stream.method.is_some_and(is_log_based) && !in_vain(stream));
     let checked = match plans.is_empty() && !waiting {
         true => Ok(()),
         false => log_based::check(report, env, &client, plans, state).await,

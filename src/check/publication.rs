@@ -23,10 +23,17 @@ pub(super) async fn check(
 ) -> Result<()> {
     let name = env.config.publication(&choice.name);
     let coverage = Coverage::read(client, name, plans).await?;
-    for error in plans.iter().filter_map(|plan| coverage.hidden(plan)) {
-        report.failure(&error);
+    let exists = !report.is_failure(coverage.check_exists(env, choice));
+    let mut refused = false;
+    if exists {
+        for plan in plans.iter() {
+            if let Some(error) = coverage.refused(client, env, choice, plan).await? {
+                report.failure(&error);
+                refused = true;
+            }
+        }
     }
-    if !report.is_failure(coverage.check_missing(env, choice)) && !coverage.statements.is_empty() {
+    if exists && !refused && !coverage.statements.is_empty() {
         set_up(report, client, name, &coverage).await?;
     }
     for plan in plans.iter().filter(|plan| !coverage.missing.iter().any(|missing| missing.id == plan.id)) {

@@ -2,7 +2,7 @@
 
 use super::report::Report;
 use crate::discovery::hidden_columns;
-use crate::error::{Error, Result, to_run};
+use crate::error::{Result, to_run};
 use crate::method::ReplicationMethod;
 use crate::pg::connect::Client;
 use crate::pg::error::query_error;
@@ -20,16 +20,8 @@ const LARGE: i64 = 16 * 1024 * 1024;
 
 /// Reports the streams that a run would leave out or refuse.
 pub(super) fn left_out(report: &mut Report, selected: &Selected) {
-    for stream in &selected.unreadable {
-        let error = Error::run(format!("{}: the role may not read it", stream.id));
-        report.failure(&error.hint(to_run(&stream.grants)));
-    }
-    for id in &selected.missing {
-        let error = Error::run(format!("{id}: there is no such table or view"));
-        report.failure(&error.hint("deselect it or run --discover again"));
-    }
-    for error in &selected.refused {
-        report.failure(error);
+    for stream in &selected.left_out {
+        report.failure(&stream.error);
     }
 }
 

@@ -123,6 +123,13 @@ impl fmt::Debug for ServerError {
 
 impl std::error::Error for ServerError {}
 
+/// Whether the server reported, among the causes of `error`, what failed a statement and leaves the connection as it was.
+pub(crate) fn is_of_a_statement(error: &Error) -> bool {
+    let first = std::error::Error::source(error);
+    let reported = std::iter::successors(first, |error| error.source()).find_map(|error| error.downcast_ref());
+    reported.is_some_and(|error: &ServerError| !error.is_fatal() && !error.is_transient())
+}
+
 /// Returns the SQLSTATE of the first server error among the causes of `error`.
 pub(crate) fn sqlstate(error: &Error) -> Option<&str> {
     let mut cause = std::error::Error::source(error);

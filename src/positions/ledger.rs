@@ -71,8 +71,8 @@ struct Stream {
     copy: Option<CopySnapshot>,
     /// What its bookmark holds; `None` for "where the slot stands".
     bookmark: Option<Lsn>,
-    /// Whether it has failed.
-    failed: bool,
+    /// Where its part in the run ended, if it failed: its bookmark never gets past this.
+    failed: Option<Lsn>,
 }
 
 /// The transaction that is being received.
@@ -97,7 +97,7 @@ impl Ledger {
                 Track::AtSlot => (None, None),
                 Track::AfterCopy(copy) => (None, Some(copy)),
             };
-            Stream { id, from: bookmark.unwrap_or(Lsn::INVALID), copy, bookmark, failed: false }
+            Stream { id, from: bookmark.unwrap_or(Lsn::INVALID), copy, bookmark, failed: None }
         };
         Ledger {
             streams: streams.into_iter().map(stream).collect(),
@@ -136,13 +136,16 @@ impl Ledger {
     #[inline]
     pub(crate) fn wants(&self, stream: usize) -> bool {
         let (Some(transaction), Some(stream)) = (self.open, self.streams.get(stream)) else { return false };
-        !stream.failed && transaction.commit_lsn >= stream.from && stream.copy.as_ref().is_none_or(|copy| !copy.holds(transaction.xid))
+        let holds = || stream.copy.as_ref().is_some_and(|copy| copy.holds(transaction.xid));
+        stream.failed.is_none() && transaction.commit_lsn >= stream.from && !holds()
     }
 
-    /// Ends a stream that has failed: it wants nothing more, and its bookmark stays (rule 12).
+    /// Ends the part that the stream at this place has in the run (rule 12). Its bookmark gets no further than to what was handed
+    /// over, since records behind that may lack values for good; a copy of this run is repeated.
     pub(crate) fn fail(&mut self, stream: usize) {
+        let complete = self.handed_over;
         if let Some(stream) = self.streams.get_mut(stream) {
-            stream.failed = true;
+            stream.failed.get_or_insert(complete);
         }
     }
 
@@ -198,9 +201,11 @@ impl Ledger {
             Upto::LastCommit => self.committed,
             Upto::Reached => self.reached(),
         };
-        let served = position >= self.acknowledged;
+        let acknowledged = self.acknowledged;
         self.streams.iter_mut().filter_map(move |stream| {
-            let moves = served && !stream.failed && stream.copy.is_none() && stream.bookmark.is_none_or(|known| known < position);
+            let position = stream.failed.map_or(position, |end| end.min(position));
+            let served = position >= acknowledged;
+            let moves = served && stream.copy.is_none() && stream.bookmark.is_none_or(|known| known < position);
             moves.then(|| {
                 stream.bookmark = Some(position);
                 (stream.id.as_str(), Bookmarkable(position))
@@ -213,7 +218,7 @@ impl Ledger {
     pub(crate) fn finished_copies(&mut self) -> (Vec<(String, Bookmarkable)>, Option<HeldBack>) {
         let position = self.reached();
         let (mut finished, mut held_back) = (Vec::new(), None);
-        for stream in self.streams.iter_mut().filter(|stream| !stream.failed) {
+        for stream in self.streams.iter_mut().filter(|stream| stream.failed.is_none()) {
             match &stream.copy {
                 Some(copy) if !copy.is_passed(position) => {}
                 Some(copy) if copy.lacks_some() => held_back = Some(HeldBack { stream: stream.id.clone() }),
@@ -264,5 +269,27 @@ mod tests {
         let _ = ledger.begin(Lsn(160), 10);
         ledger.commit(Lsn(170));
         assert_eq!(ledger.finished_copies(), (vec![("b".to_owned(), Bookmarkable(Lsn(170)))], None));
+    }
+    #[test]
+    fn a_stream_that_fails_stays_where_it_was() {
+        let copy = CopySnapshot::new(TransactionSnapshot::parse("10:12:10").unwrap(), Lsn(150), Vec::new());
+        let tracks = [("a", Track::From(Lsn(120))), ("b", Track::From(Lsn(120))), ("c", Track::AfterCopy(copy))];
+        let tracks = tracks.map(|(id, track)| (id.to_owned(), track)).into();
+        let slot = Slot { confirmed_flush: Lsn(100), wal_end: Lsn(200) };
+        let mut ledger = Ledger::new(tracks, slot, None, None);
+        let _ = ledger.begin(Lsn(125), 12);
+        ledger.commit(Lsn(130));
+        ledger.handed_over();
+        let _ = ledger.begin(Lsn(130), 13);
+        ledger.commit(Lsn(140));
+        let _ = ledger.begin(Lsn(140), 14);
+        assert!((0..3).all(|stream| ledger.wants(stream)));
+        ledger.fail(0);
+        ledger.fail(2);
+        assert!(!ledger.wants(0) && ledger.wants(1) && !ledger.wants(2));
+        ledger.commit(Lsn(160));
+        let moved: Vec<_> = ledger.bookmarks(Upto::Reached).map(|(id, lsn)| (id.to_owned(), lsn.lsn().0)).collect();
+        assert_eq!(moved, [("a", 130), ("b", 160)].map(|(id, lsn)| (id.to_owned(), lsn)));
+        assert_eq!(ledger.finished_copies(), (Vec::new(), None));
     }
 }

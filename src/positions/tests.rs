@@ -215,6 +215,8 @@ struct History<'a, 'd> {
     state: Vec<Resume>,
     /// What lies before the state that came back: it must not come again.
     settled: [BTreeSet<u32>; STREAMS],
+    /// Which streams failed in a run: what they have past their bookmarks comes again.
+    failed: [bool; STREAMS],
     /// Whether a run did not end by itself, so that transactions may come again.
     repeats: bool,
 }
@@ -258,10 +260,14 @@ impl History<'_, '_> {
             }
         }
         for line in lines {
-            if let Line::Rows(stream, xids) = line
-                && state[*stream] != Resume::Copy
-            {
-                self.settled[*stream].extend(xids);
+            let Line::Rows(stream, xids) = line else { continue };
+            let complete = |xid: &&u32| match state[*stream] {
+                _ if !self.failed[*stream] => true,
+                Resume::At(lsn) => self.server.log.iter().any(|tx| tx.xid == **xid && tx.end_lsn <= lsn),
+                _ => false,
+            };
+            if state[*stream] != Resume::Copy {
+                self.settled[*stream].extend(xids.iter().filter(complete));
             }
         }
     }
@@ -458,6 +464,12 @@ impl History<'_, '_> {
                     }
                     return Outcome::Cut;
                 }
+                // A stream fails, and what it has of what was not handed over comes again.
+                4 if cut && self.dice.one_in(4) => {
+                    self.repeats = true;
+                    self.failed[stream] = true;
+                    ledger.fail(place);
+                }
                 _ => {}
             }
         }
@@ -505,7 +517,8 @@ fn check(choices: &[u8]) {
         Resume::Copy => Vec::new(),
         _ => server.of_stream(stream, |_| true),
     });
-    let mut history = History { server, dice: &mut dice, target, state, settled: Default::default(), repeats: false };
+    let (settled, failed) = Default::default();
+    let mut history = History { server, dice: &mut dice, target, state, settled, failed, repeats: false };
     for _ in 0..1 + history.dice.below(4) {
         for _ in 0..history.dice.below(6) {
             history.server.work(history.dice);

@@ -154,13 +154,16 @@ impl State {
         changed
     }
 
+    /// Returns the streams with a LOG_BASED bookmark.
+    pub(crate) fn log_based(&self) -> impl Iterator<Item = &str> {
+        let is_log_based = |bookmark: &Value| Bookmark::new(bookmark.as_object()).is_log_based();
+        self.bookmarks.iter().filter(move |(_, bookmark)| is_log_based(bookmark)).map(|(id, _)| id.as_str())
+    }
+
     /// Drops the LOG_BASED bookmarks of streams that are not selected: their positions would hold the slot back.
     pub(crate) fn drop_unselected_log_based(&mut self, is_selected: impl Fn(&str) -> bool) {
-        let keep = |id: &str, bookmark: &Value| {
-            let log_based = Bookmark::new(bookmark.as_object()).is_log_based();
-            !log_based || is_selected(id)
-        };
-        self.bookmarks = std::mem::take(&mut self.bookmarks).into_iter().filter(|(id, b)| keep(id, b)).collect();
+        let unselected: Vec<String> = self.log_based().filter(|id| !is_selected(id)).map(str::to_owned).collect();
+        self.bookmarks.retain(|id, _| !unselected.contains(id));
     }
 
     /// Writes a FULL_TABLE bookmark. An unfinished one has no `xmin`: the reference would go on under its version, in which

@@ -3,6 +3,7 @@
 pub(crate) mod cancel;
 pub(crate) mod copy;
 pub(crate) mod env;
+pub(crate) mod failures;
 pub(crate) mod output;
 pub(crate) mod plan;
 mod present_columns;
@@ -20,25 +21,26 @@ use copy::initial::Copier;
 use copy::sessions::Sessions;
 use copy::{full_table, incremental};
 use env::Env;
+use failures::Failures;
 use output::Output;
 use plan::StreamPlan;
+use select::Selected;
 use stream::prepare;
 use stream::prepare::Source;
 use stream::prepare::bookmarks::resume;
 
-/// Reads every selected stream; without a catalog, everything that the role can read.
+/// Reads every selected stream; without a catalog, everything that the role can read. Returns which of them failed.
 ///
 /// After an error or when dropped at any await, [`Output::cut_short`] makes the state right.
-pub(crate) async fn sync(output: &mut Output, env: &Env, catalog: Option<Catalog>) -> Result<()> {
+pub(crate) async fn sync(output: &mut Output, env: &Env, catalog: Option<Catalog>) -> Result<Failures> {
     let client = env.tables().connect().await?;
-    let mut selected = select::select(&client, env, catalog).await?;
-    if !selected.refused.is_empty() {
-        return Err(selected.refused.swap_remove(0));
+    let Selected { plans, left_out } = select::select(&client, env, catalog, &output.state).await?;
+    let mut failures = Failures::default();
+    for stream in &left_out {
+        failures.add(&stream.id, &stream.error);
     }
-    let plans = std::mem::take(&mut selected.plans);
     tracing::info!("selected streams: {}", plans.iter().map(|plan| plan.id.as_str()).collect::<Vec<_>>().join(", "));
 
-    let unreadable = selected.unreadable_ids();
     for plan in &plans {
         if let Some(warning) = select::hidden_rows(plan, env) {
             tracing::warn!("{}: {warning}", plan.id);
@@ -47,10 +49,10 @@ pub(crate) async fn sync(output: &mut Output, env: &Env, catalog: Option<Catalog
             tracing::info!("{}: the replication method or key changed; starting anew", plan.id);
         }
     }
-    // What the role may not read now, it may read again.
+    // What can't be read now may be read again.
     let is_log_based = |id: &str| {
-        plans.iter().any(|p| p.id == id && p.method == ReplicationMethod::LogBased)
-            || unreadable.iter().any(|unreadable| unreadable == id)
+        plans.iter().any(|plan| plan.id == id && plan.method == ReplicationMethod::LogBased)
+            || left_out.iter().any(|stream| stream.id == id && stream.may_be_log_based())
     };
     output.state.drop_unselected_log_based(is_log_based);
 
@@ -60,10 +62,9 @@ pub(crate) async fn sync(output: &mut Output, env: &Env, catalog: Option<Catalog
         (Some(_), false) => &env.primary.connect().await?,
         _ => &client,
     };
-    let log_based = LogBased::prepare(output, env, primary, log_based, &unreadable).await?;
-    run(output, env, primary, log_based, others).await?;
-
-    selected.left_out()
+    let log_based = LogBased::prepare(output, env, primary, log_based, &mut failures).await?;
+    run(output, env, primary, log_based, others, &mut failures).await?;
+    Ok(failures)
 }
 
 /// The LOG_BASED streams of a run.
@@ -77,19 +78,20 @@ struct LogBased {
 }
 
 impl LogBased {
-    /// Checks what the streams need, and divides them; `None` where there are none. `unreadable`: streams that are left out of
-    /// this run; their bookmarks are to be served later.
+    /// Checks what the streams need, and divides them; `None` where there are none.
     async fn prepare(
         output: &mut Output,
         env: &Env,
         client: &Client,
         mut plans: Vec<StreamPlan>,
-        unreadable: &[String],
+        failures: &mut Failures,
     ) -> Result<Option<LogBased>> {
         if plans.is_empty() {
             return Ok(None);
         }
-        let mut source = prepare::prepare(env, client, &mut plans, &output.state).await?;
+        let Some(mut source) = prepare::prepare(env, client, &mut plans, &output.state, failures).await? else {
+            return Ok(None);
+        };
         let (mut copies, mut streamed, mut given) = (Vec::new(), Vec::new(), Vec::new());
         for plan in plans {
             let resume = resume(&plan, &output.state);
@@ -115,8 +117,8 @@ impl LogBased {
             }
             output.state.announce_copy(&plan.id);
         }
-        // No stream that has to be copied waits for anything.
-        for id in unreadable {
+        // A stream that failed goes on from its bookmark one day. One that is copied then needs nothing of the slot.
+        for id in failures.streams() {
             let resume = output.state.resume(id, None);
             if resume != Resume::Copy {
                 given.push(resume);
@@ -135,6 +137,7 @@ async fn run(
     client: &Client,
     mut log_based: Option<LogBased>,
     others: Vec<StreamPlan>,
+    failures: &mut Failures,
 ) -> Result<()> {
     let copies = log_based.as_mut().map(|log_based| std::mem::take(&mut log_based.copies)).unwrap_or_default();
     let mut copies_left = copies.len();
@@ -144,16 +147,23 @@ async fn run(
     let mut sessions = Sessions::new(env.tables());
     for mut plan in in_order(copies, others, output.state.currently_syncing()) {
         output.state.set_currently_syncing(Some(&plan.id));
-        match (plan.method, &mut copier, &mut log_based) {
-            (ReplicationMethod::LogBased, Some(copying), Some(log_based)) => {
-                if let Some(copied) = copying.copy(output, &mut plan).await? {
-                    log_based.streamed.push((plan, Track::AfterCopy(copied)));
-                }
+        let mut copied = None;
+        let worked = match (plan.method, &mut copier) {
+            (ReplicationMethod::LogBased, Some(copier)) => {
                 copies_left -= 1;
+                copier.copy(output, &mut plan).await.map(|snapshot| copied = snapshot)
             }
-            (ReplicationMethod::LogBased, ..) => {}
-            (ReplicationMethod::FullTable, ..) => full_table::sync(output, env, &mut sessions, &mut plan).await?,
-            (ReplicationMethod::Incremental, ..) => incremental::sync(output, env, &mut sessions, &mut plan).await?,
+            (ReplicationMethod::LogBased, None) => Ok(()),
+            (ReplicationMethod::FullTable, _) => full_table::sync(output, env, &mut sessions, &mut plan).await,
+            (ReplicationMethod::Incremental, _) => incremental::sync(output, env, &mut sessions, &mut plan).await,
+        };
+        let failed = failures.take(&plan.id, worked)?.is_none();
+        if let Some(log_based) = &mut log_based {
+            if failed {
+                // It is copied again, whatever the log keeps for it.
+                log_based.source.streams.retain(|id| *id != plan.id);
+            }
+            log_based.streamed.extend(copied.map(|snapshot| (plan, Track::AfterCopy(snapshot))));
         }
         if copies_left == 0
             && let Some(copier) = copier.take()
@@ -170,7 +180,7 @@ async fn run(
     sessions.close().await;
     match log_based {
         Some(LogBased { mut source, streamed, acknowledge, .. }) if !streamed.is_empty() => {
-            stream::stream(output, env, client, &mut source, streamed, acknowledge).await
+            stream::stream(output, env, client, &mut source, streamed, acknowledge, failures).await
         }
         _ => Ok(()),
     }

@@ -2,10 +2,12 @@
 
 use std::collections::HashSet;
 
+use tokio_postgres::types::ToSql;
+
 use super::env::Env;
 use super::plan::StreamPlan;
 use super::stream::prepare::slot::obstacle;
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, CatalogEntry};
 use crate::discovery::{Scope, discover, nothing_readable};
 use crate::error::{Error, Result, to_run};
 use crate::method::ReplicationMethod;
@@ -15,59 +17,36 @@ use crate::pg::quote;
 use crate::pg::row::Fields as _;
 use crate::pg::table::{ReplicaIdentity, Table};
 use crate::replication::slot::Slot;
+use crate::state::State;
 
 /// The streams to read.
 #[derive(Default)]
 pub(crate) struct Selected {
-    /// The selected streams that exist.
+    /// The selected streams that can be read.
     pub plans: Vec<StreamPlan>,
-    /// The selected streams that the server does not have.
-    pub missing: Vec<String>,
-    /// The streams that the server has and the role may not read.
-    pub unreadable: Vec<Unreadable>,
-    /// The errors for what the catalog asks for and can't have.
-    pub refused: Vec<Error>,
+    /// Those that can't.
+    pub left_out: Vec<LeftOut>,
 }
 
-/// A stream that the role may not read.
-pub(crate) struct Unreadable {
+/// A selected stream that can't be read, as far as the catalog and the server's say.
+pub(crate) struct LeftOut {
     /// `tap_stream_id`
     pub id: String,
     /// The method that the catalog names, or the default.
     pub method: Option<ReplicationMethod>,
-    /// The SQL that lets the role read it.
-    pub grants: Vec<String>,
+    /// Why, and what to do.
+    pub error: Error,
 }
 
-impl Selected {
-    /// Returns the ids of streams that the role may not read.
-    pub(crate) fn unreadable_ids(&self) -> Vec<String> {
-        self.unreadable.iter().map(|stream| stream.id.clone()).collect()
-    }
-
-    /// Returns an error if streams were left out.
-    pub(crate) fn left_out(&self) -> Result<()> {
-        let (message, hint) = match (self.missing.join(", "), self.unreadable_ids().join(", ")) {
-            (missing, unreadable) if missing.is_empty() && unreadable.is_empty() => return Ok(()),
-            (missing, unreadable) if unreadable.is_empty() => (
-                format!("these selected streams do not exist: {missing}"),
-                "the others were read; deselect them or run --discover again",
-            ),
-            (missing, unreadable) => (
-                format!(
-                    "the role may not read the selected streams {unreadable}{}{missing}",
-                    if missing.is_empty() { "" } else { ", and these do not exist: " }
-                ),
-                "the others were read; GRANT SELECT on the tables and USAGE on their schemas to the role: until then the slot \
-                 keeps what comes after their bookmarks",
-            ),
-        };
-        Err(Error::run(message).hint(hint))
+impl LeftOut {
+    /// Whether the log may be needed from the stream's bookmark on.
+    pub(crate) fn may_be_log_based(&self) -> bool {
+        self.method.is_none_or(|method| method == ReplicationMethod::LogBased)
     }
 }
 
 /// Compiles the plans of the selected streams.
-pub(crate) async fn select(client: &Client, env: &Env, catalog: Option<Catalog>) -> Result<Selected> {
+pub(crate) async fn select(client: &Client, env: &Env, catalog: Option<Catalog>, state: &State) -> Result<Selected> {
     let mut defaults = Defaults { env, log_based: None };
     let mut selected = Selected::default();
     let Some(catalog) = catalog else {
@@ -85,6 +64,7 @@ pub(crate) async fn select(client: &Client, env: &Env, catalog: Option<Catalog>)
             let method = defaults.method(&table, true).await?;
             selected.plans.push(StreamPlan::new(table, None, method, None, &env.types));
         }
+        selected.left_out = unreadable(client, env, state, &selected.plans).await?;
         return Ok(selected);
     };
 
@@ -98,58 +78,121 @@ pub(crate) async fn select(client: &Client, env: &Env, catalog: Option<Catalog>)
         return Ok(selected);
     }
     let mut tables = discover(client, Scope::Tables(&wanted)).await?;
-    for (entry, (schema, name)) in catalog.streams.into_iter().zip(wanted) {
-        let Some(found) = tables.iter().position(|table| table.schema == schema && table.name == name) else {
-            let method = entry.replication_method().or(env.config.default_replication_method);
-            let id = entry.tap_stream_id;
-            match missing_grants(client, &schema, &name).await? {
-                Some(grants) => selected.unreadable.push(Unreadable { id, method, grants }),
-                None => selected.missing.push(id),
+    for (entry, wanted) in catalog.streams.into_iter().zip(&wanted) {
+        let id = entry.tap_stream_id.clone();
+        let method = entry.replication_method().or(env.config.default_replication_method);
+        match planned(client, &mut defaults, &mut tables, entry, wanted).await? {
+            Ok(plan) if plan.columns.is_empty() => {
+                tracing::warn!("{id}: no column is selected; skipping the stream");
             }
-            continue;
-        };
-        let table = tables.swap_remove(found);
-        let method = match entry.replication_method() {
-            Some(method) => method,
-            None => defaults.method(&table, false).await?,
-        };
-        if method == ReplicationMethod::LogBased
-            && let Some(why) = without_log(&table)
-        {
-            let error = Error::usage(format!(
-                "stream \"{}\" can't be LOG_BASED: {why}, so that no log has its rows",
-                entry.tap_stream_id
-            ));
-            selected.refused.push(error.hint("set its replication-method to FULL_TABLE or INCREMENTAL"));
-            continue;
-        }
-        let replication_key = entry.replication_key().map(str::to_owned);
-        let plan = StreamPlan::new(table, Some(entry), method, replication_key, &env.types);
-        if let Some(key) = plan.key_properties.iter().find(|key| plan.table.column(key).is_none()) {
-            let error = Error::usage(format!("stream \"{}\" has no column \"{key}\" to be its key", plan.id));
-            selected.refused.push(error.hint("change view-key-properties in the table's metadata in the catalog"));
-        } else if plan.columns.is_empty() {
-            tracing::warn!("{}: no column is selected; skipping the stream", plan.id);
-        } else {
-            selected.plans.push(plan);
+            Ok(plan) => selected.plans.push(plan),
+            Err(error) => selected.left_out.push(LeftOut { id, method, error }),
         }
     }
     Ok(selected)
 }
 
-/// Returns the SQL that lets the role read a table or view; `None` where there is none of that name.
-async fn missing_grants(client: &Client, schema: &str, name: &str) -> Result<Option<Vec<String>>> {
-    let sql = "SELECT current_user::text, pg_catalog.has_schema_privilege(n.oid, 'USAGE'), \
-               pg_catalog.has_any_column_privilege(c.oid, 'SELECT') \
-               FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-               WHERE n.nspname::text = $1 AND c.relname::text = $2 AND c.relkind IN ('r', 'p', 'v', 'm')";
-    let row = client.query_opt(sql, &[&schema, &name]).await.map_err(|e| query_error("cannot look up a table", e))?;
-    let Some(row) = row else { return Ok(None) };
-    let role = quote::ident(row.field(0)?);
-    let usage = format!("GRANT USAGE ON SCHEMA {} TO {role}", quote::ident(schema));
-    let select = format!("GRANT SELECT ON {} TO {role}", quote::qualified(schema, name));
-    let grants = [(row.field::<bool>(1)?, usage), (row.field::<bool>(2)?, select)];
-    Ok(Some(grants.into_iter().filter(|(granted, _)| !granted).map(|(_, sql)| sql).collect()))
+/// Compiles the plan of a stream in the catalog, whose table is one of `tables`, or returns why there can be none.
+async fn planned(
+    client: &Client,
+    defaults: &mut Defaults<'_>,
+    tables: &mut Vec<Table>,
+    entry: CatalogEntry,
+    (schema, name): &(String, String),
+) -> Result<Result<StreamPlan>> {
+    let id = &entry.tap_stream_id;
+    let Some(found) = tables.iter().position(|table| table.schema == *schema && table.name == *name) else {
+        return Ok(Err(match Unreadable::find(client, Named::Table(schema, name)).await? {
+            Some(unreadable) => unreadable.error(id),
+            None => Error::stream(format!("{id}: there is no such table or view"))
+                .hint(format!("{KEPT}; run --discover again, or deselect it")),
+        }));
+    };
+    let table = tables.swap_remove(found);
+    let method = match entry.replication_method() {
+        Some(method) => method,
+        None => defaults.method(&table, false).await?,
+    };
+    if method == ReplicationMethod::LogBased
+        && let Some(why) = without_log(&table)
+    {
+        let error = Error::usage(format!("stream \"{id}\" can't be LOG_BASED: {why}, so that no log has its rows"));
+        return Ok(Err(error.hint("set its replication-method to FULL_TABLE or INCREMENTAL")));
+    }
+    let replication_key = entry.replication_key().map(str::to_owned);
+    let plan = StreamPlan::new(table, Some(entry), method, replication_key, &defaults.env.types);
+    let unknown = plan.key_properties.iter().find(|key| plan.table.column(key).is_none());
+    let error = unknown.map(|key| {
+        Error::usage(format!("stream \"{}\" has no column \"{key}\" to be its key", plan.id))
+            .hint("change view-key-properties in the table's metadata in the catalog")
+    });
+    Ok(error.map_or(Ok(plan), Err))
+}
+
+/// What becomes of a stream that may be read again.
+const KEPT: &str = "the bookmark stays, and of LOG_BASED the slot keeps what comes after it";
+
+/// How a table is named.
+enum Named<'a> {
+    /// By schema and name.
+    Table(&'a str, &'a str),
+    /// By both in a stream's id.
+    Stream(&'a str),
+}
+
+/// A table or view that is there and that the role may not read.
+struct Unreadable {
+    schema: String,
+    /// The SQL that lets the role read it; none where it has no columns.
+    grants: Vec<String>,
+}
+
+impl Unreadable {
+    /// Looks for one. Of a name that the role may read, there is none.
+    async fn find(client: &Client, named: Named<'_>) -> Result<Option<Unreadable>> {
+        let (condition, parameters) = match named {
+            Named::Table(schema, name) => ("n.nspname::text = $1 AND c.relname::text = $2", vec![schema, name]),
+            Named::Stream(id) => ("n.nspname::text || '-' || c.relname::text = $1", vec![id]),
+        };
+        let sql = format!(
+            "SELECT n.nspname::text, c.relname::text, current_user::text, \
+             pg_catalog.has_schema_privilege(n.oid, 'USAGE'), pg_catalog.has_any_column_privilege(c.oid, 'SELECT') \
+             FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+             WHERE {condition} AND c.relkind IN ('r', 'p', 'v', 'm')"
+        );
+        let parameters: Vec<&(dyn ToSql + Sync)> = parameters.iter().map(|text| text as _).collect();
+        let row = client.query_opt(&sql, &parameters).await.map_err(|e| query_error("cannot look up a table", e))?;
+        let Some(row) = row else { return Ok(None) };
+        let (schema, name, role): (String, &str, _) = (row.field(0)?, row.field(1)?, quote::ident(row.field(2)?));
+        let usage = format!("GRANT USAGE ON SCHEMA {} TO {role}", quote::ident(&schema));
+        let select = format!("GRANT SELECT ON {} TO {role}", quote::qualified(&schema, name));
+        let grants = [(row.field::<bool>(3)?, usage), (row.field::<bool>(4)?, select)];
+        let grants = grants.into_iter().filter(|(granted, _)| !granted).map(|(_, sql)| sql).collect();
+        Ok(Some(Unreadable { schema, grants }))
+    }
+
+    fn error(&self, id: &str) -> Error {
+        match self.grants.as_slice() {
+            [] => Error::stream(format!("{id}: it has no column to read")),
+            grants => {
+                Error::stream(format!("{id}: the role may not read it")).hint(format!("{KEPT}; {}", to_run(grants)))
+            }
+        }
+    }
+}
+
+/// Returns the streams of a run without a catalog that were read before and that the role may not read any more.
+async fn unreadable(client: &Client, env: &Env, state: &State, plans: &[StreamPlan]) -> Result<Vec<LeftOut>> {
+    let mut left_out = Vec::new();
+    for id in state.log_based().filter(|id| plans.iter().all(|plan| plan.id != *id)) {
+        let Some(unreadable) = Unreadable::find(client, Named::Stream(id)).await? else { continue };
+        let schemas = &env.config.filter_schemas;
+        if !unreadable.grants.is_empty() && (schemas.is_empty() || schemas.contains(&unreadable.schema)) {
+            let error = unreadable.error(id);
+            left_out.push(LeftOut { id: id.to_owned(), method: None, error });
+        }
+    }
+    Ok(left_out)
 }
 
 /// Returns what may hide rows of a table from the role.

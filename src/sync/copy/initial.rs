@@ -116,7 +116,13 @@ impl<'a> Copier<'a> {
         let position = open.place.of_copy(plan);
         let bookmark = position.bookmark(floor);
         output.state.set_log_based(&id, bookmark, version, Copy::Unfinished, oid);
-        TableCopy { plan, version, first_run }.copy_snapshot(output, env, &env.primary, &mut open.snapshot).await?;
+        let copy = TableCopy { plan, version, first_run };
+        let copied = copy.copy_snapshot(output, env, &env.primary, &mut open.snapshot).await;
+        if copied.is_err() {
+            // What failed in a transaction has ended it.
+            self.open = None;
+        }
+        copied?;
         match position {
             CopyPosition::Exact(_) => {
                 output.state.set_log_based(&id, bookmark, version, Copy::Finished, oid);
@@ -158,7 +164,7 @@ impl<'a> Copier<'a> {
             tracing::info!("{}: rewritten since the snapshot was taken; taking another", plan.id);
             self.sessions.give_back(open.snapshot.end().await?);
         }
-        Err(Error::transient(format!("the table of \"{}\" is rewritten again and again", plan.id))
+        Err(Error::stream(format!("the table of \"{}\" is rewritten again and again", plan.id))
             .hint("copy it when nobody alters or truncates it"))
     }
 
@@ -231,7 +237,7 @@ async fn refresh(env: &Env, plan: &mut StreamPlan) -> Result<()> {
             plan.refresh(table, &env.types);
             Ok(())
         }
-        None => Err(Error::transient(format!("the table of \"{}\" was dropped during the run", plan.id))
+        None => Err(Error::stream(format!("the table of \"{}\" was dropped during the run", plan.id))
             .hint("run again: a table made anew under its name is another table")),
     }
 }
@@ -247,7 +253,7 @@ async fn current_place(session: &mut Session, held: HeldCommits, publications: &
         .and_then(|lsn| lsn.parse().ok())
         .ok_or_else(|| Error::run("the server does not say where its WAL ends"))?;
     if !publications.is_empty() && !Membership::read(session, publications, &transactions).await?.settled {
-        return Err(Error::transient("a transaction that is still writing is older than a change of a publication").hint(
+        return Err(Error::stream("a transaction that is still writing is older than a change of a publication").hint(
             "run again when it has ended; or free a replication slot (max_replication_slots), for which the server waits itself",
         ));
     }

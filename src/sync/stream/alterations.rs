@@ -121,7 +121,8 @@ impl Alterations {
     /// Whether changes of the stream may stand in the log under other names than those of its tables, or under theirs those of
     /// others.
     pub(crate) fn names_of(&self, stream: u32) -> bool {
-        self.of_stream(stream).any(|altered| !altered.moved_by.is_empty() || (altered.created && altered.table != stream))
+        self.of_stream(stream)
+            .any(|altered| !altered.moved_by.is_empty() || (altered.created && altered.table != stream))
     }
 
     /// Whether changes of any stream may stand in the log under names that its tables do not have.

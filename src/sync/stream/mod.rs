@@ -38,6 +38,7 @@ use crate::positions::{Ledger, Stored, Track};
 use crate::replication::bulk::BulkRead;
 use crate::replication::stream::WalStream;
 use crate::sync::env::{Env, version_now};
+use crate::sync::failures::Failures;
 use crate::sync::output::Output;
 use crate::sync::plan::StreamPlan;
 
@@ -52,6 +53,7 @@ pub(super) async fn stream(
     source: &mut Source,
     plans: Vec<(StreamPlan, Track)>,
     acknowledge: Option<Stored>,
+    _failures: &mut Failures,
 ) -> Result<()> {
     let config = &env.config;
     let end = end_of_run(client).await?;

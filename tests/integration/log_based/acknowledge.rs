@@ -92,7 +92,7 @@ fn a_failed_run_acknowledges_no_more_than_its_state(plugin: &str) {
     let mut wrong = state.clone();
     bookmark(&mut wrong, "other")["lsn"] = json!(source.end() + (1 << 30));
     source.tap().state(&wrong).run_failing(1);
-    assert_eq!(source.confirmed_flush(), slot);
+    assert!((slot..=lsn(&state, "item")).contains(&source.confirmed_flush()));
     assert_eq!(numbers(&source.run(&state), "item", "id"), [1]);
 }
 

@@ -18,6 +18,7 @@ mod copy_races;
 mod create;
 mod ends;
 mod enums;
+mod failures;
 mod generated;
 mod identities;
 mod inheritance;

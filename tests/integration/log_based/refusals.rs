@@ -176,9 +176,10 @@ fn the_publication() {
     db.publication("for table item");
     db.psql(&format!("select pg_drop_replication_slot('{slot}')"));
     db.slot("pgoutput");
-    let before = db.confirmed_flush(&slot);
-    refused(&tap(), &["other", &slot]);
-    assert_eq!(db.confirmed_flush(&slot), before);
+    let failed = tap().run_failing(1);
+    assert_eq!((failed.logged("level=ERROR"), numbers(&failed, "item", "id")), (1, vec![1, 2]), "{}", failed.stderr);
+    let told = |line: &&str| ["level=ERROR", "public-other", &slot].iter().all(|text| line.contains(text));
+    assert_eq!(failed.stderr.lines().filter(told).count(), 1, "{}", failed.stderr);
     let named = tap().config("publication_name", "no such");
     refused(&named, &["no such"]);
 }

@@ -37,9 +37,11 @@ fn mended(plugin: &str, db: &TestDb, source: &Source, mut target: Target, state:
     let before = db.query_one(&flushed);
     let tap = |state: &Value| Tap::new(db).catalog(&source.catalog).state(state);
     let refused = tap(state).run_failing(1);
+    // A lost slot is an error of the run, a gap each stream's own.
     let errors: Vec<&str> = refused.stderr.lines().filter(|line| line.contains("level=ERROR")).collect();
-    assert!(matches!(errors.as_slice(), [error] if error.contains("copy_again")), "{}", refused.stderr);
-    assert_eq!((refused.messages.len(), db.query_one(&flushed)), (0, before));
+    assert!([1, STREAMS.len()].contains(&errors.len()), "{}", refused.stderr);
+    assert!(errors.iter().all(|error| error.contains("copy_again")), "{}", refused.stderr);
+    assert_eq!((refused.without_states().len(), db.query_one(&flushed)), (0, before));
 
     let again = |state: &Value| tap(state).config("on_slot_lost", "copy_again").config("output_plugin", plugin);
     // In the middle of the second copy.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Source, column, numbers, select, with_both_plugins};
+use super::{Source, column, lsn, numbers, select, with_both_plugins};
 use crate::harness::{Cluster, Stalled, Tap, TestDb, needs};
 
 with_both_plugins!(tables_rewritten_after_the_snapshot, a_table_rewritten_again_and_again);
@@ -98,7 +98,7 @@ fn a_table_just_published_without_a_spare_slot() {
         let failed = tap().run_failing(1);
         assert!(failed.stderr.contains("publication") && failed.stderr.contains("run again"), "{}", failed.stderr);
         assert_eq!(failed.record_messages().count(), 0);
-        assert_eq!(db.confirmed_flush(&slot), before);
+        assert!((before..=lsn(&state, "item")).contains(&db.confirmed_flush(&slot)));
 
         writer.run("insert into other values (2); commit;");
         let first = tap().run();

@@ -165,8 +165,7 @@ impl Routes {
 impl Table {
     fn reshape(&mut self, streams: &[Live], is_to_be: impl Fn(usize) -> bool) {
         for target in self.targets.iter_mut().filter(|target| is_to_be(target.stream)) {
-            target.shape =
-                Shape::new(&streams[target.stream], &self.columns, self.names.oid.is_none(), &self.altered);
+            target.shape = Shape::new(&streams[target.stream], &self.columns, self.names.oid.is_none(), &self.altered);
         }
     }
 }

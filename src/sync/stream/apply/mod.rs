@@ -270,8 +270,7 @@ impl<'a> Applier<'a> {
     /// Describes a stream's table again, after this transaction.
     async fn refresh(&mut self, output: &mut Output, stream: usize, transaction: &Transaction) -> Result<()> {
         self.fill_holes(output).await?;
-        let failed =
-            self.describer.refresh(output, &mut self.streams, stream, transaction, &self.at_start).await?;
+        let failed = self.describer.refresh(output, &mut self.streams, stream, transaction, &self.at_start).await?;
         if let Some(failed) = failed {
             self.fail(output, failed);
         }

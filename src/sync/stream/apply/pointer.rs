@@ -122,12 +122,7 @@ impl LookUps {
 }
 
 /// Asks for everything that the buffer lacks; large rows come as their sizes.
-async fn ask(
-    session: &mut Session,
-    streams: &[Live],
-    output: &mut Output,
-    failed: &mut Vec<Failed>,
-) -> Result<Batch> {
+async fn ask(session: &mut Session, streams: &[Live], output: &mut Output, failed: &mut Vec<Failed>) -> Result<Batch> {
     let mut wanted: HashMap<(usize, Lead), (Vec<usize>, Vec<Key>)> = HashMap::new();
     for hole in output.holes().iter() {
         let (columns, keys) = wanted.entry((hole.stream, hole.lead)).or_default();
@@ -176,11 +171,16 @@ async fn answered(
             failed.push((stream, error));
         }
         Err(Unanswered::Error(error)) if sqlstate(&error) == Some(UNDEFINED_COLUMN) => {
-            return Err(changed(format!("{id}: a column was dropped or renamed, so that the table changed during the run")));
+            return Err(changed(format!(
+                "{id}: a column was dropped or renamed, so that the table changed during the run"
+            )));
         }
         Err(Unanswered::Error(error)) if error.kind() == ErrorKind::Run && sqlstate(&error).is_some() => {
             let message = format!("{id}: rows that the log does not hold whole can't be read from the table: {error}");
-            failed.push((stream, Error::run(message).hint("the next run goes on where this one has not: mend it, and run again")));
+            failed.push((
+                stream,
+                Error::run(message).hint("the next run goes on where this one has not: mend it, and run again"),
+            ));
         }
         Err(Unanswered::Error(error)) => return Err(error),
     }

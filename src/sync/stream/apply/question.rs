@@ -198,8 +198,20 @@ impl Question<'_> {
 /// Returns what SQL says of how long a column's text is; `None` for what is never long.
 fn size(column: &Column, value: &str) -> Option<String> {
     const FIXED: [&str; 14] = [
-        "bool", "int2", "int4", "int8", "float4", "float8", "oid", "uuid", "date", "time", "timetz", "timestamp",
-        "timestamptz", "interval",
+        "bool",
+        "int2",
+        "int4",
+        "int8",
+        "float4",
+        "float8",
+        "oid",
+        "uuid",
+        "date",
+        "time",
+        "timetz",
+        "timestamp",
+        "timestamptz",
+        "interval",
     ];
     let (ty, _) = column.ty.base(column.typmod);
     if FIXED.iter().any(|name| ty.is_builtin(name)) {

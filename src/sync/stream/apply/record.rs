@@ -112,7 +112,13 @@ impl RecordWriter<'_> {
     ///
     /// # Errors
     /// Nothing leads to the row.
-    pub(crate) fn point(mut self, output: &mut Output, stream: usize, uncertain: bool, change: &RowChange<'_>) -> Result<u64, NoLead> {
+    pub(crate) fn point(
+        mut self,
+        output: &mut Output,
+        stream: usize,
+        uncertain: bool,
+        change: &RowChange<'_>,
+    ) -> Result<u64, NoLead> {
         let shape = self.shape;
         let old = change.old.filter(|old| shape.identifies(old));
         let old_key = old.and_then(|old| shape.key_of(&self.live.plan, &old));
@@ -142,7 +148,10 @@ impl RecordWriter<'_> {
             self.end(&mut end);
             let line = output.begin_record().len();
             let (end, gone) = (end.replace(Vec::new()), gone.replace(Vec::new()));
-            output.punch(Hole { stream, lead, key, want: Want::Row { line, end, gone, uncertain } }, self.transaction.xid);
+            output.punch(
+                Hole { stream, lead, key, want: Want::Row { line, end, gone, uncertain } },
+                self.transaction.xid,
+            );
         }
         Ok(self.written)
     }

@@ -86,7 +86,10 @@ impl Shape {
             keys: plan.key_properties.iter().map(key).collect(),
             index: unique_index(plan).and_then(|index| index.iter().map(place).collect()),
             of_type: columns.iter().map(of_type).collect(),
-            altered: columns.iter().map(|column| live.was_altered(&column.name) || altered.contains(&*column.name)).collect(),
+            altered: columns
+                .iter()
+                .map(|column| live.was_altered(&column.name) || altered.contains(&*column.name))
+                .collect(),
             signs: by_name.then(|| Signs::new(live, columns)),
             columns: positions,
         }

@@ -3,33 +3,36 @@
 use std::collections::HashSet;
 
 use crate::config::OnSlotLost;
-use crate::error::{Error, Result};
+use crate::error::Error;
 use crate::positions::{Gap, Resume, Slot};
 use crate::state::State;
 use crate::sync::env::Env;
+use crate::sync::failures::Failures;
 use crate::sync::plan::StreamPlan;
 
-/// Checks that the slot can bring everything since each bookmark (rule 3). A stream for which it can't fails the run,
-/// or is copied again, as `on_slot_lost` says.
+/// Checks that the slot can bring everything since each bookmark (rule 3). A stream for which it can't is left out, or
+/// copied again, as `on_slot_lost` says.
 pub(super) fn check_bookmarks(
     env: &Env,
     slot: (&str, Slot),
-    plans: &[StreamPlan],
+    plans: &mut Vec<StreamPlan>,
     state: &State,
     copy_again: &mut HashSet<String>,
-) -> Result<()> {
-    for plan in plans {
-        if copy_again.contains(&plan.id) {
-            continue;
-        }
-        let Some(problem) = gap(plan, resume(plan, state), slot) else { continue };
-        if env.config.on_slot_lost == OnSlotLost::Fail {
-            return Err(problem);
-        }
-        tracing::warn!("{problem}; copying the stream again");
-        copy_again.insert(plan.id.clone());
+    failures: &mut Failures,
+) {
+    let problem = |plan: &StreamPlan, copy_again: &HashSet<String>| {
+        if copy_again.contains(&plan.id) { None } else { gap(plan, resume(plan, state), slot) }
+    };
+    if env.config.on_slot_lost == OnSlotLost::Fail {
+        failures.refuse(plans, |plan| problem(plan, copy_again));
+        return;
     }
-    Ok(())
+    for plan in plans {
+        if let Some(problem) = problem(plan, copy_again) {
+            tracing::warn!("{problem}; copying the stream again");
+            copy_again.insert(plan.id.clone());
+        }
+    }
 }
 
 /// Returns from where on a stream is to be read.
@@ -42,12 +45,12 @@ pub(crate) fn gap(plan: &StreamPlan, resume: Resume, (name, slot): (&str, Slot))
     let id = &plan.id;
     Some(match slot.gap(resume)? {
         Gap::PastTheLog { bookmark, wal_end } => {
-            Error::run(format!("the bookmark of \"{id}\" is at {bookmark}, but the server's log ends at {wal_end}")).hint(
+            Error::stream(format!("the bookmark of \"{id}\" is at {bookmark}, but the server's log ends at {wal_end}")).hint(
                 "the server was restored from a backup or is another one: remove the stream's bookmark to copy it again, or \
                  set on_slot_lost to copy_again",
             )
         }
-        Gap::SlotMoved { bookmark, confirmed_flush } => Error::run(format!(
+        Gap::SlotMoved { bookmark, confirmed_flush } => Error::stream(format!(
             "replication slot \"{name}\" stands at {confirmed_flush}, past the bookmark of \"{id}\" at {bookmark}: the \
              changes between are gone"
         ))

@@ -42,7 +42,10 @@ pub(super) fn check_definitions(
         tables.sort_by(|a, b| a.name.cmp(&b.name));
         for table in tables {
             if let Some(warning) = not_in_the_log(plan, table, plugin) {
-                tracing::warn!("{}: {warning}; where that may be, remove the stream's bookmark to copy the table again", plan.id);
+                tracing::warn!(
+                    "{}: {warning}; where that may be, remove the stream's bookmark to copy the table again",
+                    plan.id
+                );
             }
         }
     }

@@ -24,6 +24,7 @@ use crate::replication::slot::{ExportedSnapshot, Lifetime, Slot};
 use crate::replication::wal2json::{self, Wal2json};
 use crate::state::State;
 use crate::sync::env::Env;
+use crate::sync::failures::Failures;
 use crate::sync::plan::StreamPlan;
 use crate::sync::stream::alterations::Alterations;
 use bookmarks::check_bookmarks;
@@ -56,9 +57,15 @@ pub(crate) struct Source {
     pub copy_again: HashSet<String>,
 }
 
-/// Finds or makes the slot and checks that it can serve the bookmarks of these streams. May leave columns out of the
-/// plans that a publication does not send.
-pub(crate) async fn prepare(env: &Env, client: &Client, plans: &mut [StreamPlan], state: &State) -> Result<Source> {
+/// Finds or makes the slot and checks that it can serve these streams from their bookmarks. Leaves those out that can't be
+/// served; `None` where no other is left. May leave columns out of the plans that a publication does not send.
+pub(crate) async fn prepare(
+    env: &Env,
+    client: &Client,
+    plans: &mut Vec<StreamPlan>,
+    state: &State,
+    failures: &mut Failures,
+) -> Result<Option<Source>> {
     let config = &env.config;
     let mut copy_again = HashSet::new();
     let found = Slot::find_finished(client, &config.slot_candidates()).await?;
@@ -80,9 +87,9 @@ pub(crate) async fn prepare(env: &Env, client: &Client, plans: &mut [StreamPlan]
     let plugin: Box<dyn OutputPlugin> = match choice.plugin {
         // The publication comes before the slot: a slot can't see a younger one.
         OutputPluginName::Pgoutput => {
-            let (publications, added) = publications(env, client, &choice, plans).await?;
+            let (publications, added) = publications(env, client, &choice, plans, failures).await?;
             copy_again.extend(added);
-            settle_columns(plans, &publications, env)?;
+            settle_columns(plans, &publications, env, failures);
             published = publications.names().to_vec();
             Box::new(Pgoutput::new(published.clone()))
         }
@@ -95,6 +102,9 @@ pub(crate) async fn prepare(env: &Env, client: &Client, plans: &mut [StreamPlan]
         }
     };
 
+    if plans.is_empty() {
+        return Ok(None);
+    }
     let (confirmed_flush, restart_lsn, exported) = match &choice.slot {
         Some(slot) => {
             if let Some(warning) = warn::of_retention(slot) {
@@ -112,7 +122,7 @@ pub(crate) async fn prepare(env: &Env, client: &Client, plans: &mut [StreamPlan]
         }
     };
     let position = positions::Slot { confirmed_flush, wal_end: log_end(client).await? };
-    check_bookmarks(env, (name, position), plans, state, &mut copy_again)?;
+    check_bookmarks(env, (name, position), plans, state, &mut copy_again, failures);
     check_definitions(plans, state, &alterations, choice.plugin, &mut copy_again);
     for plan in plans.iter() {
         for warning in [warn::of_identity(plan), warn::of_virtual_columns(plan)].into_iter().flatten() {
@@ -120,7 +130,7 @@ pub(crate) async fn prepare(env: &Env, client: &Client, plans: &mut [StreamPlan]
         }
     }
     let streams = plans.iter().map(|plan| plan.id.clone()).collect();
-    Ok(Source {
+    Ok(Some(Source {
         slot: choice.name,
         plugin,
         whole_schemas,
@@ -131,7 +141,7 @@ pub(crate) async fn prepare(env: &Env, client: &Client, plans: &mut [StreamPlan]
         streams,
         exported,
         copy_again,
-    })
+    }))
 }
 
 /// The tables whose changes wal2json is asked for.

@@ -1,12 +1,15 @@
 //! What the publications send of the streams of a run, and what they lack.
 
+use std::collections::HashMap;
+
 use super::slot::SlotChoice;
 use crate::error::{Error, Result, to_run};
 use crate::pg::connect::Client;
 use crate::pg::table::{Table, TableKind};
 use crate::replication::publication::{self, Publications};
-use crate::replication::slot::create_sql;
+use crate::replication::slot::{Slot, create_sql};
 use crate::sync::env::Env;
+use crate::sync::failures::Failures;
 use crate::sync::plan::StreamPlan;
 
 /// The publications of a slot, compared with the streams that are to be read.
@@ -45,84 +48,123 @@ impl<'p> Coverage<'p> {
         Ok(Coverage { name: name.to_owned(), publications, missing, statements })
     }
 
-    /// Returns the error for a partition whose changes come under its root's name.
-    pub(crate) fn hidden(&self, plan: &StreamPlan) -> Option<Error> {
-        self.publications.hides_partition(&plan.table).then(|| {
-            Error::usage(format!(
-                "stream \"{}\" is a partition, and the publication \"{}\" sends its changes under the name of its root",
-                plan.id, self.name
-            ))
-            .hint("select the root instead")
-        })
+    /// Fails for a publication that is missing and that the run won't make.
+    pub(crate) fn check_exists(&self, env: &Env, choice: &SlotChoice) -> Result<()> {
+        let exists = self.publications.names().contains(&self.name);
+        match &choice.slot {
+            _ if exists => Ok(()),
+            Some(slot) => Err(self.too_late(slot, &self.name)),
+            None if env.config.create_replication_slot => Ok(()),
+            None => {
+                let tables: Vec<&Table> = self.missing.iter().map(|plan| &plan.table).collect();
+                Err(publication::unpublished(&self.name, &tables, &self.statements))
+            }
+        }
     }
 
-    /// Fails for a publication that is missing and that the run won't make.
-    pub(crate) fn check_missing(&self, env: &Env, choice: &SlotChoice) -> Result<()> {
-        if self.statements.is_empty() {
-            return Ok(());
+    /// Returns why a stream's changes don't come under its name, whatever the run may set up.
+    pub(crate) async fn refused(
+        &self,
+        client: &Client,
+        env: &Env,
+        choice: &SlotChoice,
+        plan: &StreamPlan,
+    ) -> Result<Option<Error>> {
+        if self.publications.hides_partition(&plan.table) {
+            let error = Error::usage(format!(
+                "stream \"{}\" is a partition, and the publication \"{}\" sends its changes under the name of its root",
+                plan.id, self.name
+            ));
+            return Ok(Some(error.hint("select the root instead")));
         }
-        let tables: Vec<&Table> = self.missing.iter().map(|plan| &plan.table).collect();
+        if !self.missing.iter().any(|missing| missing.id == plan.id) {
+            return Ok(None);
+        }
+        let tables = [&plan.table];
         if let Some(slot) = &choice.slot
             && let Some(absent) = self.publications.absent(&self.name, &tables)
         {
-            let mut sql = vec![slot.drop_sql()];
-            sql.extend_from_slice(&self.statements);
-            sql.push(create_sql(&slot.name, &slot.plugin, slot.failover));
-            return Err(Error::run(format!(
-                "the publication \"{absent}\" does not exist, and the slot is there already"
-            ))
-            .hint(format!(
-                "name the right publication with publication_name; a table with REPLICA IDENTITY FULL needs no publication of \
-                 its own; else, since a slot can't see a younger publication, drop the slot and let a run with \
-                 create_replication_slot make both, or {}",
-                to_run(&sql)
-            )));
+            return Ok(Some(self.too_late(slot, &absent)));
         }
-        if !env.config.create_replication_slot {
-            return Err(publication::unpublished(&self.name, &tables, &self.statements));
+        if env.config.create_replication_slot {
+            return Ok(None);
         }
-        Ok(())
+        let statements = publication::publish_sql(client, &self.name, &self.publications, &tables).await?;
+        Ok(Some(publication::unpublished(&self.name, &tables, &statements)))
+    }
+
+    /// Returns the error for a publication that the slot would not see: it would be younger.
+    fn too_late(&self, slot: &Slot, absent: &str) -> Error {
+        let mut sql = vec![slot.drop_sql()];
+        sql.extend_from_slice(&self.statements);
+        sql.push(create_sql(&slot.name, &slot.plugin, slot.failover));
+        Error::run(format!("the publication \"{absent}\" does not exist, and the slot is there already")).hint(format!(
+            "name the right publication with publication_name; a table with REPLICA IDENTITY FULL needs no publication of its \
+             own; else, since a slot can't see a younger publication, drop the slot and let a run with \
+             create_replication_slot make both, or {}",
+            to_run(&sql)
+        ))
     }
 }
 
-/// Returns the publications to read with, and the streams that had to be added to them.
+/// Returns the publications to read with, and the streams that had to be added to them. Leaves out those that can't be.
 pub(crate) async fn publications(
     env: &Env,
     client: &Client,
     choice: &SlotChoice,
-    plans: &[StreamPlan],
+    plans: &mut Vec<StreamPlan>,
+    failures: &mut Failures,
 ) -> Result<(Publications, Vec<String>)> {
     let name = env.config.publication(&choice.name);
+    let mut refused = HashMap::new();
     let coverage = Coverage::read(client, name, plans).await?;
-    if let Some(error) = plans.iter().find_map(|plan| coverage.hidden(plan)) {
-        return Err(error);
+    coverage.check_exists(env, choice)?;
+    for plan in plans.iter() {
+        let error = coverage.refused(client, env, choice, plan).await?;
+        refused.extend(error.map(|error| (plan.id.clone(), error)));
     }
-    coverage.check_missing(env, choice)?;
+    failures.refuse(plans, |plan| refused.remove(&plan.id));
+    let coverage = Coverage::read(client, name, plans).await?;
     if coverage.statements.is_empty() {
         return Ok((coverage.publications, Vec::new()));
     }
-    publication::publish(client, &coverage.statements).await?;
-    let added = coverage.missing.iter().map(|plan| plan.id.clone()).collect();
+    let mut added: Vec<String> = coverage.missing.iter().map(|plan| plan.id.clone()).collect();
+    if let Err(error) = publication::publish(client, &coverage.statements).await {
+        tracing::debug!("publishing each by itself: {error}");
+        for plan in &coverage.missing {
+            let known = Publications::read(client, name).await?;
+            let statements = publication::publish_sql(client, name, &known, &[&plan.table]).await?;
+            if let Err(error) = publication::publish(client, &statements).await {
+                refused.insert(plan.id.clone(), error);
+            }
+        }
+        added.retain(|id| !refused.contains_key(id));
+        failures.refuse(plans, |plan| refused.remove(&plan.id));
+    }
     Ok((Publications::read(client, name).await?, added))
 }
 
 /// Leaves out what the publications don't send, and logs it.
-pub(crate) fn settle_columns(plans: &mut [StreamPlan], publications: &Publications, env: &Env) -> Result<()> {
+pub(crate) fn settle_columns(
+    plans: &mut Vec<StreamPlan>,
+    publications: &Publications,
+    env: &Env,
+    failures: &mut Failures,
+) {
+    failures.refuse(plans, |plan| check_key(plan, publications).err());
     for plan in plans.iter_mut() {
-        check_key(plan, publications)?;
         leave_out(plan, publications, env);
         for warning in publications.warnings(&plan.table) {
             tracing::warn!("{}: {warning}", plan.id);
         }
     }
-    Ok(())
 }
 
 /// Fails for a key that the publications don't send.
 pub(crate) fn check_key(plan: &StreamPlan, publications: &Publications) -> Result<()> {
     let unpublished = publications.unpublished_columns(&plan.table);
     let Some(key) = plan.key_properties.iter().find(|key| unpublished.contains(key)) else { return Ok(()) };
-    let error = Error::run(format!("the publication does not publish the key column \"{key}\" of \"{}\"", plan.id));
+    let error = Error::stream(format!("the publication does not publish the key column \"{key}\" of \"{}\"", plan.id));
     Err(error.hint(format!("add it to the publication's column list{}", all_columns(plan, publications))))
 }
 
