@@ -10,8 +10,8 @@ use memchr::memchr;
 use tokio_postgres::error::DbError;
 
 use super::sqlstate::{
-    SERIALIZATION_FAILURE, TOO_MANY_CONNECTIONS, is_data_exception, is_integrity_constraint_violation,
-    is_server_unavailable,
+    SERIALIZATION_FAILURE, TOO_MANY_CONNECTIONS, UNDEFINED_FUNCTION, UNDEFINED_OBJECT, UNDEFINED_TABLE,
+    is_data_exception, is_integrity_constraint_violation, is_server_unavailable,
 };
 use crate::error::{Error, ErrorKind};
 
@@ -29,14 +29,21 @@ pub(crate) struct ServerError {
     pub(crate) message: String,
     /// The server's hint.
     pub(crate) hint: Option<String>,
+    /// Whether it arose inside of a function of the database.
+    in_function: bool,
 }
 
 impl ServerError {
     /// Reads the body of an ErrorResponse or NoticeResponse. Fields that are missing stay empty: half an error message
     /// is better than none.
     pub(crate) fn parse(mut body: &[u8]) -> ServerError {
-        let mut error =
-            ServerError { severity: String::new(), code: String::new(), message: String::new(), hint: None };
+        let mut error = ServerError {
+            severity: String::new(),
+            code: String::new(),
+            message: String::new(),
+            hint: None,
+            in_function: false,
+        };
         let mut routine = String::new();
         while let [kind, rest @ ..] = body {
             let Some(end) = memchr(0, rest) else { break };
@@ -48,6 +55,7 @@ impl ServerError {
                 b'M' => error.message = value(),
                 b'H' => error.hint = Some(value()),
                 b'R' => routine = value(),
+                b'W' => error.in_function = in_function(&value()),
                 _ => {}
             }
             body = &rest[end + 1..];
@@ -94,6 +102,7 @@ impl From<&DbError> for ServerError {
             code: error.code().code().to_owned(),
             message: error.message().to_owned(),
             hint: error.hint().map(str::to_owned),
+            in_function: error.where_().is_some_and(in_function),
         }
         .without_values(error.routine().unwrap_or_default())
     }
@@ -111,17 +120,23 @@ impl fmt::Display for ServerError {
 
 impl fmt::Debug for ServerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ServerError { severity, code, message, hint } = self;
+        let ServerError { severity, code, message, hint, in_function } = self;
         f.debug_struct("ServerError")
             .field("severity", severity)
             .field("code", code)
             .field("message", message)
             .field("hint", hint)
+            .field("in_function", in_function)
             .finish()
     }
 }
 
 impl std::error::Error for ServerError {}
+
+/// Returns whether the CONTEXT of an error names a function. COPY has one too.
+fn in_function(context: &str) -> bool {
+    context.contains("function ")
+}
 
 /// Returns the SQLSTATE of the first server error among the causes of `error`.
 pub(crate) fn sqlstate(error: &Error) -> Option<&str> {
@@ -156,6 +171,10 @@ pub(crate) fn server(context: impl Into<String>, error: ServerError) -> Error {
         SERIALIZATION_FAILURE if error.message.contains("recovery") => Some(
             "the standby removed rows that the query still needed: set hot_standby_feedback = on there, or raise \
              max_standby_streaming_delay",
+        ),
+        UNDEFINED_TABLE | UNDEFINED_FUNCTION | UNDEFINED_OBJECT if error.in_function => Some(
+            "a function of the database looks for it on the search_path, which is pg_catalog alone here, so that nobody's \
+             objects are called by accident: ALTER FUNCTION … SET search_path = …",
         ),
         _ => None,
     };
