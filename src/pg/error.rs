@@ -29,6 +29,8 @@ pub(crate) struct ServerError {
     pub(crate) message: String,
     /// The server's hint.
     pub(crate) hint: Option<String>,
+    /// The function of the server's source that reported it, which no language changes.
+    pub(crate) routine: Box<str>,
     /// Whether it arose inside of a function of the database.
     in_function: bool,
 }
@@ -42,9 +44,9 @@ impl ServerError {
             code: String::new(),
             message: String::new(),
             hint: None,
+            routine: Box::default(),
             in_function: false,
         };
-        let mut routine = String::new();
         while let [kind, rest @ ..] = body {
             let Some(end) = memchr(0, rest) else { break };
             let value = || String::from_utf8_lossy(&rest[..end]).into_owned();
@@ -54,19 +56,19 @@ impl ServerError {
                 b'C' => error.code = value(),
                 b'M' => error.message = value(),
                 b'H' => error.hint = Some(value()),
-                b'R' => routine = value(),
+                b'R' => error.routine = value().into(),
                 b'W' => error.in_function = in_function(&value()),
                 _ => {}
             }
             body = &rest[end + 1..];
         }
-        error.without_values(&routine)
+        error.without_values()
     }
 
     /// Removes values of rows, bookmarks and settings from the message. Errors about values quote them, in whatever
     /// quotation marks the server's language has; the text of a RAISE can hold anything.
-    fn without_values(mut self, routine: &str) -> ServerError {
-        if matches!(routine, "exec_stmt_raise" | "exec_stmt_assert") {
+    fn without_values(mut self) -> ServerError {
+        if matches!(&*self.routine, "exec_stmt_raise" | "exec_stmt_assert") {
             self.message = "a function raised it; the server's log has its text".to_owned();
             self.hint = None;
         } else if is_data_exception(&self.code) || is_integrity_constraint_violation(&self.code) {
@@ -102,9 +104,10 @@ impl From<&DbError> for ServerError {
             code: error.code().code().to_owned(),
             message: error.message().to_owned(),
             hint: error.hint().map(str::to_owned),
+            routine: error.routine().unwrap_or_default().into(),
             in_function: error.where_().is_some_and(in_function),
         }
-        .without_values(error.routine().unwrap_or_default())
+        .without_values()
     }
 }
 
@@ -120,12 +123,13 @@ impl fmt::Display for ServerError {
 
 impl fmt::Debug for ServerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ServerError { severity, code, message, hint, in_function } = self;
+        let ServerError { severity, code, message, hint, routine, in_function } = self;
         f.debug_struct("ServerError")
             .field("severity", severity)
             .field("code", code)
             .field("message", message)
             .field("hint", hint)
+            .field("routine", routine)
             .field("in_function", in_function)
             .finish()
     }
@@ -136,6 +140,18 @@ impl std::error::Error for ServerError {}
 /// Returns whether the CONTEXT of an error names a function. COPY has one too.
 fn in_function(context: &str) -> bool {
     context.contains("function ")
+}
+
+/// Returns whether an error was made of a warning of the server.
+pub(crate) fn is_warning(error: &Error) -> bool {
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<ServerError>() {
+            return error.severity == "WARNING";
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// Returns the SQLSTATE of the first server error among the causes of `error`.

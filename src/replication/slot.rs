@@ -7,6 +7,7 @@ use tokio::time::{Instant, timeout};
 use tokio_postgres::Row;
 
 use super::log_end::LOG_END;
+use super::pgoutput::MISSING_HINT;
 use crate::error::{Error, Result, to_run};
 use crate::pg::connect::{Client, Server};
 use crate::pg::error::{query_error, sqlstate};
@@ -285,11 +286,7 @@ pub(crate) fn explain_refusal(error: Error, plugin: &str) -> Error {
     let text = error.to_string();
     let hint = match sqlstate(&error) {
         _ if text.contains("output_plugin_libraries") => Some(allow_plugin(plugin)),
-        Some(UNDEFINED_OBJECT) if text.contains("publication") => Some(
-            "a slot can't see a publication that is younger than what it has still to read: drop the slot and make it anew; \
-             if nothing was read from it yet, move it: SELECT pg_replication_slot_advance(slot, pg_current_wal_lsn())"
-                .to_owned(),
-        ),
+        Some(UNDEFINED_OBJECT) if text.contains("publication") => Some(MISSING_HINT.to_owned()),
         Some(UNDEFINED_FILE) => Some(format!(
             "install the output plugin {plugin} on the server, or make a slot with output_plugin pgoutput, which every server has"
         )),

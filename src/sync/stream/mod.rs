@@ -33,7 +33,7 @@ use wal_reader::WalReader;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pg::Lsn;
 use crate::pg::connect::Client;
-use crate::pg::error::{RESTARTED, query_error};
+use crate::pg::error::{RESTARTED, is_warning, query_error};
 use crate::positions::{Ledger, Stored, Track};
 use crate::replication::bulk::BulkRead;
 use crate::replication::stream::WalStream;
@@ -144,6 +144,11 @@ impl Log<'_> {
         };
         let mut bulk = Bulk::new(rows, source.plugin.as_mut());
         match run.read(output, &mut bulk, Limits { poll: None, ..*limits }).await {
+            // What the server warned of it says to a stream too.
+            Err(error) if is_warning(&error) => {
+                env.query_in_hand.cancel().await;
+                return Err(error);
+            }
             Err(error) if !bulk.has_started() && error.kind() != ErrorKind::Output => return Ok(refused(env, &error)),
             read => read?,
         }

@@ -27,6 +27,7 @@ mod model;
 mod order;
 mod partitions;
 mod positions;
+mod publications;
 mod records;
 mod recreated;
 mod refusals;

@@ -11,7 +11,7 @@ use crate::replication::publication::{self, Publications};
 use crate::replication::slot::{Slot, create_sql};
 use crate::state::State;
 use crate::sync::env::Env;
-use crate::sync::plan::StreamPlan;
+use crate::sync::plan::{StreamPlan, oids};
 
 /// The slot of a run.
 pub(crate) struct SlotChoice {
@@ -74,7 +74,7 @@ async fn missing_slot(
     let mut sql = Vec::new();
     if plugin == OutputPluginName::Pgoutput {
         let publication = env.config.publication(name);
-        let mut known = Publications::read(client, publication).await?;
+        let mut known = Publications::read(client, publication, &oids(plans)).await?;
         let mut missing = Vec::new();
         for plan in plans {
             if !known.covers(client, &plan.table).await? {
