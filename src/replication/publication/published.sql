@@ -24,7 +24,9 @@ WITH RECURSIVE below(oid) AS (
     JOIN pg_catalog.pg_class c ON c.oid = l.ancestor AND c.relispartition
     JOIN pg_catalog.pg_inherits i ON i.inhrelid = c.oid
 ), publication AS (
-  SELECT p.*, coalesce((pg_catalog.to_jsonb(p) ->> 'pubviaroot')::bool, false) AS via_root
+  SELECT p.oid, p.pubname, p.puballtables, p.pubinsert, p.pubupdate, p.pubdelete,
+         coalesce((pg_catalog.to_jsonb(p) ->> 'pubviaroot')::bool, false) AS via_root,
+         coalesce(pg_catalog.to_jsonb(p) ->> 'pubgencols', 'n') IN ('s', 'true') AS generated
     FROM pg_catalog.pg_publication p
    WHERE p.pubname::text = ANY ($1)
 ), member AS (
@@ -53,7 +55,7 @@ SELECT p.pubname::text,
               WHERE a.attrelid = c.oid AND pg_catalog.to_jsonb(r) -> 'prattrs' @> pg_catalog.to_jsonb(a.attnum)) AS columns,
        coalesce(pg_catalog.to_jsonb(r) ->> 'prattrs' IS NOT NULL, false) AS has_columns,
        coalesce(pg_catalog.to_jsonb(r) ->> 'prqual' IS NOT NULL, false) AS has_filter,
-       coalesce(pg_catalog.to_jsonb(p) ->> 'pubgencols', 'n') IN ('s', 'true') AS generated,
+       p.generated,
        ARRAY(SELECT l.ancestor FROM lineage l WHERE l.oid = c.oid AND l.ancestor <> c.oid) AS ancestors
   FROM publication p
   LEFT JOIN published t ON t.pubname = p.pubname

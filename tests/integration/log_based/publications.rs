@@ -54,10 +54,8 @@ fn a_lock_on_another_table() {
         let mut session = source.db.session();
         session.run(&format!("begin; drop table {other};"));
         let started = Instant::now();
-        let tap = source.tap().config("wal_reader", reader).state(&state);
-        let (checked, ran) = (tap.spawn(), source.tap().state(&state).arg("--test").output());
-        ran.expect_code(0);
-        let output = checked.finish().expect_code(0);
+        source.tap().state(&state).arg("--test").output().expect_code(0);
+        let output = source.tap().config("wal_reader", reader).state(&state).run();
         assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
         assert_eq!(numbers(&output, "t", "id"), [id]);
         state = output.last_state().clone();
