@@ -94,6 +94,11 @@ impl ServerVersion {
         self.is(18)
     }
 
+    /// Returns whether `two_phase` of a slot can be altered (18).
+    pub(crate) fn alters_two_phase(self) -> bool {
+        self.is(18)
+    }
+
     /// Returns whether a walsender answers keepalives while it skips the changes of a transaction that are not
     /// published: any walsender (16), or one that runs pgoutput (15).
     pub(crate) fn answers_while_decoding(self, plugin: &str) -> bool {

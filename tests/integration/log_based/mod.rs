@@ -43,6 +43,7 @@ mod snapshots;
 mod toast;
 mod toast_changes;
 mod truncates;
+mod two_phase;
 mod two_taps;
 
 /// Makes each of these functions two tests, one a plugin: `toast::fetched::pgoutput`.

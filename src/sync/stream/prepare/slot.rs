@@ -55,6 +55,10 @@ impl SlotChoice {
             return Err(Error::run(format!("replication slot \"{name}\" has the output plugin {}", slot.plugin))
                 .hint("this tap reads pgoutput and wal2json: name another slot with replication_slot_name"));
         };
+        // wal2json knows no prepared transactions: it sends them when they commit.
+        if plugin == OutputPluginName::Pgoutput {
+            slot.check_one_phase(client.server_version())?;
+        }
         let lost = slot.invalid.is_some();
         if slot.synced || config.on_slot_lost == OnSlotLost::Fail {
             slot.check_usable()?;
