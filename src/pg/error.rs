@@ -10,8 +10,8 @@ use memchr::memchr;
 use tokio_postgres::error::DbError;
 
 use super::sqlstate::{
-    SERIALIZATION_FAILURE, TOO_MANY_CONNECTIONS, is_data_exception, is_integrity_constraint_violation,
-    is_server_unavailable,
+    SERIALIZATION_FAILURE, TOO_MANY_CONNECTIONS, UNDEFINED_FUNCTION, UNDEFINED_OBJECT, UNDEFINED_TABLE,
+    is_data_exception, is_integrity_constraint_violation, is_server_unavailable,
 };
 use crate::error::{Error, ErrorKind};
 
@@ -29,15 +29,24 @@ pub(crate) struct ServerError {
     pub(crate) message: String,
     /// The server's hint.
     pub(crate) hint: Option<String>,
+    /// The function of the server's source that reported it, which no language changes.
+    pub(crate) routine: Box<str>,
+    /// Whether it arose inside of a function of the database.
+    in_function: bool,
 }
 
 impl ServerError {
     /// Reads the body of an ErrorResponse or NoticeResponse. Fields that are missing stay empty: half an error message
     /// is better than none.
     pub(crate) fn parse(mut body: &[u8]) -> ServerError {
-        let mut error =
-            ServerError { severity: String::new(), code: String::new(), message: String::new(), hint: None };
-        let mut routine = String::new();
+        let mut error = ServerError {
+            severity: String::new(),
+            code: String::new(),
+            message: String::new(),
+            hint: None,
+            routine: Box::default(),
+            in_function: false,
+        };
         while let [kind, rest @ ..] = body {
             let Some(end) = memchr(0, rest) else { break };
             let value = || String::from_utf8_lossy(&rest[..end]).into_owned();
@@ -47,18 +56,19 @@ impl ServerError {
                 b'C' => error.code = value(),
                 b'M' => error.message = value(),
                 b'H' => error.hint = Some(value()),
-                b'R' => routine = value(),
+                b'R' => error.routine = value().into(),
+                b'W' => error.in_function = in_function(&value()),
                 _ => {}
             }
             body = &rest[end + 1..];
         }
-        error.without_values(&routine)
+        error.without_values()
     }
 
     /// Removes values of rows, bookmarks and settings from the message. Errors about values quote them, in whatever
     /// quotation marks the server's language has; the text of a RAISE can hold anything.
-    fn without_values(mut self, routine: &str) -> ServerError {
-        if matches!(routine, "exec_stmt_raise" | "exec_stmt_assert") {
+    fn without_values(mut self) -> ServerError {
+        if matches!(&*self.routine, "exec_stmt_raise" | "exec_stmt_assert") {
             self.message = "a function raised it; the server's log has its text".to_owned();
             self.hint = None;
         } else if is_data_exception(&self.code) || is_integrity_constraint_violation(&self.code) {
@@ -94,8 +104,10 @@ impl From<&DbError> for ServerError {
             code: error.code().code().to_owned(),
             message: error.message().to_owned(),
             hint: error.hint().map(str::to_owned),
+            routine: error.routine().unwrap_or_default().into(),
+            in_function: error.where_().is_some_and(in_function),
         }
-        .without_values(error.routine().unwrap_or_default())
+        .without_values()
     }
 }
 
@@ -111,12 +123,14 @@ impl fmt::Display for ServerError {
 
 impl fmt::Debug for ServerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ServerError { severity, code, message, hint } = self;
+        let ServerError { severity, code, message, hint, routine, in_function } = self;
         f.debug_struct("ServerError")
             .field("severity", severity)
             .field("code", code)
             .field("message", message)
             .field("hint", hint)
+            .field("routine", routine)
+            .field("in_function", in_function)
             .finish()
     }
 }
@@ -128,6 +142,23 @@ pub(crate) fn is_of_a_statement(error: &Error) -> bool {
     let first = std::error::Error::source(error);
     let reported = std::iter::successors(first, |error| error.source()).find_map(|error| error.downcast_ref());
     reported.is_some_and(|error: &ServerError| !error.is_fatal() && !error.is_transient())
+}
+
+/// Returns whether the CONTEXT of an error names a function. COPY has one too.
+fn in_function(context: &str) -> bool {
+    context.contains("function ")
+}
+
+/// Returns whether an error was made of a warning of the server.
+pub(crate) fn is_warning(error: &Error) -> bool {
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<ServerError>() {
+            return error.severity == "WARNING";
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// Returns the SQLSTATE of the first server error among the causes of `error`.
@@ -163,6 +194,10 @@ pub(crate) fn server(context: impl Into<String>, error: ServerError) -> Error {
         SERIALIZATION_FAILURE if error.message.contains("recovery") => Some(
             "the standby removed rows that the query still needed: set hot_standby_feedback = on there, or raise \
              max_standby_streaming_delay",
+        ),
+        UNDEFINED_TABLE | UNDEFINED_FUNCTION | UNDEFINED_OBJECT if error.in_function => Some(
+            "a function of the database looks for it on the search_path, which is pg_catalog alone here, so that nobody's \
+             objects are called by accident: ALTER FUNCTION … SET search_path = …",
         ),
         _ => None,
     };

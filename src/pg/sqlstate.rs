@@ -18,6 +18,8 @@ pub(crate) const UNDEFINED_TABLE: &str = "42P01";
 pub(crate) const UNDEFINED_COLUMN: &str = "42703";
 /// An object of another kind, such as a publication or a slot, does not exist.
 pub(crate) const UNDEFINED_OBJECT: &str = "42704";
+/// The function or operator does not exist for these types.
+pub(crate) const UNDEFINED_FUNCTION: &str = "42883";
 /// No connection slot or walsender is free.
 pub(crate) const TOO_MANY_CONNECTIONS: &str = "53300";
 /// A limit of the configuration is reached, such as `max_replication_slots`.

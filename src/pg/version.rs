@@ -80,8 +80,22 @@ impl ServerVersion {
         self.is(15)
     }
 
+    /// Returns the condition that the publication `p` has the schema of the table `c`; none has before 15.
+    pub(crate) fn publication_has_schema(self) -> &'static str {
+        if self.publishes_schemas() {
+            "EXISTS (SELECT FROM pg_catalog.pg_publication_namespace s WHERE s.pnpubid = p.oid AND s.pnnspid = c.relnamespace)"
+        } else {
+            "false"
+        }
+    }
+
     /// Returns whether a publication takes stored generated columns (18).
     pub(crate) fn publishes_generated(self) -> bool {
+        self.is(18)
+    }
+
+    /// Returns whether `two_phase` of a slot can be altered (18).
+    pub(crate) fn alters_two_phase(self) -> bool {
         self.is(18)
     }
 

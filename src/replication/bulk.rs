@@ -4,8 +4,8 @@
 //! all of them (in work_mem, then in temporary files) before the first one leaves, so it has to be told where to end: a
 //! read without a bound over a large backlog never finishes. `peek` leaves the slot as it is.
 
-use super::OutputPlugin;
 use super::slot::explain_refusal;
+use super::{OutputPlugin, on_warning};
 use crate::error::{Error, Result};
 use crate::pg::wire::{CopyOut, Session};
 use crate::pg::{Lsn, quote};
@@ -40,6 +40,7 @@ impl<'s> BulkRead<'s> {
              TO STDOUT (FORMAT binary)",
             quote::literal(slot),
         );
+        session.on_warning(on_warning(plugin));
         let rows = session.copy_out(&sql).await.map_err(|e| explain_refusal(e, name))?;
         Ok(BulkRead { rows, started: false })
     }

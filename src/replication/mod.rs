@@ -9,6 +9,7 @@ pub(crate) mod stream;
 pub(crate) mod wal2json;
 
 use crate::pg::Lsn;
+use crate::pg::wire::{OnWarning, warn_once};
 
 /// One message of an output plugin. It borrows from the payload and from the decoder.
 #[derive(Clone, Debug, PartialEq)]
@@ -188,6 +189,9 @@ pub struct ColumnType {
     pub typmod: i32,
 }
 
+/// See [`OutputPlugin::heed`].
+pub(crate) type Heed = Box<dyn Fn(&str, &str) -> crate::error::Result<bool> + Send + Sync>;
+
 /// An output plugin: how to ask for its output, and how to read it.
 pub trait OutputPlugin {
     /// Returns the plugin's name, as in `pg_replication_slots.plugin`.
@@ -196,6 +200,26 @@ pub trait OutputPlugin {
     /// Returns its options, for START_REPLICATION and for `pg_logical_slot_peek_*_changes`; unquoted.
     fn options(&self) -> Vec<(String, String)>;
 
+    /// Returns what to make of a warning of the server while the plugin is at work, by its message and the function that
+    /// reported it: whether it is logged, or an error.
+    fn heed(&self) -> Heed {
+        Box::new(|_, _| Ok(true))
+    }
+
     /// Reads one message. The error says what is wrong with the message and never quotes a value.
     fn decode<'a>(&'a mut self, payload: &'a [u8]) -> crate::error::Result<Message<'a>>;
+}
+
+/// Has a session heed warnings as the plugin does.
+fn on_warning(plugin: &dyn OutputPlugin) -> OnWarning {
+    let heed = plugin.heed();
+    Box::new(move |warning| match heed(&warning.message, &warning.routine) {
+        Ok(tell) => {
+            if tell {
+                warn_once(warning);
+            }
+            Ok(())
+        }
+        Err(error) => Err(error.source(warning.clone())),
+    })
 }

@@ -3,13 +3,21 @@
 //! Integers are big-endian and unaligned, strings end in a zero byte. The server sends text in the client's encoding.
 
 use super::{
-    Cell, Change, ColumnType, Message, OldTuple, OutputPlugin, Relation, RelationColumn, RelationId, Span, Tuple,
+    Cell, Change, ColumnType, Heed, Message, OldTuple, OutputPlugin, Relation, RelationColumn, RelationId, Span, Tuple,
 };
 use crate::error::{Error, Result};
 use crate::pg::Lsn;
 
 /// Microseconds from 1970-01-01 to 2000-01-01, PostgreSQL's epoch.
 const EPOCH_MICROS: i64 = 946_684_800_000_000;
+
+/// What went wrong where a publication is younger than what a slot has still to read.
+pub(crate) const MISSING: &str = "a publication did not exist at a place of the log that is still to be read: it was made, \
+                                  or made again, or renamed after that";
+/// What to do about it.
+pub(crate) const MISSING_HINT: &str = "changes that were made meanwhile are not in what the slot sends: drop the slot, and set on_slot_lost to copy_again, or start \
+     with an empty state after you made it anew; if nothing was read from the slot yet, move it: \
+     SELECT pg_replication_slot_advance(slot, pg_current_wal_lsn())";
 
 /// The decoder. Holds the publications to ask for, and the cells of the row at hand, reused from row to row.
 #[derive(Debug, Default)]
@@ -105,6 +113,15 @@ impl OutputPlugin for Pgoutput {
         let names: Vec<String> =
             self.publications.iter().map(|name| format!("\"{}\"", name.replace('"', "\"\""))).collect();
         vec![("proto_version".to_owned(), "1".to_owned()), ("publication_names".to_owned(), names.join(","))]
+    }
+
+    /// From PostgreSQL 18 on a publication that does not exist at a change's place in the log is passed over with a warning,
+    /// and the changes with it. Older servers report an error.
+    fn heed(&self) -> Heed {
+        Box::new(|_, routine| match routine {
+            "LoadPublications" => Err(Error::run(MISSING).hint(MISSING_HINT)),
+            _ => Ok(true),
+        })
     }
 
     fn decode<'a>(&'a mut self, payload: &'a [u8]) -> Result<Message<'a>> {

@@ -21,6 +21,10 @@ pub(crate) struct Publications {
     /// Published relations by oid. A root that is published leaf by leaf stands here, once it was asked for, with what its
     /// leaves share.
     tables: HashMap<u32, Published>,
+    /// Partitioned tables whose partitions are published under their own names.
+    divided: HashMap<u32, Published>,
+    /// What a table is a partition of, at any depth.
+    ancestors: HashMap<u32, Vec<u32>>,
 }
 
 /// What is published of a table.
@@ -33,59 +37,55 @@ struct Published {
     delete: bool,
     /// Published under its root's name.
     via_root: bool,
-    /// `None` for all columns.
+    /// What a column list names; `None` for all columns.
     columns: Option<HashSet<String>>,
-    /// Whether a column list says so.
-    listed: bool,
     row_filter: bool,
     generated: bool,
 }
 
 impl Publications {
-    /// Reads `<name>` and, if it exists, `<name>_inserts`; no name is listed that does not exist.
-    pub(crate) async fn read(client: &Client, name: &str) -> Result<Publications> {
-        let wanted = vec![name.to_owned(), inserts_name(name)];
-        // Settings that only newer servers have are read through jsonb, so that one query serves all versions.
-        let sql = "SELECT p.pubname::text, c.oid, t.relkind, p.pubinsert, p.pubupdate, p.pubdelete, \
-                   coalesce((pg_catalog.to_jsonb(p) ->> 'pubviaroot')::bool, false), \
-                   ARRAY(SELECT pg_catalog.jsonb_array_elements_text(j -> 'attnames')), \
-                   j ->> 'rowfilter' IS NOT NULL, \
-                   coalesce(pg_catalog.to_jsonb(p) ->> 'pubgencols', 'n') IN ('s', 'true'), \
-                   j ? 'attnames', \
-                   (SELECT count(*) FROM pg_catalog.pg_attribute a \
-                     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), \
-                   EXISTS (SELECT FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid = c.oid \
-                           AND pg_catalog.to_jsonb(r) ->> 'prattrs' IS NOT NULL) \
-                   FROM pg_catalog.pg_publication p \
-                   LEFT JOIN (pg_catalog.pg_publication_tables pt CROSS JOIN LATERAL pg_catalog.to_jsonb(pt) j \
-                              JOIN pg_catalog.pg_namespace n ON n.nspname = pt.schemaname \
-                              JOIN pg_catalog.pg_class t ON t.relnamespace = n.oid AND t.relname = pt.tablename \
-                              CROSS JOIN LATERAL (SELECT t.oid) c) ON pt.pubname = p.pubname \
-                   WHERE p.pubname::text = ANY ($1)";
-        let rows = client.query(sql, &[&wanted]).await.map_err(|e| query_error("cannot read the publications", e))?;
-        let mut publications =
-            Publications { names: Vec::new(), version: client.server_version(), tables: HashMap::new() };
+    /// Reads `<name>` and, if it exists, `<name>_inserts`, as far as they concern these tables, their partitions and what they
+    /// are partitions of; no name is listed that does not exist.
+    pub(crate) async fn read(client: &Client, name: &str, tables: &[u32]) -> Result<Publications> {
+        let version = client.server_version();
+        let sql = include_str!("publication/published.sql").replace("{schema}", version.publication_has_schema());
+        let wanted = [name.to_owned(), inserts_name(name)];
+        let rows = client
+            .query(&sql, &[&wanted.as_slice(), &tables])
+            .await
+            .map_err(|e| query_error("cannot read the publications", e))?;
+        let mut publications = Publications {
+            names: Vec::new(),
+            version,
+            tables: HashMap::new(),
+            divided: HashMap::new(),
+            ancestors: HashMap::new(),
+        };
         for row in &rows {
             let name: String = row.field(0)?;
             if !publications.names.contains(&name) {
                 publications.names.push(name.clone());
             }
             let Some(oid) = row.field::<Option<u32>>(1)? else { continue };
-            let listed: Vec<String> = row.field(7)?;
-            // attnames holds every column where the publication has no list of its own.
-            let all_columns = !row.field::<bool>(10)? || listed.len() as i64 >= row.field::<i64>(11)?;
+            let (via_root, has_columns): (bool, bool) = (row.field(5)?, row.field(8)?);
+            let columns: Vec<String> = row.field(7)?;
             let one = Published {
                 by: vec![name],
-                insert: row.field(3)?,
-                update: row.field(4)?,
-                delete: row.field(5)?,
-                via_root: row.field(6)?,
-                columns: (!all_columns).then(|| listed.into_iter().collect()),
-                listed: row.field(12)?,
-                row_filter: row.field(8)?,
-                generated: row.field(9)?,
+                insert: row.field(2)?,
+                update: row.field(3)?,
+                delete: row.field(4)?,
+                via_root,
+                columns: has_columns.then(|| columns.into_iter().collect()),
+                row_filter: row.field(9)?,
+                generated: row.field(10)?,
             };
-            publications.tables.entry(oid).and_modify(|known| known.join(&one)).or_insert(one);
+            publications.ancestors.insert(oid, row.field(11)?);
+            let tables = match row.field(6)? {
+                true => &mut publications.tables,
+                false if via_root => continue,
+                false => &mut publications.divided,
+            };
+            tables.entry(oid).and_modify(|known| known.join(&one)).or_insert(one);
         }
         publications.names.sort();
         Ok(publications)
@@ -105,7 +105,7 @@ impl Publications {
 
     /// Whether changes of this table come at all. A partitioned table's may come under the names of its leaves.
     pub(crate) async fn covers(&mut self, client: &Client, table: &Table) -> Result<bool> {
-        if self.tables.contains_key(&table.oid) || table.partition_root.is_some_and(|root| self.published_via(root)) {
+        if self.tables.contains_key(&table.oid) || self.hides_partition(table) {
             return Ok(true);
         }
         if table.kind != TableKind::Partitioned {
@@ -113,6 +113,11 @@ impl Publications {
         }
         let leaves = leaves(client, table.oid).await?;
         let published: Option<Vec<&Published>> = leaves.iter().map(|leaf| self.tables.get(&leaf.oid)).collect();
+        let published = match leaves.as_slice() {
+            // Whatever it will have is published with it.
+            [] => self.divided.get(&table.oid).map(|published| vec![published]),
+            _ => published,
+        };
         let shared = published.unwrap_or_default().into_iter().cloned().reduce(|mut shared, leaf| {
             shared.meet(leaf);
             shared
@@ -122,13 +127,11 @@ impl Publications {
         Ok(covered)
     }
 
-    fn published_via(&self, root: u32) -> bool {
-        self.tables.get(&root).is_some_and(|published| published.via_root)
-    }
-
-    /// Whether a partition's changes come under its root's name, so that they can't be told from its siblings'.
+    /// Whether a partition's changes come under the name of what it is a partition of, so that they can't be told from its
+    /// siblings'.
     pub(crate) fn hides_partition(&self, table: &Table) -> bool {
-        table.partition_root.is_some_and(|root| self.published_via(root))
+        let via_root = |oid| self.tables.get(oid).is_some_and(|published| published.via_root);
+        self.ancestors.get(&table.oid).is_some_and(|ancestors| ancestors.iter().any(via_root))
     }
 
     /// Returns the columns of the table that are not sent: left out by the publication's column list, or generated.
@@ -147,6 +150,15 @@ impl Publications {
         };
         table.columns.iter().filter(|c| !sends(&c.name, c.generated)).map(|c| c.name.clone()).collect()
     }
+
+    /// Whether a publication of this release can send the column: it sends stored generated ones from 18 on.
+    pub(crate) fn can_send(&self, table: &Table, column: &str) -> bool {
+        match table.column(column).map(|column| column.generated) {
+            Some(Generated::Stored) => self.version.publishes_generated(),
+            Some(Generated::Virtual) => false,
+            Some(Generated::No) | None => true,
+        }
+    }
 }
 
 /// Returns a table as a member of a publication; one that inherits is a stream of its own.
@@ -164,7 +176,6 @@ impl Published {
         self.delete |= other.delete;
         self.via_root |= other.via_root;
         self.generated |= other.generated;
-        self.listed &= other.listed;
         self.row_filter &= other.row_filter;
         self.columns = match (self.columns.take(), &other.columns) {
             (Some(mine), Some(theirs)) => Some(mine.union(theirs).cloned().collect()),
@@ -185,7 +196,6 @@ impl Published {
         self.update &= other.update;
         self.delete &= other.delete;
         self.generated &= other.generated;
-        self.listed |= other.listed;
         self.row_filter |= other.row_filter;
         self.columns = match (self.columns.take(), other.columns) {
             (Some(mine), Some(theirs)) => Some(mine.intersection(&theirs).cloned().collect()),

@@ -7,6 +7,7 @@ use tokio::time::{Instant, timeout};
 use tokio_postgres::Row;
 
 use super::log_end::LOG_END;
+use super::pgoutput::MISSING_HINT;
 use crate::error::{Error, Result, to_run};
 use crate::pg::connect::{Client, Server};
 use crate::pg::error::{query_error, sqlstate};
@@ -16,7 +17,7 @@ use crate::pg::sqlstate::{
     OBJECT_NOT_IN_PREREQUISITE_STATE, TOO_MANY_CONNECTIONS, UNDEFINED_FILE, UNDEFINED_OBJECT,
 };
 use crate::pg::wire::Session;
-use crate::pg::{Lsn, quote};
+use crate::pg::{Lsn, ServerVersion, quote};
 
 /// How long to wait for a slot that somebody is making: as long as [`ExportedSnapshot::create`] would try it.
 const MAKING_PATIENCE: Duration = Duration::from_secs(60);
@@ -51,6 +52,8 @@ pub(crate) struct Slot {
     pub safe_wal_size: Option<i64>,
     /// Whether standbys are to have it too (17+).
     pub failover: bool,
+    /// Whether pgoutput sends transactions at PREPARE TRANSACTION, before they commit (14+).
+    pub two_phase: bool,
     /// Whether it is a primary's, which this standby keeps in step for the day it takes over (17+).
     pub synced: bool,
 }
@@ -80,7 +83,8 @@ impl Slot {
                    j ->> 'wal_status', j ->> 'invalidation_reason', j ->> 'conflicting', \
                    coalesce((j ->> 'failover')::bool, false), \
                    coalesce((j ->> 'synced')::bool, false) AND pg_catalog.pg_is_in_recovery(), \
-                   ({LOG_END} - s.restart_lsn)::int8, (j ->> 'safe_wal_size')::int8 \
+                   ({LOG_END} - s.restart_lsn)::int8, (j ->> 'safe_wal_size')::int8, \
+                   coalesce((j ->> 'two_phase')::bool, false) \
                    FROM pg_catalog.pg_replication_slots s, pg_catalog.to_jsonb(s) j WHERE s.slot_name::text = ANY ($1)"
         );
         let rows =
@@ -129,6 +133,7 @@ impl Slot {
             safe_wal_size: row.field(13)?,
             failover: row.field(10)?,
             synced: row.field(11)?,
+            two_phase: row.field(14)?,
         }))
     }
 
@@ -183,6 +188,30 @@ impl Slot {
              empty state after you {}",
             to_run(&[self.drop_sql()]),
         )))
+    }
+
+    /// Returns the error for a slot of pgoutput that was made with two_phase: what is prepared in one run may be rolled back
+    /// in another, long after its rows were sent.
+    pub(crate) fn check_one_phase(&self, version: ServerVersion) -> Result<()> {
+        if !self.two_phase {
+            return Ok(());
+        }
+        let name = &self.name;
+        let alter = format!("ALTER_REPLICATION_SLOT {} (TWO_PHASE false)", quote::ident(name));
+        let altered = match version.alters_two_phase() {
+            true => format!("over a connection with replication=database {}; or ", to_run(&[alter])),
+            false => String::new(),
+        };
+        let hint = format!(
+            "{altered}set on_slot_lost to copy_again, or remove the bookmarks of its streams, so that they are copied again, and to make \
+             it anew {}",
+            to_run(&[self.drop_sql(), create_sql(name, &self.plugin, self.failover)])
+        );
+        Err(Error::run(format!(
+            "replication slot \"{name}\" was made with two_phase: it sends prepared transactions before they commit, which this tap \
+             does not read"
+        ))
+        .hint(hint))
     }
 
     /// Returns the SQL that drops it.
@@ -285,11 +314,7 @@ pub(crate) fn explain_refusal(error: Error, plugin: &str) -> Error {
     let text = error.to_string();
     let hint = match sqlstate(&error) {
         _ if text.contains("output_plugin_libraries") => Some(allow_plugin(plugin)),
-        Some(UNDEFINED_OBJECT) if text.contains("publication") => Some(
-            "a slot can't see a publication that is younger than what it has still to read: drop the slot and make it anew; \
-             if nothing was read from it yet, move it: SELECT pg_replication_slot_advance(slot, pg_current_wal_lsn())"
-                .to_owned(),
-        ),
+        Some(UNDEFINED_OBJECT) if text.contains("publication") => Some(MISSING_HINT.to_owned()),
         Some(UNDEFINED_FILE) => Some(format!(
             "install the output plugin {plugin} on the server, or make a slot with output_plugin pgoutput, which every server has"
         )),

@@ -12,8 +12,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
-use super::OutputPlugin;
 use super::slot::explain_refusal;
+use super::{OutputPlugin, on_warning};
 use crate::error::{Error, Result};
 use crate::pg::connect::Server;
 use crate::pg::error::sqlstate;
@@ -106,6 +106,7 @@ impl WalStream {
         let (reader, writer, times) = loop {
             let mut session = server.replication_session().await?;
             let times = Times::of(&mut session, plugin.name()).await?;
+            session.on_warning(on_warning(plugin));
             match session.start_replication(&sql).await {
                 Ok((reader, writer)) => break (reader, writer, times),
                 // The server's message names the process.

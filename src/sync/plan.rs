@@ -188,6 +188,11 @@ impl StreamPlan {
     }
 }
 
+/// Returns the oids of these streams' tables.
+pub(crate) fn oids(plans: &[StreamPlan]) -> Vec<u32> {
+    plans.iter().map(|plan| plan.table.oid).collect()
+}
+
 impl PlanColumn {
     fn new(column: &Column, codec: Codec, limit: Limit) -> Self {
         let mut label = JsonBuf::new();

@@ -45,13 +45,14 @@ pub(super) async fn choose(endpoints: &[Arc<Endpoint>], wanted: TargetSessionAtt
 
 /// Returns whether the server is in the wanted state.
 async fn is_as_wanted(session: &mut Session, wanted: TargetSessionAttrs) -> Result<bool> {
+    // The session has the role's own search_path: neither operator nor cast may stand here.
     const IS_STANDBY: &str = "SELECT pg_catalog.pg_is_in_recovery()";
     // On a standby it is on, whatever is set.
-    const IS_READ_ONLY: &str = "SELECT pg_catalog.current_setting('transaction_read_only') = 'on'";
+    const IS_READ_ONLY: &str = "SELECT pg_catalog.current_setting('transaction_read_only')";
     match wanted {
         TargetSessionAttrs::Any => Ok(true),
-        TargetSessionAttrs::ReadWrite => Ok(!session.query_bool(IS_READ_ONLY).await?),
-        TargetSessionAttrs::ReadOnly => session.query_bool(IS_READ_ONLY).await,
+        TargetSessionAttrs::ReadWrite => Ok(session.query_value(IS_READ_ONLY).await?.as_deref() == Some("off")),
+        TargetSessionAttrs::ReadOnly => Ok(session.query_value(IS_READ_ONLY).await?.as_deref() == Some("on")),
         TargetSessionAttrs::Primary => Ok(!session.query_bool(IS_STANDBY).await?),
         TargetSessionAttrs::Standby | TargetSessionAttrs::PreferStandby => session.query_bool(IS_STANDBY).await,
     }

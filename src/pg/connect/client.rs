@@ -1,14 +1,16 @@
 //! Connections for queries, through tokio-postgres.
 
+use std::future::poll_fn;
 use std::ops::Deref;
 
 use tokio::sync::watch;
-use tokio_postgres::SimpleQueryMessage;
+use tokio_postgres::{AsyncMessage, SimpleQueryMessage};
 
 use crate::error::{Context as _, Result};
 use crate::pg::ServerVersion;
-use crate::pg::error::query_error;
+use crate::pg::error::{ServerError, query_error};
 use crate::pg::wire::guard::Guarded;
+use crate::pg::wire::warn_once;
 
 /// A tokio-postgres client, with what is known of its connection.
 pub(crate) struct Client {
@@ -24,14 +26,23 @@ impl Client {
     /// Starts a task of the current runtime that drives the connection, and returns the client.
     pub(super) fn new(
         client: tokio_postgres::Client,
-        connection: tokio_postgres::Connection<Guarded, Guarded>,
+        mut connection: tokio_postgres::Connection<Guarded, Guarded>,
         tls: Option<&'static str>,
     ) -> Client {
         let server_version = connection.parameter("server_version").map(ServerVersion::parse).unwrap_or_default();
         let (open, alive) = watch::channel(());
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::warn!("{}", query_error("a connection to the server ended", error));
+            while let Some(message) = poll_fn(|cx| connection.poll_message(cx)).await {
+                match message {
+                    Ok(AsyncMessage::Notice(notice)) if notice.severity() == "WARNING" => {
+                        warn_once(&ServerError::from(&notice));
+                    }
+                    Ok(_) => {}
+                    Err(error) => {
+                        tracing::warn!("{}", query_error("a connection to the server ended", error));
+                        break;
+                    }
+                }
             }
             drop(open);
         });

@@ -222,6 +222,8 @@ fn settings(version: ServerVersion) -> String {
         ("extra_float_digits", "3"),
         ("bytea_output", "hex"),
         ("statement_timeout", "0"),
+        // What the server leaves out it may say in a warning alone.
+        ("client_min_messages", "warning"),
         // What the tap commits is not worth waiting for a synchronous standby.
         ("synchronous_commit", "local"),
         ("application_name", APPLICATION_NAME),

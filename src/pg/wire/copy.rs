@@ -5,7 +5,8 @@ use postgres_protocol::message::frontend;
 use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
 
 use super::frame::Frames;
-use super::session::{Session, warn_once};
+use super::notice::{self, OnWarning};
+use super::session::Session;
 use crate::error::{Error, Result};
 use crate::pg::error::{ServerError, lost, protocol, server};
 use crate::pg::net::stream::Stream;
@@ -28,9 +29,9 @@ impl Session {
         let frame = self.receive().await?;
         match frame.tag {
             b'W' => {
-                let (stream, frames) = self.into_parts();
+                let (stream, frames, on_warning) = self.into_parts();
                 let (reader, writer) = tokio::io::split(stream);
-                Ok((ReplicationReader::new(reader, frames), ReplicationWriter::new(writer)))
+                Ok((ReplicationReader::new(reader, frames, on_warning), ReplicationWriter::new(writer)))
             }
             b'E' => Err(self.failed(&frame).await),
             _ => Err(self.unexpected(&frame)),
@@ -97,11 +98,12 @@ pub(crate) struct ReplicationReader {
     done: bool,
     /// Whether the server has shut down and does not wait for CopyDone.
     gone: bool,
+    on_warning: Option<OnWarning>,
 }
 
 impl ReplicationReader {
-    fn new(stream: ReadHalf<Stream>, frames: Frames) -> Self {
-        ReplicationReader { stream, frames, done: false, gone: false }
+    fn new(stream: ReadHalf<Stream>, frames: Frames, on_warning: Option<OnWarning>) -> Self {
+        ReplicationReader { stream, frames, done: false, gone: false, on_warning }
     }
 
     /// Reads the next message, the payload of one CopyData; returns `None` when the server has ended the stream,
@@ -119,13 +121,8 @@ impl ReplicationReader {
                     let error = ServerError::parse(self.frames.body(&frame));
                     return Err(server("the replication stream broke off", error));
                 }
-                b'N' => {
-                    let notice = ServerError::parse(self.frames.body(&frame));
-                    // Such as a warning about what it waits for before it sends more.
-                    if notice.severity == "WARNING" {
-                        warn_once(&notice);
-                    }
-                }
+                // Such as a warning about what it waits for before it sends more.
+                b'N' => notice::take(self.frames.body(&frame), self.on_warning.as_ref())?,
                 b'S' => {}
                 tag => return Err(protocol(format_args!("unexpected message of type {:?}", char::from(tag)))),
             }

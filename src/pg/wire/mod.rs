@@ -14,6 +14,7 @@ mod copy;
 pub(crate) mod frame;
 pub(crate) mod guard;
 pub(crate) mod message;
+mod notice;
 mod session;
 pub(crate) mod startup;
 #[cfg(all(test, unix))]
@@ -21,4 +22,5 @@ mod tests;
 
 pub(crate) use cancel::CancelToken;
 pub(crate) use copy::{CopyOut, ReplicationReader, ReplicationWriter};
+pub(crate) use notice::{OnWarning, warn_once};
 pub(crate) use session::Session;

@@ -1,8 +1,7 @@
 //! A session after login: simple queries, and the messages that COPY and replication are built on.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::io;
-use std::sync::{Mutex, PoisonError};
 
 use bytes::BytesMut;
 use postgres_protocol::message::frontend;
@@ -11,6 +10,7 @@ use tokio::io::AsyncWriteExt;
 use super::cancel::CancelToken;
 use super::frame::{Frame, Frames};
 use super::message;
+use super::notice::{self, OnWarning};
 use crate::error::{Error, Result};
 use crate::pg::ServerVersion;
 use crate::pg::error::{ServerError, lost, protocol, server};
@@ -36,6 +36,7 @@ pub(crate) struct Session {
     parameters: HashMap<String, String>,
     token: CancelToken,
     state: State,
+    on_warning: Option<OnWarning>,
 }
 
 impl Session {
@@ -45,7 +46,7 @@ impl Session {
         parameters: HashMap<String, String>,
         token: CancelToken,
     ) -> Session {
-        Session { stream, frames, out: BytesMut::new(), parameters, token, state: State::Idle }
+        Session { stream, frames, out: BytesMut::new(), parameters, token, state: State::Idle, on_warning: None }
     }
 
     /// Returns the server's version.
@@ -56,6 +57,11 @@ impl Session {
     /// Returns a setting that the server reports, such as `server_encoding`.
     pub(crate) fn parameter(&self, name: &str) -> Option<&str> {
         self.parameters.get(name).map(String::as_str)
+    }
+
+    /// Takes the server's warnings like this from here on.
+    pub(crate) fn on_warning(&mut self, heed: OnWarning) {
+        self.on_warning = Some(heed);
     }
 
     /// Returns the backend's process ID.
@@ -106,9 +112,9 @@ impl Session {
         }
     }
 
-    /// Returns the stream and the buffer of what has been read from it.
-    pub(super) fn into_parts(self) -> (Stream, Frames) {
-        (self.stream, self.frames)
+    /// Returns the stream, the buffer of what has been read from it, and what becomes of warnings.
+    pub(super) fn into_parts(self) -> (Stream, Frames, Option<OnWarning>) {
+        (self.stream, self.frames, self.on_warning)
     }
 
     /// Returns the body of the last message.
@@ -138,7 +144,7 @@ impl Session {
     pub(super) fn is_aside(&mut self, frame: &Frame) -> Result<bool> {
         let body = self.frames.body(frame);
         match frame.tag {
-            b'N' => log_notice(body),
+            b'N' => notice::take(body, self.on_warning.as_ref())?,
             b'S' => self.parameters.extend([message::parameter_status(body).map_err(lost)?]),
             b'A' => {}
             b'Z' => {
@@ -205,26 +211,5 @@ impl Session {
     fn broken(&mut self, error: io::Error) -> Error {
         self.state = State::Broken;
         lost(error)
-    }
-}
-
-/// Logs a NoticeResponse of a query. Functions of the database may put values of a row into one, so that the text is
-/// logged only of wal2json's warning about changes that it leaves out, which holds none.
-fn log_notice(body: &[u8]) {
-    let notice = ServerError::parse(body);
-    if notice.message.starts_with("no tuple identifier for ") {
-        warn_once(&notice);
-    } else {
-        tracing::debug!("the server sent a message of severity {} ({})", notice.severity, notice.code);
-    }
-}
-
-/// Logs a warning of the server once, as it may be repeated with every change.
-pub(super) fn warn_once(notice: &ServerError) {
-    static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
-    const MANY: usize = 100;
-    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
-    if told.len() < MANY && told.insert(notice.message.clone()) {
-        tracing::warn!("the server warns: {notice}");
     }
 }

@@ -48,7 +48,7 @@ impl Publications {
     /// Returns what publishes the columns that [`unpublished_columns`](Self::unpublished_columns) names, if anything can.
     pub(crate) fn all_columns_sql(&self, table: &Table) -> Option<Vec<String>> {
         let published = self.tables.get(&table.oid)?;
-        if published.listed {
+        if published.columns.is_some() {
             return self.whole_table_sql(published, table);
         }
         let publication = published.by.first().filter(|_| self.version.publishes_generated())?;

@@ -33,7 +33,7 @@ use wal_reader::WalReader;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pg::Lsn;
 use crate::pg::connect::Client;
-use crate::pg::error::{RESTARTED, query_error};
+use crate::pg::error::{RESTARTED, is_warning, query_error};
 use crate::positions::{Ledger, Stored, Track};
 use crate::replication::bulk::BulkRead;
 use crate::replication::stream::WalStream;
@@ -53,7 +53,7 @@ pub(super) async fn stream(
     source: &mut Source,
     plans: Vec<(StreamPlan, Track)>,
     acknowledge: Option<Stored>,
-    _failures: &mut Failures,
+    failures: &mut Failures,
 ) -> Result<()> {
     let config = &env.config;
     let end = end_of_run(client).await?;
@@ -88,7 +88,7 @@ pub(super) async fn stream(
         source.slot,
         source.plugin.name(),
     );
-    let applier = Applier::new(env, client, source, streams);
+    let applier = Applier::new(env, client, source, streams, failures);
     let mut run = Run::new(applier, state_file, from, bound.map(|end| end.lsn));
     let began = Instant::now();
     let limits = Limits {
@@ -106,7 +106,7 @@ pub(super) async fn stream(
     if !read {
         log.read_as_stream(&mut run, output, start).await?;
     }
-    let failed = run.finish(output).await?;
+    run.finish(output).await?;
     let reached = output.ledger().reached().max(from);
     // Everything is written: a server that is gone by now does not matter.
     match timeout(LAST_WORD, log_reached(client, source, reached, (end.lsn, end_read))).await {
@@ -114,7 +114,7 @@ pub(super) async fn stream(
         Ok(Err(error)) => tracing::debug!("no word of where the run ended: {error}"),
         Err(_) => tracing::debug!("no word of where the run ended: the server does not answer"),
     }
-    failed.into_iter().next().map_or(Ok(()), |(_, error)| Err(error))
+    Ok(())
 }
 
 /// The log of a slot, and within which limits it is read.
@@ -146,6 +146,11 @@ impl Log<'_> {
         };
         let mut bulk = Bulk::new(rows, source.plugin.as_mut());
         match run.read(output, &mut bulk, Limits { poll: None, ..*limits }).await {
+            // What the server warned of it says to a stream too.
+            Err(error) if is_warning(&error) => {
+                env.query_in_hand.cancel().await;
+                return Err(error);
+            }
             Err(error) if !bulk.has_started() && error.kind() != ErrorKind::Output => return Ok(refused(env, &error)),
             read => read?,
         }

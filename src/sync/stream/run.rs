@@ -88,17 +88,14 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Writes the last STATE of the phase. Returns the streams that failed, and why.
-    pub(super) async fn finish(mut self, output: &mut Output) -> Result<Vec<(String, Error)>> {
+    /// Writes the last STATE of the phase.
+    pub(super) async fn finish(mut self, output: &mut Output) -> Result<()> {
         self.write_state(output).await?;
         self.bar.end();
-        let streams = &self.applier.streams;
-        let failed = self.applier.failed.into_iter().map(|(stream, error)| (streams[stream].plan.id.clone(), error));
-        let failed = failed.collect();
         for live in self.applier.streams {
             live.counter.finish();
         }
-        Ok(failed)
+        Ok(())
     }
 
     /// Takes a message; breaks where the run ends before it.

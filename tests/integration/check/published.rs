@@ -92,7 +92,10 @@ fn generated_columns() {
         db.psql(super::sql(line(&check(&tap), "warning", &texts)));
         mended(&db, &tap, "warning", &texts);
     } else {
-        assert!(!line(&check(&tap(&db, &STREAM)), "warning", &texts).contains("run: "), "there is nothing to be done");
+        let output = check(&tap(&db, &STREAM));
+        let told = line(&output, "warning", &texts);
+        // There is nothing to be done: this release takes none in a column list either.
+        assert!(!told.contains("run: ") && !told.contains("column list") && told.contains("PostgreSQL 18"), "{told}");
     }
 }
 

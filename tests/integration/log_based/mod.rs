@@ -28,6 +28,7 @@ mod model;
 mod order;
 mod partitions;
 mod positions;
+mod publications;
 mod records;
 mod recreated;
 mod refusals;
@@ -43,6 +44,7 @@ mod snapshots;
 mod toast;
 mod toast_changes;
 mod truncates;
+mod two_phase;
 mod two_taps;
 
 /// Makes each of these functions two tests, one a plugin: `toast::fetched::pgoutput`.

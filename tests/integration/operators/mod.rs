@@ -2,3 +2,5 @@
 //! else that a search_path could lead to.
 
 mod keys;
+mod others;
+mod paths;

@@ -18,6 +18,7 @@ use crate::positions::TransactionSnapshot;
 use crate::replication::publication;
 use crate::replication::{Change, Message, OldTuple, Relation, RelationId};
 use crate::sync::env::{Env, version_now};
+use crate::sync::failures::Failures;
 use crate::sync::output::Output;
 use crate::sync::stream::alterations::Alterations;
 use crate::sync::stream::live::{Live, Transaction};
@@ -33,8 +34,7 @@ use shape::RowChange;
 pub(crate) struct Applier<'a> {
     pub client: &'a Client,
     pub streams: Vec<Live>,
-    /// The streams that failed, and why.
-    pub failed: Vec<Failed>,
+    failures: &'a mut Failures,
     env: &'a Env,
     look_ups: LookUps,
     describer: Describer<'a>,
@@ -53,13 +53,19 @@ pub(crate) struct Applier<'a> {
 }
 
 impl<'a> Applier<'a> {
-    pub(crate) fn new(env: &'a Env, client: &'a Client, source: &Source, streams: Vec<Live>) -> Self {
+    pub(crate) fn new(
+        env: &'a Env,
+        client: &'a Client,
+        source: &Source,
+        streams: Vec<Live>,
+        failures: &'a mut Failures,
+    ) -> Self {
         let is_published = !source.publications.is_empty();
         let publication = is_published.then(|| env.config.publication(&source.slot).to_owned());
         Applier {
             client,
             streams,
-            failed: Vec::new(),
+            failures,
             env,
             look_ups: LookUps::default(),
             describer: Describer { env, client, publication },
@@ -114,10 +120,10 @@ impl<'a> Applier<'a> {
 
     /// Ends a stream: its changes are left out from here on, and its bookmark stays.
     fn fail(&mut self, output: &mut Output, (stream, error): Failed) {
-        if !std::mem::replace(&mut self.streams[stream].failed, true) {
-            output.ledger().fail(stream);
-            self.failed.push((stream, error));
-        }
+        let live = &mut self.streams[stream];
+        live.failed = true;
+        output.ledger().fail(stream);
+        self.failures.add(&live.plan.id, &error);
     }
 
     /// Takes what the log says of a table.

@@ -41,7 +41,7 @@ impl Describer<'_> {
         let found = discover(self.client, Scope::Tables(&wanted)).await?.into_iter().next();
         let hidden = hidden_columns(self.client, oid).await?.into_iter().map(String::into_bytes).collect();
         let publications = match &self.publication {
-            Some(name) => Some(Publications::read(self.client, name).await?),
+            Some(name) => Some(Publications::read(self.client, name, &[oid]).await?),
             None => None,
         };
         let after = wait_visible(self.client, std::iter::empty()).await?;

@@ -10,7 +10,7 @@ use crate::replication::publication::{self, Publications};
 use crate::replication::slot::{Slot, create_sql};
 use crate::sync::env::Env;
 use crate::sync::failures::Failures;
-use crate::sync::plan::StreamPlan;
+use crate::sync::plan::{StreamPlan, oids};
 
 /// The publications of a slot, compared with the streams that are to be read.
 pub(crate) struct Coverage<'p> {
@@ -26,13 +26,13 @@ pub(crate) struct Coverage<'p> {
 impl<'p> Coverage<'p> {
     /// Reads the publications with this name.
     pub(crate) async fn read(client: &Client, name: &str, plans: &'p [StreamPlan]) -> Result<Coverage<'p>> {
-        let mut publications = Publications::read(client, name).await?;
+        let mut publications = Publications::read(client, name, &oids(plans)).await?;
         let mut missing: Vec<&StreamPlan> = Vec::new();
         for plan in plans {
             let mut covered = publications.covers(client, &plan.table).await?;
             if !covered && plan.table.kind == TableKind::Partitioned {
                 // A leaf may have been made since the publications were read.
-                publications = Publications::read(client, name).await?;
+                publications = Publications::read(client, name, &oids(plans)).await?;
                 covered = publications.covers(client, &plan.table).await?;
             }
             if !covered {
@@ -132,7 +132,7 @@ pub(crate) async fn publications(
     if let Err(error) = publication::publish(client, &coverage.statements).await {
         tracing::debug!("publishing each by itself: {error}");
         for plan in &coverage.missing {
-            let known = Publications::read(client, name).await?;
+            let known = Publications::read(client, name, &oids(plans)).await?;
             let statements = publication::publish_sql(client, name, &known, &[&plan.table]).await?;
             if let Err(error) = publication::publish(client, &statements).await {
                 refused.insert(plan.id.clone(), error);
@@ -141,7 +141,7 @@ pub(crate) async fn publications(
         added.retain(|id| !refused.contains_key(id));
         failures.refuse(plans, |plan| refused.remove(&plan.id));
     }
-    Ok((Publications::read(client, name).await?, added))
+    Ok((Publications::read(client, name, &oids(plans)).await?, added))
 }
 
 /// Leaves out what the publications don't send, and logs it.
@@ -165,6 +165,11 @@ pub(crate) fn check_key(plan: &StreamPlan, publications: &Publications) -> Resul
     let unpublished = publications.unpublished_columns(&plan.table);
     let Some(key) = plan.key_properties.iter().find(|key| unpublished.contains(key)) else { return Ok(()) };
     let error = Error::stream(format!("the publication does not publish the key column \"{key}\" of \"{}\"", plan.id));
+    if !publications.can_send(&plan.table, key) {
+        return Err(
+            error.hint("generated columns are published from PostgreSQL 18 on: choose another replication method")
+        );
+    }
     Err(error.hint(format!("add it to the publication's column list{}", all_columns(plan, publications))))
 }
 
@@ -180,13 +185,23 @@ pub(crate) fn leave_out(plan: &mut StreamPlan, publications: &Publications, env:
 pub(crate) fn warning_of_columns(plan: &StreamPlan, publications: &Publications) -> Option<String> {
     let mut columns = publications.unpublished_columns(&plan.table);
     columns.retain(|name| plan.position(name).is_some());
-    (!columns.is_empty()).then(|| {
+    let (unlisted, unsent): (Vec<_>, Vec<_>) =
+        columns.into_iter().partition(|name| publications.can_send(&plan.table, name));
+    let unlisted = (!unlisted.is_empty()).then(|| {
         format!(
             "the publication does not publish {}; left out of the stream until its column list does{}",
-            columns.join(", "),
+            unlisted.join(", "),
             all_columns(plan, publications)
         )
-    })
+    });
+    let unsent = (!unsent.is_empty()).then(|| {
+        format!(
+            "the publication does not publish {}; left out of the stream: generated columns are published from PostgreSQL 18 on",
+            unsent.join(", ")
+        )
+    });
+    let told: Vec<String> = [unsent, unlisted].into_iter().flatten().collect();
+    (!told.is_empty()).then(|| told.join("; "))
 }
 
 /// Returns the end of an advice on columns.

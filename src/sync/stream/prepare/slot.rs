@@ -11,7 +11,7 @@ use crate::replication::publication::{self, Publications};
 use crate::replication::slot::{Slot, create_sql};
 use crate::state::State;
 use crate::sync::env::Env;
-use crate::sync::plan::StreamPlan;
+use crate::sync::plan::{StreamPlan, oids};
 
 /// The slot of a run.
 pub(crate) struct SlotChoice {
@@ -55,6 +55,10 @@ impl SlotChoice {
             return Err(Error::run(format!("replication slot \"{name}\" has the output plugin {}", slot.plugin))
                 .hint("this tap reads pgoutput and wal2json: name another slot with replication_slot_name"));
         };
+        // wal2json knows no prepared transactions: it sends them when they commit.
+        if plugin == OutputPluginName::Pgoutput {
+            slot.check_one_phase(client.server_version())?;
+        }
         let lost = slot.invalid.is_some();
         if slot.synced || config.on_slot_lost == OnSlotLost::Fail {
             slot.check_usable()?;
@@ -74,7 +78,7 @@ async fn missing_slot(
     let mut sql = Vec::new();
     if plugin == OutputPluginName::Pgoutput {
         let publication = env.config.publication(name);
-        let mut known = Publications::read(client, publication).await?;
+        let mut known = Publications::read(client, publication, &oids(plans)).await?;
         let mut missing = Vec::new();
         for plan in plans {
             if !known.covers(client, &plan.table).await? {

@@ -88,6 +88,7 @@ mod tests {
             kept,
             safe_wal_size,
             failover: false,
+            two_phase: false,
             synced: false,
         }
     }
