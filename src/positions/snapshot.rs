@@ -23,6 +23,22 @@ impl TransactionSnapshot {
         self.xmin as u32
     }
 
+    /// Returns its text; where many transactions were running, that of one which sees less.
+    pub(crate) fn in_short(&self) -> String {
+        const MANY: usize = 16;
+        let TransactionSnapshot { xmin, xmax, running } = self;
+        if running.len() > MANY {
+            return format!("{xmin}:{}:{xmin}", xmin + 1);
+        }
+        let running: Vec<String> = running.iter().map(u64::to_string).collect();
+        format!("{xmin}:{xmax}:{}", running.join(","))
+    }
+
+    /// Whether a transaction was running that it does not see.
+    pub(crate) fn has_running(&self) -> bool {
+        !self.running.is_empty()
+    }
+
     /// Whether no transaction with this id had begun.
     pub(crate) fn precedes(&self, xid: u32) -> bool {
         (xid.wrapping_sub(self.xmax as u32) as i32) >= 0
@@ -49,6 +65,17 @@ mod tests {
         assert_eq!([14, 15, 16].map(|xid| snapshot.precedes(xid)), [false, true, true]);
         assert_eq!(TransactionSnapshot::parse("10:10:").unwrap().running, Vec::<u64>::new());
         assert_eq!(TransactionSnapshot::parse("10:x:"), None);
+    }
+
+    #[test]
+    fn in_short_it_sees_no_more() {
+        let few = TransactionSnapshot::parse("10:15:10,12").unwrap();
+        assert_eq!(few.in_short(), "10:15:10,12");
+        let many = TransactionSnapshot { xmin: 10, xmax: 90, running: (10..40).collect() };
+        let short = TransactionSnapshot::parse(&many.in_short()).unwrap();
+        assert!(short.has_running());
+        assert!((0..100).all(|xid| many.sees(xid) || !short.sees(xid)));
+        assert!(short.sees(9));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use crate::json_file::shown;
 use crate::method::ReplicationMethod;
 use crate::pg::Lsn;
-use crate::positions::Resume;
+use crate::positions::{Resume, TransactionSnapshot};
 
 /// The key of a LOG_BASED bookmark's position.
 pub(super) const LSN_KEY: &str = "lsn";
@@ -139,35 +139,40 @@ impl<'a> Bookmark<'a> {
     }
 }
 
-/// How a table is defined, as far as has to be known to tell later that it was altered. Each number is made of the ids of the
-/// transactions that wrote rows of the catalogs, and is another when one of them is written again. A bookmark has the three as
-/// an array.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// How a table is defined, as far as has to be known to tell later that it was altered. The first three numbers are made of the
+/// ids of the transactions that wrote rows of the catalogs, and are others when one of these is written again. A bookmark has them
+/// as an array.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Definition {
-    /// Of the row that was written when the table was made; after `pg_upgrade` all three are others.
+    /// Of the row that was written when the table was made; after `pg_upgrade` it is another, and so are the next two.
     pub(crate) created: i64,
     /// Of the columns and their types.
     pub(crate) columns: i64,
     /// Of the key.
     pub(crate) key: i64,
+    /// What this snapshot sees had committed before the bookmark's position, and was known to the run.
+    pub(crate) seen: TransactionSnapshot,
 }
 
 impl Definition {
     fn read(value: &Value) -> Option<Definition> {
         match value.as_array()?.as_slice() {
-            [created, columns, key] => {
-                Some(Definition { created: created.as_i64()?, columns: columns.as_i64()?, key: key.as_i64()? })
-            }
+            [created, columns, key, seen] => Some(Definition {
+                created: created.as_i64()?,
+                columns: columns.as_i64()?,
+                key: key.as_i64()?,
+                seen: TransactionSnapshot::parse(seen.as_str()?)?,
+            }),
             _ => None,
         }
     }
 
-    pub(super) fn write(self) -> Value {
-        serde_json::json!([self.created, self.columns, self.key])
+    pub(super) fn write(&self) -> Value {
+        serde_json::json!([self.created, self.columns, self.key, self.seen.in_short()])
     }
 
     /// Whether the other numbers of the two can be compared.
-    pub(crate) fn is_of_the_same_making(self, other: Definition) -> bool {
+    pub(crate) fn is_of_the_same_making(&self, other: &Definition) -> bool {
         self.created == other.created
     }
 }
@@ -202,7 +207,7 @@ fn problem(key: &str, value: &Value) -> Option<&'static str> {
         "version" => (parse_number::<i64>(value).is_some(), "an integer"),
         "xmin" => (parse_number::<u64>(value).is_some(), "an integer or null"),
         "table_oid" => (parse_number::<u32>(value).is_some(), "an oid"),
-        DEFINITION_KEY => (Definition::read(value).is_some(), "three integers"),
+        DEFINITION_KEY => (Definition::read(value).is_some(), "three integers and a snapshot"),
         "replication_key_value" => (!value.is_object() && !value.is_array(), "a number or a text"),
         _ => (true, ""),
     };

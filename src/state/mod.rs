@@ -219,7 +219,7 @@ impl State {
     }
 
     /// Notes in a LOG_BASED bookmark how the table is defined; nothing happens to a stream without a bookmark.
-    pub(crate) fn set_definition(&mut self, id: &str, definition: Definition) {
+    pub(crate) fn set_definition(&mut self, id: &str, definition: &Definition) {
         self.replace(id, DEFINITION_KEY, definition.write());
     }
 

@@ -162,6 +162,10 @@ async fn run(
             if failed {
                 // It is copied again, whatever the log keeps for it.
                 log_based.source.streams.retain(|id| *id != plan.id);
+            } else if let (ReplicationMethod::LogBased, Some(altered)) =
+                (plan.method, log_based.source.alterations.of(plan.table.oid))
+            {
+                output.state.set_definition(&plan.id, &altered.definition);
             }
             log_based.streamed.extend(copied.map(|snapshot| (plan, Track::AfterCopy(snapshot))));
         }

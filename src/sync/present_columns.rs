@@ -6,26 +6,34 @@ use crate::error::Result;
 use crate::pg::table::Column;
 use crate::pg::wire::Session;
 
-/// Columns by name, each with its type.
-pub(crate) struct PresentColumns(HashMap<String, (u32, i32)>);
+/// Columns by number, each with its name and type.
+pub(crate) struct PresentColumns(HashMap<i16, (String, u32, i32)>);
 
 impl PresentColumns {
     /// Reads the columns that the table with this oid has in the session's transaction.
     pub(crate) async fn read(session: &mut Session, table: u32) -> Result<Self> {
         let sql = format!(
-            "SELECT attname, atttypid, atttypmod FROM pg_catalog.pg_attribute \
+            "SELECT attnum, attname, atttypid, atttypmod FROM pg_catalog.pg_attribute \
              WHERE attrelid = {table} AND attnum > 0 AND NOT attisdropped"
         );
         let rows = session.query(&sql).await?.into_iter();
         let column = |row: Vec<Option<String>>| {
             let mut values = row.into_iter().flatten();
-            Some((values.next()?, (values.next()?.parse().ok()?, values.next()?.parse().ok()?)))
+            let number = values.next()?.parse().ok()?;
+            Some((number, (values.next()?, values.next()?.parse().ok()?, values.next()?.parse().ok()?)))
         };
         Ok(PresentColumns(rows.filter_map(column).collect()))
     }
 
+    /// Returns the name that a column has now; `None` if it was dropped.
+    pub(crate) fn name(&self, column: &Column) -> Option<&str> {
+        self.0.get(&column.attnum).map(|(name, ..)| name.as_str())
+    }
+
     /// Whether a column is there, with the type that it had.
     pub(crate) fn has(&self, column: &Column) -> bool {
-        self.0.get(&column.name) == Some(&(column.ty.oid, column.typmod))
+        self.0.get(&column.attnum).is_some_and(|(name, ty, typmod)| {
+            (name, *ty, *typmod) == (&column.name, column.ty.oid, column.typmod)
+        })
     }
 }

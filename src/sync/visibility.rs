@@ -42,6 +42,16 @@ pub(crate) async fn wait_visible(
     }
 }
 
+/// Whether the catalogs show these tables as a transaction has left them that is in the log, visible or not: it holds no lock on
+/// one of them that it would need to alter it. Returns a snapshot from before that was looked at.
+pub(crate) async fn settled(client: &Client, tables: &[u32]) -> Result<Option<TransactionSnapshot>> {
+    let snapshot = wait_visible(client, std::iter::empty()).await?;
+    let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype = 'relation' AND relation = ANY ($1) \
+               AND mode = 'AccessExclusiveLock' AND granted)";
+    let row = client.query_one(sql, &[&tables]).await.map_err(|e| query_error("cannot read the locks", e))?;
+    Ok((!row.field::<bool>(0)?).then_some(snapshot))
+}
+
 fn parsed(text: Option<&str>) -> Result<TransactionSnapshot> {
     text.and_then(TransactionSnapshot::parse).ok_or_else(|| Error::run("the server's snapshot can't be read"))
 }

@@ -15,29 +15,68 @@ use crate::state::Definition;
 use crate::sync::visibility::wait_visible;
 
 /// What was altered of a table since a transaction.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Altered {
     table: u32,
     /// The selected table that it is, or is a partition of.
     pub stream: u32,
     /// Its name, quoted.
     pub name: String,
-    /// The transactions that altered columns, or types of columns, by their ids.
-    columns_by: Vec<u32>,
-    /// Such columns.
-    pub columns: Vec<String>,
-    /// The transactions that gave it its name or schema, or the schema its name; not the one that made it.
-    moved_by: Vec<u32>,
-    /// Whether it was made since.
-    created: bool,
-    /// Whether its rows are in another file than they were in: it was truncated, rewritten, or unlogged for a while.
-    pub other_file: bool,
-    /// Whether it became a partition after it was made, so that its rows of before are in no log of its root.
-    pub attached: bool,
-    /// Whether the key was made, or may have got other labels.
-    key: bool,
+    /// What was altered, and by which transactions.
+    facts: Vec<Fact>,
     /// What tells in later runs whether it was altered.
     pub definition: Definition,
+}
+
+/// Something that a transaction altered.
+#[derive(Clone, Debug)]
+struct Fact {
+    what: What,
+    by: u32,
+    /// The column that it is of.
+    column: String,
+}
+
+/// What can be altered; see `alterations.sql`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    /// A column.
+    Column,
+    /// A type of a column. No lock keeps those from it who have used it.
+    Type,
+    /// The table's name or schema.
+    Name,
+    /// The schema's name, under the same reservation as a type.
+    Schema,
+    /// The table was made.
+    Created,
+    /// The key.
+    Key,
+    /// Its rows are in another file than they were in: it was truncated, rewritten, or unlogged for a while.
+    File,
+    /// It became a partition after it was made.
+    Attached,
+}
+
+impl What {
+    fn parse(word: &str) -> Option<What> {
+        Some(match word {
+            "column" => What::Column,
+            "type" => What::Type,
+            "moved" => What::Name,
+            "schema" => What::Schema,
+            "created" => What::Created,
+            "key" => What::Key,
+            "file" => What::File,
+            "attached" => What::Attached,
+            _ => return None,
+        })
+    }
+
+    /// Whether nobody who had used it before can have been at work when it was altered.
+    fn is_locked(self) -> bool {
+        !matches!(self, What::Type | What::Schema | What::Key)
+    }
 }
 
 /// What was altered of the selected tables and their partitions.
@@ -45,6 +84,8 @@ pub(crate) struct Altered {
 pub(crate) struct Alterations {
     /// By oid.
     tables: HashMap<u32, Altered>,
+    /// The selected tables, each with what a run has seen before.
+    selected: Vec<(u32, Option<TransactionSnapshot>)>,
     /// The oldest transaction that counts.
     pub since: u32,
     /// A snapshot that sees no more than what is here.
@@ -53,8 +94,12 @@ pub(crate) struct Alterations {
 
 impl Alterations {
     /// Reads what was altered since the place in the log that a slot needs: before anything is acknowledged, and after the tables
-    /// were described.
-    pub(crate) async fn since_slot(client: &Client, slot: &str, tables: &[u32]) -> Result<Alterations> {
+    /// were described. Beside each table is what a run has seen of it that its bookmark is past, if that is known.
+    pub(crate) async fn since_slot(
+        client: &Client,
+        slot: &str,
+        tables: &[(u32, Option<Definition>)],
+    ) -> Result<Alterations> {
         let seen = wait_visible(client, std::iter::empty()).await?;
         let sql = "SELECT catalog_xmin::text FROM pg_catalog.pg_replication_slots WHERE slot_name::text = $1";
         let row = client.query_opt(sql, &[&slot]).await.map_err(|e| query_error("cannot read the slot", e))?;
@@ -62,44 +107,73 @@ impl Alterations {
             Some(row) => row.field::<Option<&str>>(0)?.and_then(|xid| xid.parse().ok()),
             None => None,
         };
-        Alterations::read(client, tables, since.unwrap_or_else(|| seen.oldest()), seen).await
+        let since = since.unwrap_or_else(|| seen.oldest());
+        let tables = tables.iter().map(|(table, known)| (*table, known.as_ref().map(|known| known.seen.clone())));
+        Alterations::read(client, tables.collect(), since, seen).await
     }
 
-    /// Reads what was altered by now, by transactions that are not older than the one with the id `since`.
-    pub(crate) async fn read(
+    /// Reads what was altered of tables by now, by transactions that are not older than the one with the id `since`. What the
+    /// snapshot beside a table sees is past for it: the changes from before it are not wanted any more.
+    async fn read(
         client: &Client,
-        tables: &[u32],
+        selected: Vec<(u32, Option<TransactionSnapshot>)>,
         since: u32,
         seen: TransactionSnapshot,
     ) -> Result<Alterations> {
+        let oids: Vec<u32> = selected.iter().map(|(oid, _)| *oid).collect();
         let rows = client
-            .query(include_str!("alterations.sql"), &[&tables, &since.to_string()])
+            .query(include_str!("alterations.sql"), &[&oids, &since.to_string()])
             .await
             .map_err(|e| query_error("cannot read what was altered", e))?;
-        let xids = |xids: Vec<i64>| xids.into_iter().map(|xid| xid as u32).collect();
-        let mut altered = HashMap::with_capacity(rows.len());
+        let past: HashMap<u32, &TransactionSnapshot> =
+            selected.iter().filter_map(|(oid, seen)| Some((*oid, seen.as_ref()?))).collect();
+        let mut tables = HashMap::with_capacity(rows.len());
         for row in &rows {
-            let table = Altered {
-                stream: row.field(0)?,
-                table: row.field(1)?,
-                name: row.field(2)?,
-                columns_by: xids(row.field(3)?),
-                columns: row.field(4)?,
-                moved_by: xids(row.field(5)?),
-                created: row.field(6)?,
-                other_file: row.field(7)?,
-                attached: row.field(8)?,
-                key: row.field(9)?,
-                definition: Definition { created: row.field(10)?, columns: row.field(11)?, key: row.field(12)? },
+            let (stream, what, by): (u32, Vec<&str>, Vec<i64>) = (row.field(0)?, row.field(3)?, row.field(4)?);
+            let columns: Vec<String> = row.field(5)?;
+            let is_past = |what: What, by: u32| {
+                past.get(&stream).is_some_and(|seen| seen.sees(by) && (what.is_locked() || !seen.has_running()))
             };
-            altered.insert(table.table, table);
+            let facts = what.iter().zip(by).zip(columns).filter_map(|((what, by), column)| {
+                let (what, by) = (What::parse(what)?, by as u32);
+                (!is_past(what, by)).then_some(Fact { what, by, column })
+            });
+            let table = Altered {
+                table: row.field(1)?,
+                stream,
+                name: row.field(2)?,
+                facts: facts.collect(),
+                definition: Definition {
+                    created: row.field(6)?,
+                    columns: row.field(7)?,
+                    key: row.field(8)?,
+                    seen: seen.clone(),
+                },
+            };
+            tables.insert(table.table, table);
         }
-        Ok(Alterations { tables: altered, since, seen })
+        Ok(Alterations { tables, selected, since, seen })
+    }
+
+    /// Reads the same by now, where a snapshot sees no more than what there is to read.
+    pub(crate) async fn again(&self, client: &Client, seen: TransactionSnapshot) -> Result<Alterations> {
+        Alterations::read(client, self.selected.clone(), self.since, seen).await
+    }
+
+    /// Reads what of the same tables was altered after a snapshot.
+    pub(crate) async fn after(&self, client: &Client, snapshot: &TransactionSnapshot) -> Result<Alterations> {
+        let selected = self.selected.iter().map(|(oid, _)| (*oid, None)).collect();
+        Alterations::read(client, selected, snapshot.oldest(), snapshot.clone()).await
     }
 
     /// Returns what is known of a table.
     pub(crate) fn of(&self, table: u32) -> Option<&Altered> {
         self.tables.get(&table)
+    }
+
+    /// Returns the tables, partitions included.
+    pub(crate) fn tables(&self) -> Vec<u32> {
+        self.tables.keys().copied().collect()
     }
 
     /// Returns what is known of a selected table and its partitions.
@@ -109,52 +183,93 @@ impl Alterations {
 
     /// Returns the columns of a table that may have been others.
     pub(crate) fn columns(&self, table: u32) -> HashSet<String> {
-        self.of(table).map(|altered| altered.columns.iter().cloned().collect()).unwrap_or_default()
+        self.of(table).into_iter().flat_map(Altered::columns).map(str::to_owned).collect()
     }
 
-    /// Whether a table may have had another name. One that was made since and is a stream of its own has not: what was written
-    /// under its name before is older than its copy.
-    pub(crate) fn moved(&self, table: u32) -> bool {
-        self.of(table).is_some_and(|altered| !altered.moved_by.is_empty())
+    /// Whether a table may have had another name, or its name have been another table's; `None` if it is not among these. A
+    /// selected table that was made since may not: what was written under its name before is older than its copy.
+    pub(crate) fn name(&self, table: u32) -> Option<bool> {
+        self.of(table).map(Altered::has_another_name)
     }
 
     /// Whether changes of the stream may stand in the log under other names than those of its tables, or under theirs those of
     /// others.
     pub(crate) fn names_of(&self, stream: u32) -> bool {
-        self.of_stream(stream)
-            .any(|altered| !altered.moved_by.is_empty() || (altered.created && altered.table != stream))
+        self.of_stream(stream).any(Altered::has_another_name)
     }
 
     /// Whether changes of any stream may stand in the log under names that its tables do not have.
     pub(crate) fn any_moved(&self) -> bool {
-        self.tables.values().any(|altered| !altered.moved_by.is_empty())
+        self.tables.values().any(Altered::is_moved)
     }
 
     /// Whether the stream's tables got names that a snapshot does not see.
     pub(crate) fn moved_after(&self, stream: u32, snapshot: &TransactionSnapshot) -> bool {
-        self.of_stream(stream).any(|altered| altered.moved_by.iter().any(|&xid| !snapshot.sees(xid)))
+        self.of_stream(stream).any(|altered| altered.facts_of_name().any(|fact| !snapshot.sees(fact.by)))
     }
 
     /// Whether the table's columns are others than a snapshot sees.
     pub(crate) fn columns_after(&self, table: u32, snapshot: &TransactionSnapshot) -> bool {
-        self.of(table).is_some_and(|altered| altered.columns_by.iter().any(|&xid| !snapshot.sees(xid)))
+        self.of(table).is_some_and(|altered| altered.facts_of_columns().any(|fact| !snapshot.sees(fact.by)))
     }
 }
 
 impl Altered {
+    fn has(&self, what: What) -> bool {
+        self.facts.iter().any(|fact| fact.what == what)
+    }
+
+    fn facts_of_columns(&self) -> impl Iterator<Item = &Fact> {
+        self.facts.iter().filter(|fact| matches!(fact.what, What::Column | What::Type))
+    }
+
+    fn facts_of_name(&self) -> impl Iterator<Item = &Fact> {
+        self.facts.iter().filter(|fact| matches!(fact.what, What::Name | What::Schema))
+    }
+
+    fn columns(&self) -> impl Iterator<Item = &str> {
+        self.facts_of_columns().map(|fact| fact.column.as_str())
+    }
+
+    fn is_moved(&self) -> bool {
+        self.facts_of_name().next().is_some()
+    }
+
+    fn has_another_name(&self) -> bool {
+        self.is_moved() || (self.has(What::Created) && self.table != self.stream)
+    }
+
+    /// Returns the columns that were altered, each once.
+    pub(crate) fn altered_columns(&self) -> Vec<&str> {
+        let mut columns: Vec<&str> = self.columns().collect();
+        columns.sort_unstable();
+        columns.dedup();
+        columns
+    }
+
+    /// Whether its rows are in another file than they were in, though no column was altered.
+    pub(crate) fn has_other_file(&self) -> bool {
+        self.has(What::File) && !self.has(What::Column)
+    }
+
+    /// Whether it became a partition after it was made, so that its rows of before are in no log of its root.
+    pub(crate) fn was_attached(&self) -> bool {
+        self.has(What::Attached)
+    }
+
     /// Whether rows in the target may have another key than in the table. `bookmark`: the definition that a run knew, if one did.
-    pub(crate) fn has_another_key(&self, bookmark: Option<Definition>) -> bool {
+    pub(crate) fn has_another_key(&self, bookmark: Option<&Definition>) -> bool {
         match bookmark {
-            Some(known) => known.is_of_the_same_making(self.definition) && known.key != self.definition.key,
-            None => self.key && !self.created,
+            Some(known) => known.is_of_the_same_making(&self.definition) && known.key != self.definition.key,
+            None => self.has(What::Key) && !self.has(What::Created),
         }
     }
 
     /// Whether the columns were altered since a run with this definition.
-    pub(crate) fn has_other_columns(&self, bookmark: Option<Definition>) -> bool {
+    pub(crate) fn has_other_columns(&self, bookmark: Option<&Definition>) -> bool {
         match bookmark {
-            Some(known) => known.is_of_the_same_making(self.definition) && known.columns != self.definition.columns,
-            None => !self.columns.is_empty(),
+            Some(known) => known.is_of_the_same_making(&self.definition) && known.columns != self.definition.columns,
+            None => self.columns().next().is_some(),
         }
     }
 }

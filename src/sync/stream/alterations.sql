@@ -1,4 +1,4 @@
--- What was altered of the tables in $1, and of the partitions below them, by a transaction that is not older than $2: one row a
+-- What was altered of the tables in $1, and of the partitions below them, by transactions that are not older than $2: one row a
 -- table. Each fact about a table is a row of a catalog, whose xmin says when it was last written; it stays when the row is frozen.
 WITH RECURSIVE tree(stream, oid) AS (
   SELECT o, o FROM pg_catalog.unnest($1::oid[]) o
@@ -46,7 +46,7 @@ of_types AS (
 facts(oid, what, written, name) AS (
   SELECT attrelid, 'column', written, attname FROM attributes WHERE NOT as_made
   UNION ALL
-  SELECT a.attrelid, 'column', t.written, a.attname FROM attributes a JOIN of_types t ON t.outer_type = a.atttypid
+  SELECT a.attrelid, 'type', t.written, a.attname FROM attributes a JOIN of_types t ON t.outer_type = a.atttypid
   UNION ALL
   SELECT a.attrelid, 'created', a.xmin, NULL FROM pg_catalog.pg_attribute a
    WHERE a.attrelid IN (SELECT oid FROM tree) AND a.attnum = -1
@@ -58,7 +58,7 @@ facts(oid, what, written, name) AS (
     JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = -1
    WHERE c.oid IN (SELECT oid FROM tree) AND NOT (t.xmin = a.xmin AND t.cmin = a.cmin)
   UNION ALL
-  SELECT c.oid, 'moved', n.xmin, NULL
+  SELECT c.oid, 'schema', n.xmin, NULL
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
    WHERE c.oid IN (SELECT oid FROM tree)
   UNION ALL
@@ -96,16 +96,12 @@ dated AS (
 ),
 tables AS (
   SELECT oid,
-         pg_catalog.array_agg(written) FILTER (WHERE what = 'column' AND young) AS columns_written,
-         pg_catalog.array_agg(DISTINCT name::text) FILTER (WHERE what = 'column' AND young) AS columns,
-         pg_catalog.array_agg(written) FILTER (WHERE what = 'moved' AND young) AS moved,
-         pg_catalog.bool_or(what = 'created' AND young) AS created,
+         pg_catalog.array_agg(what) FILTER (WHERE young) AS what,
+         pg_catalog.array_agg(written) FILTER (WHERE young) AS written,
+         pg_catalog.array_agg(coalesce(name::text, '')) FILTER (WHERE young) AS names,
          pg_catalog.max(written) FILTER (WHERE what = 'created') AS created_by,
-         pg_catalog.bool_or(what = 'file' AND young) AS other_file,
-         pg_catalog.bool_or(what = 'attached' AND young) AS attached,
-         pg_catalog.bool_or(what = 'key' AND young) AS other_key,
          -- Another number when any of them was written again.
-         pg_catalog.sum(written) FILTER (WHERE what = 'column') AS columns_stamp,
+         pg_catalog.sum(written) FILTER (WHERE what IN ('column', 'type')) AS columns_stamp,
          pg_catalog.sum(written) FILTER (WHERE what = 'key') AS key_stamp
     FROM dated
    GROUP BY oid
@@ -113,13 +109,9 @@ tables AS (
 SELECT tree.stream,
        tree.oid,
        pg_catalog.format('%I.%I', n.nspname, c.relname),
-       coalesce(tables.columns_written, '{}'),
-       coalesce(tables.columns, '{}'),
-       coalesce(tables.moved, '{}'),
-       coalesce(tables.created, false),
-       coalesce(tables.other_file, false),
-       coalesce(tables.attached, false),
-       coalesce(tables.other_key, false),
+       coalesce(tables.what, '{}'),
+       coalesce(tables.written, '{}'),
+       coalesce(tables.names, '{}'),
        coalesce(tables.created_by, 0),
        coalesce(tables.columns_stamp, 0)::int8,
        coalesce(tables.key_stamp, 0)::int8

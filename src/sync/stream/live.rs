@@ -7,6 +7,7 @@ use crate::logging::RecordCounter;
 use crate::positions::TransactionSnapshot;
 use crate::sync::output::Output;
 use crate::sync::plan::{RecordEnd, StreamPlan};
+use crate::sync::stream::alterations::Alterations;
 
 /// A stream of the phase.
 pub(crate) struct Live {
@@ -24,6 +25,10 @@ pub(crate) struct Live {
     altered: HashSet<String>,
     /// Columns that the role can't select, so that they are not described.
     hidden: HashSet<Vec<u8>>,
+    /// Whether it goes on from a bookmark; else this run has copied it.
+    pub resumed: bool,
+    /// Whether the log had a TRUNCATE of it.
+    pub truncated: bool,
     /// Whether it has failed: its changes are left out from there on.
     pub failed: bool,
     /// Whether it was reported that the log does not identify the row of a delete.
@@ -51,10 +56,12 @@ pub(crate) struct Transaction {
 
 impl Live {
     /// Returns a stream whose records carry this version.
-    pub(crate) fn new(plan: StreamPlan, version: i64, past: TransactionSnapshot, altered: HashSet<String>) -> Self {
+    pub(crate) fn new(plan: StreamPlan, version: i64, resumed: bool, alterations: &Alterations) -> Self {
         Live {
-            past,
-            altered,
+            past: alterations.seen.clone(),
+            altered: alterations.columns(plan.table.oid),
+            resumed,
+            truncated: false,
             version,
             end: RecordEnd::new(version),
             counter: RecordCounter::new(&plan.id),

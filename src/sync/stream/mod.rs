@@ -65,12 +65,9 @@ pub(super) async fn stream(
         if !matches!(track, Track::AfterCopy(_)) {
             output.state.adopt(&plan.id, version, plan.table.oid);
         }
-        if let Some(altered) = source.alterations.of(plan.table.oid) {
-            output.state.set_definition(&plan.id, altered.definition);
-        }
+        let resumed = !matches!(track, Track::AfterCopy(_));
         tracks.push((plan.id.clone(), track));
-        let altered = source.alterations.columns(plan.table.oid);
-        streams.push(Live::new(plan, version, source.alterations.seen.clone(), altered));
+        streams.push(Live::new(plan, version, resumed, &source.alterations));
     }
     for live in &streams {
         live.announce(output, config.debug_lsn);
@@ -89,7 +86,7 @@ pub(super) async fn stream(
         source.plugin.name(),
     );
     let applier = Applier::new(env, client, source, streams, failures);
-    let mut run = Run::new(applier, state_file, from, bound.map(|end| end.lsn));
+    let mut run = Run::new(applier, state_file, from, end.lsn, config.break_at_end_lsn);
     let began = Instant::now();
     let limits = Limits {
         began,

@@ -25,13 +25,21 @@ pub(super) struct Run<'a> {
     bar: Bar,
     /// From where on the log is read.
     start: Lsn,
+    /// Where the log ended when the run began, until everything up to there has come.
+    end: Option<Lsn>,
 }
 
 impl<'a> Run<'a> {
-    /// Makes the loop. `end`: where the run ends, if it has an end.
-    pub(super) fn new(applier: Applier<'a>, state_file: Option<StateFile>, start: Lsn, end: Option<Lsn>) -> Self {
-        let bar = Bar::of_log(end.map(|end| end.0.saturating_sub(start.0)));
-        Run { applier, state_file, transaction: None, bar, start }
+    /// Makes the loop. `end`: where the log ended when the run began; `ends`: whether the run does there.
+    pub(super) fn new(
+        applier: Applier<'a>,
+        state_file: Option<StateFile>,
+        start: Lsn,
+        end: Lsn,
+        ends: bool,
+    ) -> Self {
+        let bar = Bar::of_log(ends.then(|| end.0.saturating_sub(start.0)));
+        Run { applier, state_file, transaction: None, bar, start, end: Some(end) }
     }
 
     /// Reads a source until the run ends.
@@ -144,6 +152,10 @@ impl<'a> Run<'a> {
         self.fill_holes(output).await?;
         self.applier.check_names(output).await?;
         output.settle().map_err(held_back)?;
+        if self.end.is_some_and(|end| output.ledger().reached() >= end) {
+            self.end = None;
+            self.applier.caught_up(output);
+        }
         for live in &mut self.applier.streams {
             live.renew_end();
         }

@@ -29,11 +29,13 @@ struct Table {
     names: Names,
     columns: Vec<Column>,
     targets: Vec<Target>,
-    /// The columns of a partition that may have been others.
-    altered: HashSet<String>,
+    /// Where it stands.
+    place: Place,
     /// What a look-up by name saw. A partition may come and go with any transaction that it did not see; `None` where no
     /// partition matters.
     seen: Option<TransactionSnapshot>,
+    /// A transaction that need not be seen for it.
+    settled_for: Option<u32>,
 }
 
 /// How the log names a table.
@@ -74,7 +76,9 @@ impl Routes {
 
     /// Whether the streams that this transaction's changes of the table go to are known.
     pub(crate) fn is_settled(&self, route: Route, transaction: &Transaction) -> bool {
-        self.tables[route.0].seen.as_ref().is_none_or(|snapshot| snapshot.sees(transaction.xid))
+        let table = &self.tables[route.0];
+        table.settled_for == Some(transaction.xid)
+            || table.seen.as_ref().is_none_or(|snapshot| snapshot.sees(transaction.xid))
     }
 
     /// Takes a description: the rows of this table look like this from here on. Looks its streams up.
@@ -93,13 +97,13 @@ impl Routes {
         };
         let columns = relation.columns.iter().map(column).collect();
         let names = Names { oid: relation.oid, schema: relation.schema.into(), name: relation.name.into() };
-        let table = Table { names, columns, targets: Vec::new(), altered: HashSet::new(), seen: None };
+        let table = Table { names, columns, targets: Vec::new(), place: Place::default(), seen: None, settled_for: None };
         let known = self.find(relation.id);
         let route = known.unwrap_or(Route(self.tables.len()));
         if known.is_some() && self.is_by_name(route) && self.is_settled(route, transaction) {
             let known = &mut self.tables[route.0];
             known.columns = table.columns;
-            known.reshape(streams, |_| true);
+            known.aim(catalogs.alterations, streams);
             return Ok(route);
         }
         match known {
@@ -121,52 +125,55 @@ impl Routes {
     ) -> Result<()> {
         let table = &mut self.tables[route.0];
         let by_name = table.names.oid.is_none();
-        let is_own = |oid: Option<u32>| streams.iter().any(|live| Some(live.plan.table.oid) == oid);
-        let place = if by_name || has_root(streams) {
+        table.place = if by_name || has_root(streams) {
             let (place, snapshot) = Place::read(catalogs, &table.names, transaction).await?;
             // A relation with an oid comes again when the table was attached or detached.
             table.seen = by_name.then_some(snapshot);
+            table.settled_for = Some(transaction.xid);
             place
         } else {
             Place { oid: table.names.oid, ..Place::default() }
         };
-        let uncertain = by_name
-            && match place.oid {
-                None => true,
-                Some(oid) if is_own(place.oid) => catalogs.alterations.moved(oid),
-                Some(_) => place.is_young,
-            };
-        table.altered = place.oid.map(|oid| catalogs.alterations.columns(oid)).unwrap_or_default();
-        table.targets.clear();
-        for (stream, live) in streams.iter().enumerate() {
-            let oid = live.plan.table.oid;
-            let own = place.oid == Some(oid);
-            let shape = || Shape::new(live, &table.columns, by_name, &table.altered);
-            if uncertain {
-                let shape = shape();
-                if catalogs.alterations.names_of(oid) && shape.may_be_of(&live.plan) {
-                    table.targets.push(Target { stream, own, uncertain, shape });
-                }
-            } else if own || place.ancestors.contains(&oid) {
-                table.targets.push(Target { stream, own, uncertain, shape: shape() });
-            }
-        }
+        table.aim(catalogs.alterations, streams);
         Ok(())
     }
 
     /// Takes note that a stream has other columns: the tuples of every table that it is read from are something else to it.
-    pub(crate) fn reshape(&mut self, streams: &[Live], stream: usize) {
+    pub(crate) fn reshape(&mut self, alterations: &Alterations, streams: &[Live], stream: usize) {
         for table in &mut self.tables {
-            table.reshape(streams, |target| target == stream);
+            if table.targets.iter().any(|target| target.stream == stream) {
+                table.aim(alterations, streams);
+            }
         }
     }
 }
 
 impl Table {
-    fn reshape(&mut self, streams: &[Live], is_to_be: impl Fn(usize) -> bool) {
-        for target in self.targets.iter_mut().filter(|target| is_to_be(target.stream)) {
-            target.shape = Shape::new(&streams[target.stream], &self.columns, self.names.oid.is_none(), &self.altered);
+    /// Works out which streams its changes go to.
+    fn aim(&mut self, alterations: &Alterations, streams: &[Live]) {
+        let by_name = self.names.oid.is_none();
+        let uncertain = by_name
+            && match self.place.oid {
+                None => true,
+                Some(oid) => alterations.name(oid).unwrap_or(self.place.is_young),
+            };
+        self.targets.clear();
+        for (stream, live) in streams.iter().enumerate() {
+            let oid = live.plan.table.oid;
+            let own = self.place.oid == Some(oid);
+            let wanted = if uncertain { alterations.names_of(oid) } else { own || self.place.ancestors.contains(&oid) };
+            if wanted {
+                let shape = Shape::new(live, &self.columns, by_name, &self.altered(alterations));
+                if !uncertain || self.columns.is_empty() || shape.may_be_of(&live.plan) {
+                    self.targets.push(Target { stream, own, uncertain, shape });
+                }
+            }
         }
+    }
+
+    /// Returns the columns that may have been others.
+    fn altered(&self, alterations: &Alterations) -> HashSet<String> {
+        self.place.oid.map(|oid| alterations.columns(oid)).unwrap_or_default()
     }
 }
 
@@ -196,13 +203,23 @@ struct Place {
 }
 
 impl Place {
-    /// Looks a table up, with a snapshot that sees it there and this transaction.
+    /// Looks a table up, with a snapshot that sees it there and, unless it is one that was known before, this transaction.
     async fn read(
         catalogs: &Catalogs<'_>,
         table: &Names,
         transaction: &Transaction,
     ) -> Result<(Place, TransactionSnapshot)> {
+        if table.oid.is_none() {
+            let place = Place::now(catalogs, table).await?;
+            if place.oid.is_some_and(|oid| catalogs.alterations.of(oid).is_some()) {
+                return Ok((place, catalogs.alterations.seen.clone()));
+            }
+        }
         let snapshot = wait_visible(catalogs.client, std::iter::once(transaction.xid)).await?;
+        Ok((Place::now(catalogs, table).await?, snapshot))
+    }
+
+    async fn now(catalogs: &Catalogs<'_>, table: &Names) -> Result<Place> {
         // The type of a table's rows follows its name and its schema: see `alterations.sql`.
         let sql = "WITH RECURSIVE up(oid, height) AS (\
                    SELECT coalesce($1::oid, (SELECT c.oid FROM pg_catalog.pg_class c \
@@ -223,11 +240,10 @@ impl Place {
             .query_opt(sql, &[&table.oid, &&*table.schema, &&*table.name, &since])
             .await
             .map_err(|e| query_error("cannot look up a table that the log names", e))?;
-        let place = match row {
+        Ok(match row {
             Some(row) => Place { oid: row.field(0)?, ancestors: row.field(1)?, is_young: row.field(2)? },
             None => Place::default(),
-        };
-        Ok((place, snapshot))
+        })
     }
 }
 

@@ -20,10 +20,10 @@ use crate::replication::{Change, Message, OldTuple, Relation, RelationId};
 use crate::sync::env::{Env, version_now};
 use crate::sync::failures::Failures;
 use crate::sync::output::Output;
-use crate::sync::stream::alterations::Alterations;
+use crate::sync::stream::alterations::{Alterations, Altered};
 use crate::sync::stream::live::{Live, Transaction};
 use crate::sync::stream::prepare::Source;
-use crate::sync::visibility::wait_visible;
+use crate::sync::visibility::{settled, wait_visible};
 use layout::{Catalogs, Route, Routes, differs};
 use pointer::{Failed, LookUps, of_another_key};
 use record::{NoLead, RecordWriter, Unfit};
@@ -43,9 +43,12 @@ pub(crate) struct Applier<'a> {
     at_start: Alterations,
     /// What was altered by the time when names were last looked up.
     alterations: Alterations,
+    /// A transaction that need not be seen for it.
+    settled_for: Option<u32>,
     /// Where the partitions are that the server was asked for, and what was seen when this was last found to be all of them.
     whole_schemas: Option<HashSet<String>>,
     all_partitions: Option<TransactionSnapshot>,
+    is_pgoutput: bool,
     /// Whether the server was asked for some names only.
     names_are_filtered: bool,
     /// The last transaction with a row that was taken by the name of its table, until names and columns were checked.
@@ -72,6 +75,8 @@ impl<'a> Applier<'a> {
             routes: Routes::default(),
             at_start: source.alterations.clone(),
             alterations: source.alterations.clone(),
+            settled_for: None,
+            is_pgoutput: is_published,
             whole_schemas: source.whole_schemas.clone().filter(|schemas| !schemas.is_empty()),
             all_partitions: None,
             names_are_filtered: source.whole_schemas.is_some(),
@@ -161,14 +166,24 @@ impl<'a> Applier<'a> {
         Ok(route)
     }
 
-    /// Reads what was altered by now, if this transaction is younger than what is known.
+    /// Reads what was altered by now, if this transaction may be younger than what is known.
     async fn renew_alterations(&mut self, transaction: &Transaction) -> Result<()> {
-        if !self.alterations.seen.sees(transaction.xid) {
-            let seen = wait_visible(self.client, std::iter::once(transaction.xid)).await?;
-            let tables: Vec<u32> = self.streams.iter().map(|live| live.plan.table.oid).collect();
-            self.alterations = Alterations::read(self.client, &tables, self.at_start.since, seen).await?;
+        if self.alterations.seen.sees(transaction.xid) || self.settled_for == Some(transaction.xid) {
+            return Ok(());
         }
+        let seen = self.seen_with(transaction.xid).await?;
+        self.alterations = self.at_start.again(self.client, seen).await?;
+        self.settled_for = Some(transaction.xid);
         Ok(())
+    }
+
+    /// Returns a snapshot that sees the tables as this transaction has left them. It need not be visible for that: a commit may
+    /// wait for a synchronous standby.
+    async fn seen_with(&self, xid: u32) -> Result<TransactionSnapshot> {
+        match settled(self.client, &self.alterations.tables()).await? {
+            Some(snapshot) => Ok(snapshot),
+            None => wait_visible(self.client, std::iter::once(xid)).await,
+        }
     }
 
     async fn row(
@@ -276,11 +291,8 @@ impl<'a> Applier<'a> {
     /// Describes a stream's table again, after this transaction.
     async fn refresh(&mut self, output: &mut Output, stream: usize, transaction: &Transaction) -> Result<()> {
         self.fill_holes(output).await?;
-        let failed = self.describer.refresh(output, &mut self.streams, stream, transaction, &self.at_start).await?;
-        if let Some(failed) = failed {
-            self.fail(output, failed);
-        }
-        self.routes.reshape(&self.streams, stream);
+        self.describer.refresh(output, &mut self.streams, stream, transaction, &self.at_start).await?;
+        self.routes.reshape(&self.alterations, &self.streams, stream);
         Ok(())
     }
 
@@ -292,10 +304,8 @@ impl<'a> Applier<'a> {
     pub(crate) async fn check_names(&mut self, output: &mut Output) -> Result<()> {
         let Some(xid) = self.unchecked.take() else { return Ok(()) };
         let transaction = Transaction::new(0, xid);
-        let seen = wait_visible(self.client, std::iter::once(xid)).await?;
-        let tables: Vec<u32> = self.streams.iter().map(|live| live.plan.table.oid).collect();
-        let since = self.at_start.seen.oldest();
-        let now = Alterations::read(self.client, &tables, since, seen).await?;
+        self.seen_with(xid).await?;
+        let now = self.at_start.after(self.client, &self.at_start.seen).await?;
         for stream in 0..self.streams.len() {
             let live = &self.streams[stream];
             if live.failed {
@@ -328,6 +338,25 @@ impl<'a> Applier<'a> {
         Ok(())
     }
 
+    /// Takes note that everything has come that the tables had when the run began: what was altered before is past for the next
+    /// run. Tells what became of rows without the log.
+    pub(crate) fn caught_up(&self, output: &mut Output) {
+        for live in self.streams.iter().filter(|live| live.resumed && !live.failed) {
+            let oid = live.plan.table.oid;
+            if let Some(altered) = self.at_start.of(oid) {
+                output.state.set_definition(&live.plan.id, &altered.definition);
+            }
+            let mut tables: Vec<&Altered> = self.at_start.of_stream(oid).collect();
+            tables.sort_by(|a, b| a.name.cmp(&b.name));
+            for warning in tables.into_iter().filter_map(|table| not_in_the_log(live, table, self.is_pgoutput)) {
+                tracing::warn!(
+                    "{}: {warning}; where that may be, remove the stream's bookmark to copy the table again",
+                    live.plan.id
+                );
+            }
+        }
+    }
+
     /// Takes a TRUNCATE of a table.
     async fn truncate(&mut self, output: &mut Output, transaction: &Transaction, relation: RelationId) -> Result<()> {
         let route = self.route(relation, transaction).await?;
@@ -335,6 +364,7 @@ impl<'a> Applier<'a> {
             if output.ledger().wants(target.stream) {
                 let live = &mut self.streams[target.stream];
                 if target.uncertain {
+                    live.truncated = true;
                     tracing::warn!(
                         "{}: a table was truncated that may have been this one, or a partition of it, under another name; \
                          remove the stream's bookmark to copy it again",
@@ -373,6 +403,7 @@ impl<'a> Applier<'a> {
 
 /// Takes a TRUNCATE of a table that this stream has the rows of: all of them, or those of a partition.
 fn truncate(output: &mut Output, live: &mut Live, whole: bool, on_truncate: OnTruncate) {
+    live.truncated = true;
     match on_truncate {
         OnTruncate::ActivateVersion if whole => {
             live.begin_version(version_now().max(live.version.saturating_add(1)));
@@ -394,6 +425,27 @@ fn truncate(output: &mut Output, live: &mut Live, whole: bool, on_truncate: OnTr
             );
         }
     }
+}
+
+/// Returns a warning of what became of a table's rows without the log.
+fn not_in_the_log(live: &Live, table: &Altered, is_pgoutput: bool) -> Option<String> {
+    let name = &table.name;
+    if table.was_attached() {
+        return Some(format!("{name} was attached as a partition: the rows that it had before are in no log"));
+    }
+    // What rewrites a table for another type was told of, and so was a TRUNCATE that the log has.
+    if !table.has_other_file() || live.truncated {
+        return None;
+    }
+    let truncated = if is_pgoutput && live.plan.table.kind == TableKind::Partitioned {
+        ", or a TRUNCATE of the partition alone, which pgoutput does not send"
+    } else {
+        ""
+    };
+    Some(format!(
+        "{name} has other files than it had, as after VACUUM FULL, CLUSTER or an ALTER that rewrites it: of such the log lacks what \
+         was written while it was UNLOGGED{truncated}"
+    ))
 }
 
 /// Returns what names of tables are looked up with. Where a transaction began after the run did, what was altered before that is

@@ -7,10 +7,10 @@
 use std::collections::HashMap;
 
 use super::question::{Answer, Question, Unanswered};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::pg::connect::Client;
 use crate::pg::copy::{Field, fields, unescape};
-use crate::pg::error::sqlstate;
+use crate::pg::error::{is_of_a_statement, sqlstate};
 use crate::pg::sqlstate::UNDEFINED_COLUMN;
 use crate::pg::wire::Session;
 use crate::singer::JsonBuf;
@@ -93,12 +93,11 @@ impl LookUps {
             for (of, keys) in large {
                 let columns = batch.get(&of).map(|asked| asked.columns.clone()).unwrap_or_default();
                 let plan = &streams[of.0].plan;
-                let question = Question { plan, lead: of.1, columns: &columns, large: true };
-                if let Some(asked) = answered(session, &question, of.0, keys, &mut failed).await? {
-                    read.insert(of, asked);
-                } else {
+                let asked = answered(session, plan, of, columns, keys, true, &mut failed).await?;
+                if asked.is_none() {
                     batch.remove(&of);
                 }
+                read.extend(asked.map(|asked| (of, asked)));
             }
             let mut texts = Vec::new();
             for hole in output.holes().iter().take(filled) {
@@ -140,47 +139,51 @@ async fn ask(session: &mut Session, streams: &[Live], output: &mut Output, faile
         if live.failed {
             continue;
         }
-        let question = Question { plan: &live.plan, lead: of.1, columns: &columns, large: false };
-        if let Some(asked) = answered(session, &question, of.0, keys, failed).await? {
-            batch.insert(of, asked);
-        }
+        let asked = answered(session, &live.plan, of, columns, keys, false, failed).await?;
+        batch.extend(asked.map(|asked| (of, asked)));
     }
     Ok(batch)
 }
 
-/// Asks a question; `None` if the stream fails by it.
+/// Asks a question; `None` if the stream fails by it. Columns that were dropped meanwhile are left out.
 async fn answered(
     session: &mut Session,
-    question: &Question<'_>,
-    stream: usize,
+    plan: &StreamPlan,
+    (stream, lead): (usize, Lead),
+    mut columns: Vec<usize>,
     mut keys: Vec<Key>,
+    large: bool,
     failed: &mut Vec<Failed>,
 ) -> Result<Option<Asked>> {
     keys.sort_unstable();
     keys.dedup();
     let borrowed: Vec<&Key> = keys.iter().collect();
-    let id = &question.plan.id;
-    match question.ask(session, &borrowed).await {
+    let id = &plan.id;
+    let mut answers = Question { plan, lead, columns: &columns, large }.ask(session, &borrowed).await;
+    if matches!(&answers, Err(Unanswered::Error(error)) if sqlstate(error) == Some(UNDEFINED_COLUMN)) {
+        let present = PresentColumns::read(session, plan.table.oid).await?;
+        let known = |column: usize| plan.table.column(&plan.columns[column].name);
+        let name = |column: usize| known(column).and_then(|column| present.name(column));
+        if let Some(renamed) = columns.iter().find(|at| name(**at).is_some_and(|name| name != plan.columns[**at].name)) {
+            let column = &plan.columns[*renamed].name;
+            return Err(changed(format!("{id}: the column \"{column}\" was renamed: the table changed during the run")));
+        }
+        columns.retain(|column| name(*column).is_some());
+        answers = Question { plan, lead, columns: &columns, large }.ask(session, &borrowed).await;
+    }
+    match answers {
         Ok(answers) => {
             let answers = keys.into_iter().zip(answers).collect();
-            return Ok(Some(Asked { columns: question.columns.to_vec(), answers }));
+            return Ok(Some(Asked { columns, answers }));
         }
         Err(Unanswered::NoTable) => {
-            let error = Error::run(format!("{id}: the table was dropped while its changes were read"))
+            let error = Error::stream(format!("{id}: the table was dropped while its changes were read"))
                 .hint("deselect the stream, or run --discover again");
             failed.push((stream, error));
         }
-        Err(Unanswered::Error(error)) if sqlstate(&error) == Some(UNDEFINED_COLUMN) => {
-            return Err(changed(format!(
-                "{id}: a column was dropped or renamed, so that the table changed during the run"
-            )));
-        }
-        Err(Unanswered::Error(error)) if error.kind() == ErrorKind::Run && sqlstate(&error).is_some() => {
+        Err(Unanswered::Error(error)) if is_of_a_statement(&error) => {
             let message = format!("{id}: rows that the log does not hold whole can't be read from the table: {error}");
-            failed.push((
-                stream,
-                Error::run(message).hint("the next run goes on where this one has not: mend it, and run again"),
-            ));
+            failed.push((stream, Error::stream(message).hint("the next run begins where this one has not gone on")));
         }
         Err(Unanswered::Error(error)) => return Err(error),
     }
@@ -265,7 +268,7 @@ fn is_uncertain(hole: &Hole) -> bool {
 
 /// Returns the error for a key that the table can't have.
 pub(crate) fn of_another_key(plan: &StreamPlan) -> Error {
-    Error::run(format!(
+    Error::stream(format!(
         "{}: the log has a change from before the key ({}) was what it is now",
         plan.id,
         plan.key_properties.join(", ")

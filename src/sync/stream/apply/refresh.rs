@@ -1,8 +1,7 @@
 //! A stream's table is described anew when the log shows that it changed.
 
-use super::pointer::Failed;
 use crate::discovery::{Scope, discover, hidden_columns};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::pg::connect::Client;
 use crate::pg::error::query_error;
 use crate::pg::row::Fields as _;
@@ -24,7 +23,7 @@ pub(crate) struct Describer<'a> {
 
 impl Describer<'_> {
     /// Describes a stream's table again, after this transaction, and announces it if it changed. `known`: what was altered before
-    /// the run. No line may lack a value: it would be one of the plan as it was. Returns an error if the stream can't go on.
+    /// the run. No line may lack a value: it would be one of the plan as it was.
     pub(crate) async fn refresh(
         &self,
         output: &mut Output,
@@ -32,7 +31,7 @@ impl Describer<'_> {
         stream: usize,
         transaction: &Transaction,
         known: &Alterations,
-    ) -> Result<Option<Failed>> {
+    ) -> Result<()> {
         let live = &mut streams[stream];
         let oid = live.plan.table.oid;
         let before = wait_visible(self.client, std::iter::once(transaction.xid)).await?;
@@ -45,19 +44,18 @@ impl Describer<'_> {
             None => None,
         };
         let after = wait_visible(self.client, std::iter::empty()).await?;
-        let now = Alterations::read(self.client, &[oid], known.since, after.clone()).await?;
+        let now = known.again(self.client, after.clone()).await?;
         live.described(Description { before, after, hidden, altered: now.columns(oid) });
         let key = |alterations: &Alterations| alterations.of(oid).map(|altered| altered.definition.key);
         if name.is_some() && key(&now) != key(known) {
-            let error = Error::run(format!("{}: the key changed while the changes were read", live.plan.id));
-            return Ok(Some((stream, error.hint("run again: the next run copies the table again"))));
+            tracing::warn!("{}: the key was made anew; the next run copies the table again", live.plan.id);
         }
         let table = match found {
             Some(table) if table.oid == oid => table,
             found => {
                 let again = if found.is_some() { " and made again: the next run copies it" } else { "" };
                 tracing::warn!("{}: the table was dropped{again}", live.plan.id);
-                return Ok(None);
+                return Ok(());
             }
         };
         let is_renamed = |schema: &str, name: &str| (schema, name) != (&*table.schema, &*table.name);
@@ -78,7 +76,7 @@ impl Describer<'_> {
             tracing::info!("{}: the table changed; sending its schema again", live.plan.id);
             live.announce(output, self.env.config.debug_lsn);
         }
-        Ok(None)
+        Ok(())
     }
 
     /// Returns the schema and name that a table has now; `None` if it was dropped.

@@ -80,7 +80,8 @@ pub(crate) async fn prepare(
         drop_slot(client, name).await?;
     }
 
-    let tables: Vec<u32> = plans.iter().map(|plan| plan.table.oid).collect();
+    let known = |plan: &StreamPlan| (plan.table.oid, state.bookmark(&plan.id).definition());
+    let tables: Vec<_> = plans.iter().map(known).collect();
     let alterations = Alterations::since_slot(client, name, &tables).await?;
     let mut whole_schemas = None;
     let mut published = Vec::new();
@@ -123,7 +124,7 @@ pub(crate) async fn prepare(
     };
     let position = positions::Slot { confirmed_flush, wal_end: log_end(client).await? };
     check_bookmarks(env, (name, position), plans, state, &mut copy_again, failures);
-    check_definitions(plans, state, &alterations, choice.plugin, &mut copy_again);
+    check_definitions(plans, state, &alterations, &mut copy_again);
     for plan in plans.iter() {
         for warning in [warn::of_identity(plan), warn::of_virtual_columns(plan)].into_iter().flatten() {
             tracing::warn!("{}: {warning}", plan.id);
