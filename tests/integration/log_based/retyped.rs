@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::{Source, assert_fits, assert_holds, column, follow, numbers, with_both_plugins};
-use crate::harness::Output;
+use crate::harness::{Message, Output};
 
 with_both_plugins!(
     rows_from_before_another_type,
