@@ -18,8 +18,8 @@ use crate::sync::visibility::wait_visible;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Altered {
     table: u32,
-    /// The selected table that it is, or is a partition of.
-    pub stream: u32,
+    /// The selected tables that it is, or is a partition of.
+    streams: Vec<u32>,
     /// Its name, quoted.
     pub name: String,
     /// The transactions that altered columns, or types of columns, by their ids.
@@ -77,11 +77,16 @@ impl Alterations {
             .await
             .map_err(|e| query_error("cannot read what was altered", e))?;
         let xids = |xids: Vec<i64>| xids.into_iter().map(|xid| xid as u32).collect();
-        let mut altered = HashMap::with_capacity(rows.len());
+        let mut altered: HashMap<u32, Altered> = HashMap::with_capacity(rows.len());
         for row in &rows {
-            let table = Altered {
-                stream: row.field(0)?,
-                table: row.field(1)?,
+            let (stream, table): (u32, u32) = (row.field(0)?, row.field(1)?);
+            if let Some(known) = altered.get_mut(&table) {
+                known.streams.push(stream);
+                continue;
+            }
+            let facts = Altered {
+                table,
+                streams: vec![stream],
                 name: row.field(2)?,
                 columns_by: xids(row.field(3)?),
                 columns: row.field(4)?,
@@ -92,7 +97,7 @@ impl Alterations {
                 key: row.field(9)?,
                 definition: Definition { created: row.field(10)?, columns: row.field(11)?, key: row.field(12)? },
             };
-            altered.insert(table.table, table);
+            altered.insert(table, facts);
         }
         Ok(Alterations { tables: altered, since, seen })
     }
@@ -104,7 +109,7 @@ impl Alterations {
 
     /// Returns what is known of a selected table and its partitions.
     pub(crate) fn of_stream(&self, table: u32) -> impl Iterator<Item = &Altered> {
-        self.tables.values().filter(move |altered| altered.stream == table)
+        self.tables.values().filter(move |altered| altered.streams.contains(&table))
     }
 
     /// Returns the columns of a table that may have been others.
