@@ -24,19 +24,20 @@ pub(super) async fn check(
     let name = env.config.publication(&choice.name);
     let coverage = Coverage::read(client, name, plans).await?;
     let exists = !report.is_failure(coverage.check_exists(env, choice));
-    let mut refused = false;
+    let mut refused = Vec::new();
     if exists {
         for plan in plans.iter() {
             if let Some(error) = coverage.refused(client, env, choice, plan).await? {
                 report.failure(&error);
-                refused = true;
+                refused.push(&plan.id);
             }
         }
     }
-    if exists && !refused && !coverage.statements.is_empty() {
+    if exists && refused.is_empty() && !coverage.statements.is_empty() {
         set_up(report, client, name, &coverage).await?;
     }
-    for plan in plans.iter().filter(|plan| !coverage.missing.iter().any(|missing| missing.id == plan.id)) {
+    let unpublished = |plan: &StreamPlan| coverage.missing.iter().any(|missing| missing.id == plan.id);
+    for plan in plans.iter().filter(|plan| !unpublished(plan) && !refused.contains(&&plan.id)) {
         of_stream(report, client, &coverage.publications, plan, plans).await?;
     }
     let publications = coverage.publications;
@@ -61,7 +62,7 @@ async fn of_stream(
     let mut warnings = publications.warnings(&plan.table);
     warnings.extend(warning_of_columns(plan, publications));
     // Where a partition is a stream of its own, its changes have to come under its name.
-    if !plans.iter().any(|other| other.table.partition_root == Some(plan.table.oid)) {
+    if !plans.iter().any(|other| other.table.ancestors.contains(&plan.table.oid)) {
         warnings.extend(detached(client, publications, &plan.table).await?);
     }
     if warnings.is_empty() {

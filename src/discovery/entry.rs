@@ -188,7 +188,8 @@ mod tests {
             row_estimate: -1,
             columns,
             replica_identity: ReplicaIdentity::None,
-            partition_root: None,
+            ancestors: Vec::new(),
+            unlogged_leaves: Vec::new(),
             logged: true,
             row_security: false,
         }

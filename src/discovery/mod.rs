@@ -133,8 +133,9 @@ fn table(row: &Row, version: ServerVersion, mut columns: Vec<Column>, partitions
         row_estimate,
         columns,
         replica_identity,
-        partition_root: partitions.root(oid),
+        ancestors: partitions.above(oid).collect(),
         logged: row.field(8)?,
+        unlogged_leaves: partitions.unlogged.get(&oid).cloned().unwrap_or_default(),
         row_security: row.field(9)?,
     })
 }
@@ -267,6 +268,8 @@ struct Partitions {
     /// What the identities of the leaves below a partitioned table have in common. Theirs count: they don't follow the
     /// root's, which has no key before PostgreSQL 11.
     identities: HashMap<u32, ReplicaIdentity>,
+    /// The leaves below a partitioned table whose rows are in no log.
+    unlogged: HashMap<u32, Vec<String>>,
 }
 
 impl Partitions {
@@ -279,7 +282,13 @@ impl Partitions {
         let mut partitions = Partitions { parent, ..Partitions::default() };
         partitions.check()?;
         for row in &rows {
-            // The log has no rows of foreign tables.
+            let oid: u32 = row.field(0)?;
+            if let Some(leaf) = row.field::<Option<String>>(5)? {
+                for root in partitions.above(oid).collect::<Vec<_>>() {
+                    partitions.unlogged.entry(root).or_default().push(leaf.clone());
+                }
+                continue;
+            }
             if row.field::<i8>(2)? as u8 != b'r' {
                 continue;
             }
@@ -288,16 +297,14 @@ impl Partitions {
                 Some(columns) if columns.is_empty() => ReplicaIdentity::None,
                 Some(columns) => ReplicaIdentity::Columns(columns),
             };
-            let mut oid: u32 = row.field(0)?;
-            while let Some(&parent) = partitions.parent.get(&oid) {
-                let shared = partitions.identities.entry(parent).or_insert(ReplicaIdentity::Full);
+            for root in partitions.above(oid).collect::<Vec<_>>() {
+                let shared = partitions.identities.entry(root).or_insert(ReplicaIdentity::Full);
                 *shared = shared.in_common(&identity);
-                oid = parent;
             }
         }
         for row in &rows {
             let (partitioned, estimate) = (row.field::<i8>(2)? as u8 == b'p', row.field::<i64>(3)?);
-            if let (false, 0.., Some(root)) = (partitioned, estimate, partitions.root(row.field(0)?)) {
+            if let (false, 0.., Some(root)) = (partitioned, estimate, partitions.above(row.field(0)?).last()) {
                 let sum = partitions.rows.entry(root).or_default();
                 *sum = sum.saturating_add(estimate);
             }
@@ -316,12 +323,9 @@ impl Partitions {
         Ok(())
     }
 
-    fn root(&self, oid: u32) -> Option<u32> {
-        let mut root = *self.parent.get(&oid)?;
-        while let Some(&parent) = self.parent.get(&root) {
-            root = parent;
-        }
-        Some(root)
+    /// Returns the partitioned tables above a table, the nearest first.
+    fn above(&self, oid: u32) -> impl Iterator<Item = u32> {
+        std::iter::successors(self.parent.get(&oid).copied(), |oid| self.parent.get(oid).copied())
     }
 }
 

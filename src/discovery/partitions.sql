@@ -1,5 +1,5 @@
 -- Partitions with their parents, their row estimates, and, of leaves alone, the columns that the log holds of an old row:
--- null for all of them, none where it has nothing that identifies the row.
+-- null for all of them, none where it has nothing that identifies the row. Last the names of those whose rows are in no log.
 SELECT i.inhrelid, i.inhparent, c.relkind, c.reltuples::int8,
        CASE WHEN c.relreplident <> 'f' THEN ARRAY(
          SELECT a.attname::text
@@ -9,7 +9,9 @@ SELECT i.inhrelid, i.inhparent, c.relkind, c.reltuples::int8,
            JOIN pg_catalog.pg_attribute a ON a.attrelid = x.indrelid AND a.attnum = x.indkey[k]
           WHERE x.indrelid = c.oid AND x.indisvalid AND x.indimmediate
             AND CASE c.relreplident WHEN 'd' THEN x.indisprimary WHEN 'i' THEN x.indisreplident ELSE false END
-          ORDER BY a.attnum) END
+          ORDER BY a.attnum) END,
+       CASE WHEN c.relkind = 'f' OR c.relkind = 'r' AND c.relpersistence <> 'p' THEN pg_catalog.format('%I.%I', n.nspname, c.relname) END
   FROM pg_catalog.pg_inherits i
   JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
  WHERE c.relispartition

@@ -21,10 +21,12 @@ pub(crate) struct Table {
     pub(crate) columns: Vec<Column>,
     /// Which part of the old row the log holds for updates and deletes.
     pub(crate) replica_identity: ReplicaIdentity,
-    /// Oid of the topmost partitioned table if this is a partition, else `None`.
-    pub(crate) partition_root: Option<u32>,
+    /// Oids of the partitioned tables that it is a partition of, the nearest first.
+    pub(crate) ancestors: Vec<u32>,
     /// Whether its changes are in the log; those of an unlogged table are not.
     pub(crate) logged: bool,
+    /// Its partitions, as SQL names them, whose rows are in no log: unlogged ones, and those on foreign servers.
+    pub(crate) unlogged_leaves: Vec<String>,
     /// Whether row-level security may hide rows from the role.
     pub(crate) row_security: bool,
 }

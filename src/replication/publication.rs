@@ -204,6 +204,11 @@ impl Published {
     }
 }
 
+/// Returns which of the two publications a table goes into.
+pub(crate) fn publication_of(name: &str, table: &Table) -> String {
+    if table.replica_identity == ReplicaIdentity::None { inserts_name(name) } else { name.to_owned() }
+}
+
 /// Returns the publication for tables without a replica identity: publishing their updates would make them fail in the
 /// application.
 fn inserts_name(name: &str) -> String {

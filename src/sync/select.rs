@@ -57,8 +57,8 @@ pub(crate) async fn select(client: &Client, env: &Env, catalog: Option<Catalog>,
         }
         let oids: HashSet<u32> = tables.iter().map(|table| table.oid).collect();
         for table in tables {
-            // A partitioned table is read through its root.
-            if table.partition_root.is_some_and(|root| oids.contains(&root)) {
+            // A partition is read through its root.
+            if table.ancestors.iter().any(|root| oids.contains(root)) {
                 continue;
             }
             let method = defaults.method(&table, true).await?;
@@ -116,7 +116,7 @@ async fn planned(
     if method == ReplicationMethod::LogBased
         && let Some(why) = without_log(&table)
     {
-        let error = Error::usage(format!("stream \"{id}\" can't be LOG_BASED: {why}, so that no log has its rows"));
+        let error = Error::usage(format!("stream \"{id}\" can't be LOG_BASED: {why}, so that no log has all its rows"));
         return Ok(Err(error.hint("set its replication-method to FULL_TABLE or INCREMENTAL")));
     }
     let replication_key = entry.replication_key().map(str::to_owned);
@@ -221,7 +221,7 @@ impl Defaults<'_> {
             None => {}
         }
         let reason = if let Some(why) = without_log {
-            Err(why.to_owned())
+            Err(why)
         } else if table.primary_key().is_empty() && table.replica_identity != ReplicaIdentity::Full {
             Err("it has neither a primary key nor REPLICA IDENTITY FULL".to_owned())
         } else if table.replica_identity == ReplicaIdentity::None {
@@ -244,12 +244,15 @@ impl Defaults<'_> {
     }
 }
 
-/// Returns why no log has the changes of a table, if none has.
-fn without_log(table: &Table) -> Option<&'static str> {
+/// Returns why no log has all changes of a table, if none has.
+fn without_log(table: &Table) -> Option<String> {
+    let leaves = &table.unlogged_leaves;
     if table.kind.is_view() {
-        Some("it is a view")
+        Some("it is a view".to_owned())
     } else if !table.logged {
-        Some("it is unlogged")
+        Some("it is unlogged".to_owned())
+    } else if !leaves.is_empty() {
+        Some(format!("it has partitions that are unlogged or on a foreign server ({})", leaves.join(", ")))
     } else {
         None
     }

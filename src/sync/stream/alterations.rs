@@ -18,8 +18,8 @@ use crate::sync::visibility::wait_visible;
 #[derive(Clone, Debug)]
 pub(crate) struct Altered {
     table: u32,
-    /// The selected table that it is, or is a partition of.
-    pub stream: u32,
+    /// The selected tables that it is, or is a partition of.
+    streams: Vec<u32>,
     /// Its name, quoted.
     pub name: String,
     /// What was altered, and by which transactions.
@@ -127,10 +127,10 @@ impl Alterations {
             .map_err(|e| query_error("cannot read what was altered", e))?;
         let past: HashMap<u32, &TransactionSnapshot> =
             selected.iter().filter_map(|(oid, seen)| Some((*oid, seen.as_ref()?))).collect();
-        let mut tables = HashMap::with_capacity(rows.len());
+        let mut tables: HashMap<u32, Altered> = HashMap::with_capacity(rows.len());
         for row in &rows {
             let (stream, what, by): (u32, Vec<&str>, Vec<i64>) = (row.field(0)?, row.field(3)?, row.field(4)?);
-            let columns: Vec<String> = row.field(5)?;
+            let (table, columns): (u32, Vec<String>) = (row.field(1)?, row.field(5)?);
             let is_past = |what: What, by: u32| {
                 past.get(&stream).is_some_and(|seen| seen.sees(by) && (what.is_locked() || !seen.has_running()))
             };
@@ -138,19 +138,16 @@ impl Alterations {
                 let (what, by) = (What::parse(what)?, by as u32);
                 (!is_past(what, by)).then_some(Fact { what, by, column })
             });
-            let table = Altered {
-                table: row.field(1)?,
-                stream,
-                name: row.field(2)?,
-                facts: facts.collect(),
-                definition: Definition {
-                    created: row.field(6)?,
-                    columns: row.field(7)?,
-                    key: row.field(8)?,
-                    seen: seen.clone(),
-                },
-            };
-            tables.insert(table.table, table);
+            let (name, created, columns, key) = (row.field(2)?, row.field(6)?, row.field(7)?, row.field(8)?);
+            let altered = tables.entry(table).or_insert_with(|| Altered {
+                table,
+                streams: Vec::new(),
+                name,
+                facts: Vec::new(),
+                definition: Definition { created, columns, key, seen: seen.clone() },
+            });
+            altered.streams.push(stream);
+            altered.facts.extend(facts);
         }
         Ok(Alterations { tables, selected, since, seen })
     }
@@ -178,7 +175,7 @@ impl Alterations {
 
     /// Returns what is known of a selected table and its partitions.
     pub(crate) fn of_stream(&self, table: u32) -> impl Iterator<Item = &Altered> {
-        self.tables.values().filter(move |altered| altered.stream == table)
+        self.tables.values().filter(move |altered| altered.streams.contains(&table))
     }
 
     /// Returns the columns of a table that may have been others.
@@ -236,7 +233,7 @@ impl Altered {
     }
 
     fn has_another_name(&self) -> bool {
-        self.is_moved() || (self.has(What::Created) && self.table != self.stream)
+        self.is_moved() || (self.has(What::Created) && self.streams.iter().any(|stream| *stream != self.table))
     }
 
     /// Returns the columns that were altered, each once.

@@ -33,7 +33,11 @@ pub(super) fn failure(cluster: &Arc<Cluster>, way: Way, history: &[Step]) -> Opt
         Ok(Ok(())) => None,
         Ok(Err(why)) => Some(why),
         Err(panic) => Some(
-            panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default(),
+            panic
+                .downcast_ref::<String>()
+                .cloned()
+                .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+                .unwrap_or_default(),
         ),
     }
 }
@@ -84,9 +88,9 @@ impl Player {
             db.publication("for all tables with (publish_via_partition_root = true)");
         }
         db.slot(way.plugin);
-        let catalog = STREAMS.iter().fold(Tap::new(&db).discover(), |catalog, stream| {
-            catalog.select(&format!("public-{stream}"), "LOG_BASED")
-        });
+        let catalog = STREAMS
+            .iter()
+            .fold(Tap::new(&db).discover(), |catalog, stream| catalog.select(&format!("public-{stream}"), "LOG_BASED"));
         let (target, said) = (Target::default(), String::new());
         Player { db, way, catalog, target, state: json!({}), run: 0, said, live: false }
     }
@@ -176,20 +180,28 @@ impl Player {
         let error = lines.iter().any(|line| line.contains("level=ERROR") || line.contains("level=CRITICAL"));
         let exists = self.db.query_one(&format!("select to_regclass('public.{stream}') is not null"));
         if exists == "f" {
-            return if error { Ok(false) } else { Err(format!("{id}: nothing says that it is not there: {}", self.said)) };
+            return if error {
+                Ok(false)
+            } else {
+                Err(format!("{id}: nothing says that it is not there: {}", self.said))
+            };
         }
         let (target, source) = (self.held(stream), self.source(stream));
         if target == source {
             return Ok(false);
         }
-        if error || says("WARNING", "was truncated") || says("WARNING", "other files") || says("WARNING", "was attached") {
+        if error
+            || says("WARNING", "was truncated")
+            || says("WARNING", "other files")
+            || says("WARNING", "was attached")
+        {
             return Ok(true);
         }
         let keys = |rows: &Rows| rows.keys().cloned().collect::<Vec<_>>();
         let written = |row: &Value| row["w"].as_u64() == Some(self.run);
         let old = |key: &String| !written(&source[key]) || self.live;
-        let only_old = keys(&target) == keys(&source)
-            && source.iter().all(|(key, row)| target.get(key) == Some(row) || old(key));
+        let only_old =
+            keys(&target) == keys(&source) && source.iter().all(|(key, row)| target.get(key) == Some(row) || old(key));
         if only_old && says("WARNING", "added or altered") {
             return Ok(true);
         }

@@ -85,7 +85,11 @@ impl Maker {
                 let statements: Vec<String> = (0..2 + self.random.below(4))
                     .map(|_| {
                         let statement = self.statement();
-                        if self.random.chance(10) { format!("savepoint s; {statement} rollback to s;") } else { statement }
+                        if self.random.chance(10) {
+                            format!("savepoint s; {statement} rollback to s;")
+                        } else {
+                            statement
+                        }
                     })
                     .collect();
                 let end = if self.random.chance(90) { "commit" } else { "rollback" };
@@ -235,14 +239,17 @@ impl Maker {
         let root = tree.qualified();
         self.count += 1;
         let (number, new) = (2 + self.count, self.name("leaf"));
-        let row = format!("insert into {root} (id, r, w, n) values ({}, {number}50, $W, 1);", 1 + self.random.below(50));
+        let row =
+            format!("insert into {root} (id, r, w, n) values ({}, {number}50, $W, 1);", 1 + self.random.below(50));
         let extra: String = tree.columns.iter().rev().map(|(name, ty)| format!("{name} {}, ", TYPES[*ty].0)).collect();
         let at = self.random.below(self.leaves.len() as u64) as usize;
         match self.random.below(8) {
             0 | 1 => {
                 let schema = ["public", "arch"][self.random.below(2) as usize];
                 self.leaves.push((format!("{schema}.{new}"), number));
-                format!("create table {schema}.{new} partition of {root} for values from ({number}00) to ({number}99); {row}")
+                format!(
+                    "create table {schema}.{new} partition of {root} for values from ({number}00) to ({number}99); {row}"
+                )
             }
             2 => {
                 self.leaves.push((format!("public.{new}"), number));
@@ -259,14 +266,18 @@ impl Maker {
             3 => {
                 let (leaf, from) = self.leaves[at].clone();
                 self.leaves[at].0 = format!("{}.{new}", leaf.split('.').next().unwrap_or("public"));
-                format!("alter table {leaf} rename to {new}; insert into {root} (id, r, w, n) values (61, {from}31, $W, 1);")
+                format!(
+                    "alter table {leaf} rename to {new}; insert into {root} (id, r, w, n) values (61, {from}31, $W, 1);"
+                )
             }
             4 => {
                 let (leaf, from) = self.leaves[at].clone();
                 let (schema, name) = leaf.split_once('.').unwrap_or(("public", "tree_0"));
                 let to = if schema == "arch" { "public" } else { "arch" };
                 self.leaves[at].0 = format!("{to}.{name}");
-                format!("alter table {leaf} set schema {to}; insert into {root} (id, r, w, n) values (62, {from}32, $W, 1);")
+                format!(
+                    "alter table {leaf} set schema {to}; insert into {root} (id, r, w, n) values (62, {from}32, $W, 1);"
+                )
             }
             5 => {
                 // The name of a table that was never a partition.
@@ -292,9 +303,17 @@ impl Maker {
     fn key(&mut self, at: usize) -> String {
         let table = self.tables[at].qualified();
         match STREAMS[self.tables[at].stream] {
-            "keyed" => format!("alter table {table} alter id type {};", ["bigint", "int", "int using id + 100"][self.random.below(3) as usize]),
-            "whole" => format!("alter table {table} drop constraint whole_pkey; alter table {table} add primary key (id);"),
-            "pair" => format!("alter table {table} alter b type {};", ["varchar(40)", "text", "text using b || 'x'"][self.random.below(3) as usize]),
+            "keyed" => format!(
+                "alter table {table} alter id type {};",
+                ["bigint", "int", "int using id + 100"][self.random.below(3) as usize]
+            ),
+            "whole" => {
+                format!("alter table {table} drop constraint whole_pkey; alter table {table} add primary key (id);")
+            }
+            "pair" => format!(
+                "alter table {table} alter b type {};",
+                ["varchar(40)", "text", "text using b || 'x'"][self.random.below(3) as usize]
+            ),
             "toasted" => format!("alter table {table} alter k type text using k || 'k';"),
             _ => self.change(at),
         }
@@ -306,8 +325,12 @@ impl Maker {
             0 => format!("alter table {table} set unlogged; {change} alter table {table} set logged;"),
             1 => format!("truncate {table}; {change}"),
             2 => format!("vacuum full {table};"),
-            3 => format!("alter table {table} replica identity {};", ["full", "default"][self.random.below(2) as usize]),
-            4 => format!("alter table {table} add constraint some_check check (w is not null); alter table {table} drop constraint some_check;"),
+            3 => {
+                format!("alter table {table} replica identity {};", ["full", "default"][self.random.below(2) as usize])
+            }
+            4 => format!(
+                "alter table {table} add constraint some_check check (w is not null); alter table {table} drop constraint some_check;"
+            ),
             _ => format!("create index on {table} (n); {change}"),
         }
     }

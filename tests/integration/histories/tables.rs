@@ -112,7 +112,8 @@ impl Table {
             4..7 => format!("update {table} set w = $W, n = {n}{set} where {};", self.of(i % 12)),
             7 => format!("update {table} set w = $W, n = n + 1{set} where n % 3 = {};", n % 3),
             8 if identified => {
-                let moved = self.key(i + 30).into_iter().map(|(name, value)| format!(", {name} = {value}")).collect::<String>();
+                let moved =
+                    self.key(i + 30).into_iter().map(|(name, value)| format!(", {name} = {value}")).collect::<String>();
                 format!("update {table} set w = $W{moved} where {};", self.of(i % 12))
             }
             9 if identified => format!("delete from {table} where {};", self.of(i % 12)),

@@ -20,6 +20,7 @@ mod ends;
 mod enums;
 mod failures;
 mod generated;
+mod hierarchies;
 mod identities;
 mod inheritance;
 mod leaves_while_running;

@@ -1,10 +1,12 @@
 //! What the publications send of the streams of a run, and what they lack.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::slot::SlotChoice;
 use crate::error::{Error, Result, to_run};
 use crate::pg::connect::Client;
+use crate::pg::error::query_error;
+use crate::pg::row::Fields as _;
 use crate::pg::table::{Table, TableKind};
 use crate::replication::publication::{self, Publications};
 use crate::replication::slot::{Slot, create_sql};
@@ -21,6 +23,8 @@ pub(crate) struct Coverage<'p> {
     pub missing: Vec<&'p StreamPlan>,
     /// The SQL that makes what is missing.
     pub statements: Vec<String>,
+    /// Which of the missing tables, once they are published, have the changes of their partitions come under their names.
+    hiding: HashSet<u32>,
 }
 
 impl<'p> Coverage<'p> {
@@ -45,7 +49,8 @@ impl<'p> Coverage<'p> {
             let tables: Vec<&Table> = missing.iter().map(|plan| &plan.table).collect();
             statements = publication::publish_sql(client, name, &publications, &tables).await?;
         }
-        Ok(Coverage { name: name.to_owned(), publications, missing, statements })
+        let hiding = hiding(client, name, &publications, &missing).await?;
+        Ok(Coverage { name: name.to_owned(), publications, missing, statements, hiding })
     }
 
     /// Fails for a publication that is missing and that the run won't make.
@@ -70,14 +75,22 @@ impl<'p> Coverage<'p> {
         choice: &SlotChoice,
         plan: &StreamPlan,
     ) -> Result<Option<Error>> {
-        if self.publications.hides_partition(&plan.table) {
+        let will_hide = |root: &&StreamPlan| {
+            plan.table.ancestors.contains(&root.table.oid)
+                && self.hiding.contains(&root.table.oid)
+                && self.is_made(env, choice, &root.table)
+        };
+        if self.publications.hides_partition(&plan.table) || self.missing.iter().any(will_hide) {
             let error = Error::usage(format!(
                 "stream \"{}\" is a partition, and the publication \"{}\" sends its changes under the name of its root",
                 plan.id, self.name
             ));
-            return Ok(Some(error.hint("select the root instead")));
+            return Ok(Some(error.hint("select the root instead, or deselect it where it is selected too")));
         }
         if !self.missing.iter().any(|missing| missing.id == plan.id) {
+            return Ok(None);
+        }
+        if self.is_made(env, choice, &plan.table) {
             return Ok(None);
         }
         let tables = [&plan.table];
@@ -86,11 +99,14 @@ impl<'p> Coverage<'p> {
         {
             return Ok(Some(self.too_late(slot, &absent)));
         }
-        if env.config.create_replication_slot {
-            return Ok(None);
-        }
         let statements = publication::publish_sql(client, &self.name, &self.publications, &tables).await?;
         Ok(Some(publication::unpublished(&self.name, &tables, &statements)))
+    }
+
+    /// Whether the run publishes a table that is missing.
+    fn is_made(&self, env: &Env, choice: &SlotChoice, table: &Table) -> bool {
+        let is_in_time = choice.slot.is_none() || self.publications.absent(&self.name, &[table]).is_none();
+        env.config.create_replication_slot && is_in_time
     }
 
     /// Returns the error for a publication that the slot would not see: it would be younger.
@@ -105,6 +121,29 @@ impl<'p> Coverage<'p> {
             to_run(&sql)
         ))
     }
+}
+
+/// Returns those of these tables that hide their partitions where a run publishes them: it does so through the root, unless
+/// somebody else made the publication that they go into.
+async fn hiding(
+    client: &Client,
+    name: &str,
+    publications: &Publications,
+    missing: &[&StreamPlan],
+) -> Result<HashSet<u32>> {
+    let mut roots: Vec<&Table> = missing.iter().map(|plan| &plan.table).collect();
+    roots.retain(|table| table.kind == TableKind::Partitioned && client.server_version().publishes_partitioned());
+    if roots.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let sql = "SELECT pubname::text FROM pg_catalog.pg_publication WHERE pubname::text = ANY ($1) AND NOT pubviaroot";
+    let rows = client
+        .query(sql, &[&publications.names()])
+        .await
+        .map_err(|e| query_error("cannot read the publications", e))?;
+    let by_leaves: Vec<String> = rows.iter().map(|row| row.field(0)).collect::<Result<_>>()?;
+    roots.retain(|table| !by_leaves.contains(&publication::publication_of(name, table)));
+    Ok(roots.into_iter().map(|table| table.oid).collect())
 }
 
 /// Returns the publications to read with, and the streams that had to be added to them. Leaves out those that can't be.
