@@ -152,7 +152,7 @@ impl Log<'_> {
             }
         };
         let mut bulk = Bulk::new(rows, source.plugin.as_mut());
-        run.read(output, &mut bulk, Limits { poll: None, ..*limits }).await?;
+        run.read(output, &mut bulk, Limits { began: Instant::now(), poll: None, ..*limits }).await?;
         if bulk.has_ended() {
             env.query_in_hand.clear();
         } else {
