@@ -1,5 +1,9 @@
 //! The replication slot: whether the server has room for it, the role may read it, and how it stands.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 use super::report::Report;
 use crate::config::{Choice as _, OutputPluginName, WalReader};
 use crate::error::{Error, Result, to_run};
@@ -13,12 +17,17 @@ use crate::replication::bulk::BulkRead;
 use crate::replication::log_end::log_end;
 use crate::replication::pgoutput::Pgoutput;
 use crate::replication::slot::{Slot, allow_plugin, explain_refusal};
+use crate::replication::standbys::unless_held_back;
 use crate::replication::stream::IN_USE;
 use crate::state::State;
+use crate::sync::cancel::cancel;
 use crate::sync::env::Env;
 use crate::sync::plan::StreamPlan;
 use crate::sync::stream::prepare::slot::{SlotChoice, try_walsender};
 use crate::sync::stream::prepare::{names_of, wal2json, warn};
+
+/// How long a check waits for standbys that hold a slot back.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Returns the slot that a run would read or make; `None` if that can't be, or not yet.
 pub(super) async fn check(
@@ -176,7 +185,16 @@ async fn plugin_works(
     let name = choice.plugin.word();
     let tried = match &choice.slot {
         Some(slot) if slot.active_pid.is_some() => return Ok(()),
-        Some(slot) => probe(env, client, slot, choice.plugin, plans).await,
+        Some(slot) => match probe(env, client, slot, choice.plugin, plans).await {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                let name = &slot.name;
+                report
+                    .warning(format_args!("replication slot \"{name}\" can't be read before those standbys are there"));
+                return Ok(());
+            }
+            Err(error) => Err(error),
+        },
         None => match client.batch_execute(&format!("LOAD '{name}'")).await {
             Err(error) if error.code().is_some_and(|code| code.code() == INSUFFICIENT_PRIVILEGE) => {
                 report.ok(format_args!("whether the output plugin {name} is installed is only told to a superuser"));
@@ -191,14 +209,28 @@ async fn plugin_works(
     Ok(())
 }
 
-/// Has the server read a record of the slot.
-async fn probe(env: &Env, client: &Client, slot: &Slot, plugin: OutputPluginName, plans: &[StreamPlan]) -> Result<()> {
+/// Has the server read a record of the slot. False if it waits for standbys instead.
+async fn probe(
+    env: &Env,
+    client: &Client,
+    slot: &Slot,
+    plugin: OutputPluginName,
+    plans: &[StreamPlan],
+) -> Result<bool> {
     let plugin: Box<dyn OutputPlugin> = match plugin {
         OutputPluginName::Pgoutput => Box::new(Pgoutput::new(vec![env.config.publication(&slot.name).to_owned()])),
         OutputPluginName::Wal2json => Box::new(wal2json(client, &names_of(client, plans).await?).await?),
     };
     let mut session = env.primary.session().await?;
-    BulkRead::probe(&mut session, &slot.name, plugin.as_ref()).await
+    let (process_id, token) = (session.process_id(), session.cancel_token());
+    let probe = BulkRead::probe(&mut session, &slot.name, plugin.as_ref());
+    match unless_held_back(client, process_id, Instant::now().checked_add(PATIENCE), probe).await? {
+        Some(probed) => probed.map(|()| true),
+        None => {
+            cancel(&env.primary, token).await;
+            Ok(false)
+        }
+    }
 }
 
 /// Reads a setting of the server; `None` if the server does not know it, or does not show it to the role, which is

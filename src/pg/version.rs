@@ -105,6 +105,11 @@ impl ServerVersion {
         self.is(16) || self.is(15) && plugin == "pgoutput"
     }
 
+    /// Returns whether a failover slot may have to wait for standbys (17).
+    pub(crate) fn waits_for_standbys(self) -> bool {
+        self.is(17)
+    }
+
     /// Returns whether a standby supports logical decoding (16).
     pub(crate) fn decodes_on_standby(self) -> bool {
         self.is(16)

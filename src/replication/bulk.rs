@@ -53,6 +53,11 @@ impl<'s> BulkRead<'s> {
         read.finish().await.map_err(|e| explain_refusal(e, plugin.name()))
     }
 
+    /// Waits until the server sends: it has gathered everything then, or refuses.
+    pub(crate) async fn arrive(&mut self) -> Result<()> {
+        self.rows.arrive().await
+    }
+
     /// Reads the next message and the position it stands for; `None` after the last. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Result<Option<(Lsn, &[u8])>> {
         let Some(frame) = self.rows.next().await? else { return Ok(None) };

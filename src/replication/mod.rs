@@ -5,6 +5,7 @@ pub(crate) mod log_end;
 pub(crate) mod pgoutput;
 pub(crate) mod publication;
 pub(crate) mod slot;
+pub(crate) mod standbys;
 pub(crate) mod stream;
 pub(crate) mod wal2json;
 

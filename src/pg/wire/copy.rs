@@ -4,7 +4,7 @@ use bytes::BytesMut;
 use postgres_protocol::message::frontend;
 use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
 
-use super::frame::Frames;
+use super::frame::{Frame, Frames};
 use super::notice::{self, OnWarning};
 use super::session::Session;
 use crate::error::{Error, Result};
@@ -47,17 +47,37 @@ pub(crate) struct CopyOut<'a> {
     /// The server's error, kept until ReadyForQuery: a future that is dropped before that must not lose it.
     error: Option<ServerError>,
     done: bool,
+    /// What has come and was not taken.
+    held: Option<Frame>,
 }
 
 impl<'a> CopyOut<'a> {
     fn new(session: &'a mut Session) -> Self {
-        CopyOut { session, complete: false, error: None, done: false }
+        CopyOut { session, complete: false, error: None, done: false, held: None }
+    }
+
+    /// Waits until a piece of data, or the end, has come. Cancel-safe.
+    pub(crate) async fn arrive(&mut self) -> Result<()> {
+        if self.held.is_none() {
+            self.held = self.data().await?;
+        }
+        Ok(())
     }
 
     /// Reads the next piece of data, in text format one row with its newline; returns `None` once the command is
     /// complete and the session ready for another. Cancel-safe.
     #[inline]
     pub(crate) async fn next(&mut self) -> Result<Option<&[u8]>> {
+        let frame = match self.held.take() {
+            None => self.data().await?,
+            held => held,
+        };
+        Ok(frame.map(|frame| self.session.body(&frame)))
+    }
+
+    /// Reads the next CopyData.
+    #[inline]
+    async fn data(&mut self) -> Result<Option<Frame>> {
         while !self.done {
             let received = match self.session.buffered() {
                 Ok(None) => self.session.receive().await,
@@ -70,7 +90,7 @@ impl<'a> CopyOut<'a> {
                 Err(lost) => return Err(self.failure().unwrap_or(lost)),
             };
             match frame.tag {
-                b'd' => return Ok(Some(self.session.body(&frame))),
+                b'd' => return Ok(Some(frame)),
                 b'c' => {}
                 b'C' => self.complete = true,
                 b'E' => self.error = Some(ServerError::parse(self.session.body(&frame))),

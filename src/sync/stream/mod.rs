@@ -30,12 +30,14 @@ use source::{Bulk, Walsender};
 use state_file::StateFile;
 use wal_reader::WalReader;
 
-use crate::error::{Error, ErrorKind, Result};
-use crate::pg::Lsn;
+use crate::error::{Error, Result};
 use crate::pg::connect::Client;
-use crate::pg::error::{RESTARTED, is_warning, query_error};
+use crate::pg::error::{RESTARTED, is_warning};
+use crate::pg::wire::Session;
+use crate::pg::{Lsn, quote};
 use crate::positions::{Ledger, Stored, Track};
 use crate::replication::bulk::BulkRead;
+use crate::replication::standbys::unless_held_back;
 use crate::replication::stream::WalStream;
 use crate::sync::env::{Env, version_now};
 use crate::sync::failures::Failures;
@@ -128,29 +130,26 @@ impl Log<'_> {
     /// Reads everything up to the end in one go. False if the server refused before anything was read.
     async fn read_in_bulk(&mut self, run: &mut Run<'_>, output: &mut Output, end: Lsn) -> Result<bool> {
         let Log { env, client, source, acknowledge, limits } = self;
-        if let Some(stored) = acknowledge {
-            tracing::debug!("acknowledging {stored}");
-            let sql = "SELECT pg_catalog.pg_replication_slot_advance($1, $2::text::pg_lsn)";
-            if let Err(error) = client.execute(sql, &[&source.slot, &stored.to_string()]).await {
-                return Ok(refused(env, &query_error("cannot advance the slot", error)));
-            }
-        }
         let mut session = env.primary.session().await?;
         env.query_in_hand.set(&env.primary, &session);
-        let rows = match BulkRead::start(&mut session, &source.slot, source.plugin.as_ref(), end).await {
-            Ok(rows) => rows,
-            Err(error) => return Ok(refused(env, &error)),
-        };
-        let mut bulk = Bulk::new(rows, source.plugin.as_mut());
-        match run.read(output, &mut bulk, Limits { poll: None, ..*limits }).await {
+        let process_id = session.process_id();
+        let begin = begin_bulk(&mut session, source, *acknowledge, end);
+        let rows = match unless_held_back(client, process_id, limits.give_up, begin).await? {
+            Some(Ok(rows)) => rows,
             // What the server warned of it says to a stream too.
-            Err(error) if is_warning(&error) => {
+            Some(Err(error)) if is_warning(&error) => {
                 env.query_in_hand.cancel().await;
                 return Err(error);
             }
-            Err(error) if !bulk.has_started() && error.kind() != ErrorKind::Output => return Ok(refused(env, &error)),
-            read => read?,
-        }
+            Some(Err(error)) => return Ok(refused(env, &error)),
+            None => {
+                tracing::info!("ending after max_run_seconds: nothing of the log has come");
+                env.query_in_hand.cancel().await;
+                return Ok(true);
+            }
+        };
+        let mut bulk = Bulk::new(rows, source.plugin.as_mut());
+        run.read(output, &mut bulk, Limits { began: Instant::now(), poll: None, ..*limits }).await?;
         if bulk.has_ended() {
             env.query_in_hand.clear();
         } else {
@@ -182,6 +181,23 @@ impl Log<'_> {
         walsender.finish().await;
         Ok(())
     }
+}
+
+/// Acknowledges what is stored, and waits until the server sends what follows.
+async fn begin_bulk<'s>(
+    session: &'s mut Session,
+    source: &Source,
+    acknowledge: Option<Stored>,
+    end: Lsn,
+) -> Result<BulkRead<'s>> {
+    if let Some(stored) = acknowledge {
+        tracing::debug!("acknowledging {stored}");
+        let slot = quote::literal(&source.slot);
+        session.query(&format!("SELECT pg_catalog.pg_replication_slot_advance({slot}, '{stored}')")).await?;
+    }
+    let mut rows = BulkRead::start(session, &source.slot, source.plugin.as_ref(), end).await?;
+    rows.arrive().await?;
+    Ok(rows)
 }
 
 /// Logs why a bulk read did not begin: the log is streamed.

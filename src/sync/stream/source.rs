@@ -81,18 +81,12 @@ impl ChangeSource for Walsender<'_> {
 pub(super) struct Bulk<'a> {
     rows: BulkRead<'a>,
     plugin: &'a mut dyn OutputPlugin,
-    started: bool,
     ended: bool,
 }
 
 impl<'a> Bulk<'a> {
     pub(super) fn new(rows: BulkRead<'a>, plugin: &'a mut dyn OutputPlugin) -> Self {
-        Bulk { rows, plugin, started: false, ended: false }
-    }
-
-    /// Whether a row has come: the server has not refused.
-    pub(super) fn has_started(&self) -> bool {
-        self.started
+        Bulk { rows, plugin, ended: false }
     }
 
     /// Whether the server has nothing more to send.
@@ -105,21 +99,17 @@ impl ChangeSource for Bulk<'_> {
     async fn next(&mut self, wait: Duration) -> Result<Input<'_>> {
         match within(wait, self.rows.next()).await {
             None => Ok(Input::Quiet),
-            Some(row) => {
-                let row = row?;
-                self.started = true;
-                match row {
-                    Some((lsn, payload)) => Ok(Input::Message { lsn, message: self.plugin.decode(payload)? }),
-                    None => {
-                        self.ended = true;
-                        Ok(Input::End)
-                    }
+            Some(row) => match row? {
+                Some((lsn, payload)) => Ok(Input::Message { lsn, message: self.plugin.decode(payload)? }),
+                None => {
+                    self.ended = true;
+                    Ok(Input::End)
                 }
-            }
+            },
         }
     }
 
-    /// Silence is legal: the server gathers everything before the first row leaves. What is stored was acknowledged before.
+    /// Nobody can ask: the server has gathered everything before the first row leaves. What is stored was acknowledged before.
     fn feedback(&self) -> Option<&Feedback> {
         None
     }

@@ -12,6 +12,7 @@ use crate::harness::{Message, Output, TestDb, check_protocol, until};
 use crate::log_based::Source;
 
 mod failover;
+mod held_back;
 mod mid_record;
 mod readers;
 mod relay;
