@@ -244,9 +244,9 @@ impl Altered {
         columns
     }
 
-    /// Whether its rows are in another file than they were in, though no column was altered.
+    /// Whether its rows are in another file than they were in.
     pub(crate) fn has_other_file(&self) -> bool {
-        self.has(What::File) && !self.has(What::Column)
+        self.has(What::File)
     }
 
     /// Whether it became a partition after it was made, so that its rows of before are in no log of its root.

@@ -134,7 +134,7 @@ impl Player {
     }
 
     fn take(&mut self, stderr: &str, messages: &[Message]) {
-        self.said.push_str(stderr);
+        self.said.extend(stderr.lines().filter(|line| !line.contains("level=INFO")).flat_map(|line| [line, "\n"]));
         check_protocol(messages);
         assert_fits(messages);
         if let Some(confirmed) = self.target.apply_confirmed(messages) {
@@ -163,6 +163,13 @@ impl Player {
         self.said.clear();
         self.live = false;
         self.run += 1;
+        // A copy waits for what is prepared.
+        if !again.is_empty() {
+            let prepared = self.db.query("select gid from pg_prepared_xacts where database = current_database()");
+            for gid in prepared.into_iter().flatten().flatten() {
+                self.db.psql(&format!("commit prepared '{gid}'"));
+            }
+        }
         // The advice.
         for stream in again {
             if let Some(bookmarks) = self.state["bookmarks"].as_object_mut() {

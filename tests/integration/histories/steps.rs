@@ -78,9 +78,9 @@ impl Maker {
             let end = if self.random.chance(80) { "commit" } else { "rollback" };
             return format!("{end} prepared '{name}';");
         }
-        match self.random.below(10) {
-            0..5 => self.statement(),
-            5..9 => {
+        match self.random.below(30) {
+            0..16 => self.statement(),
+            16..29 => {
                 let (before, tables, leaves) = (self.labels.clone(), self.tables.clone(), self.leaves.clone());
                 let statements: Vec<String> = (0..2 + self.random.below(4))
                     .map(|_| {

@@ -433,7 +433,7 @@ fn not_in_the_log(live: &Live, table: &Altered, is_pgoutput: bool) -> Option<Str
     if table.was_attached() {
         return Some(format!("{name} was attached as a partition: the rows that it had before are in no log"));
     }
-    // What rewrites a table for another type was told of, and so was a TRUNCATE that the log has.
+    // A TRUNCATE that the log has was told of.
     if !table.has_other_file() || live.truncated {
         return None;
     }

@@ -95,12 +95,12 @@ impl Shape {
         }
     }
 
-    /// Whether a row of another name may be one of the stream's: it has the columns of the key, of a stream without one all
-    /// that were always its.
+    /// Whether a row of another name may be one of the stream's: it has columns that lead to a row, of a stream without a key all
+    /// columns.
     pub(crate) fn may_be_of(&self, plan: &StreamPlan) -> bool {
         match self.keys.as_deref() {
             Some([]) => self.absent.iter().all(|&column| plan.columns[column].generated),
-            keys => keys.is_some(),
+            keys => keys.is_some() || self.index.as_ref().is_some_and(|index| !index.is_empty()),
         }
     }
 
