@@ -179,16 +179,16 @@ impl CatalogEntry {
         self.metadata.iter().find(|m| m.column() == Some(column))?.metadata.get("sql-datatype")?.as_str()
     }
 
-    /// Whether the table is a view.
-    pub(crate) fn is_view(&self) -> bool {
-        self.table_value("is-view").is_some_and(is_true)
-    }
-
-    /// Returns the key columns: the user's for a view, else the table's, else those on the entry.
-    pub(crate) fn key_properties(&self) -> Option<Vec<&str>> {
-        let key = if self.is_view() { "view-key-properties" } else { "table-key-properties" };
-        let columns = self.table_value(key).or_else(|| self.on_entry.get("key_properties"))?.as_array()?;
-        columns.iter().map(Value::as_str).collect()
+    /// Returns the key columns that the entry names, in the metadata or on itself; none where it names none.
+    pub(crate) fn key_properties(&self, is_view: bool) -> Vec<&str> {
+        let mut keys = ["table-key-properties", "view-key-properties"];
+        if is_view {
+            keys.reverse();
+        }
+        let named = keys.iter().map(|key| self.table_value(key)).chain([self.on_entry.get("key_properties")]);
+        let lists = named.filter_map(|named| named?.as_array());
+        let mut lists = lists.filter_map(|list| list.iter().map(Value::as_str).collect::<Option<Vec<_>>>());
+        lists.find(|columns| !columns.is_empty()).unwrap_or_default()
     }
 
     /// Returns the columns in the catalog's schema, with the schema of each as the user may have edited it.

@@ -144,15 +144,12 @@ fn missing_names_are_derived() {
 
 #[test]
 fn keys_of_tables_and_views() {
-    let keys = |value: Value| entry(value).key_properties().map(|keys| keys.join(","));
-    assert_eq!(keys(with_table(json!({"table-key-properties": ["a", "b"]}))), Some("a,b".to_owned()));
-    assert_eq!(
-        keys(with_table(json!({"is-view": true, "table-key-properties": [], "view-key-properties": ["v"]}))),
-        Some("v".to_owned())
-    );
-    assert_eq!(keys(with_table(json!({"is-view": true, "table-key-properties": ["a"]}))), None);
-    assert_eq!(keys(json!({"tap_stream_id": "public-a", "key_properties": ["k"]})), Some("k".to_owned()));
-    assert_eq!(keys(with_table(json!({}))), None);
+    let keys = |value: Value| [false, true].map(|is_view| entry(value.clone()).key_properties(is_view).join(","));
+    assert_eq!(keys(with_table(json!({"table-key-properties": ["a", "b"]}))), ["a,b", "a,b"]);
+    assert_eq!(keys(with_table(json!({"table-key-properties": [], "view-key-properties": ["v"]}))), ["v", "v"]);
+    assert_eq!(keys(with_table(json!({"table-key-properties": ["t"], "view-key-properties": ["v"]}))), ["t", "v"]);
+    assert_eq!(keys(json!({"tap_stream_id": "public-a", "key_properties": ["k"]})), ["k", "k"]);
+    assert_eq!(keys(with_table(json!({"table-key-properties": null}))), ["", ""]);
 }
 
 #[test]
@@ -167,7 +164,7 @@ fn meltano_catalogs_are_read() {
             {"breadcrumb": [], "metadata": {"inclusion": "available", "selected": true, "schema-name": "public"}}
         ]
     }));
-    assert!(entry.is_selected() && !entry.is_view());
+    assert!(entry.is_selected());
     assert_eq!(entry.replication_method(), Some(ReplicationMethod::LogBased));
     assert_eq!(entry.properties().unwrap()["id"], json!({"type": "integer"}));
 }

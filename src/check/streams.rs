@@ -13,7 +13,7 @@ use crate::pg::tree::with_tree;
 use crate::sync::copy::incremental::replication_key;
 use crate::sync::env::Env;
 use crate::sync::plan::StreamPlan;
-use crate::sync::select::{Selected, hidden_rows};
+use crate::sync::select::{Selected, hidden_rows, warnings};
 
 /// The size of a table in bytes from which it is worth an index on its replication key.
 const LARGE: i64 = 16 * 1024 * 1024;
@@ -40,7 +40,7 @@ pub(super) async fn check(report: &mut Report, env: &Env, client: &Client, plan:
         let hidden = hidden.join(", ");
         report.warning(format_args!("{id}: the role may not read {hidden}; left out; deselect or {}", to_run(&[sql])));
     }
-    if let Some(warning) = hidden_rows(plan, env) {
+    for warning in warnings(plan).into_iter().chain(hidden_rows(plan, env)) {
         report.warning(format_args!("{id}: {warning}"));
     }
     match plan.method {

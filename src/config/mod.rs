@@ -145,7 +145,7 @@ pub(crate) struct Config {
     /// targets of the Meltano SDK: `{"storage": {"root": "file:///tmp/batches"}}`.
     #[serde(default, deserialize_with = "setting")]
     pub batch_config: Option<BatchConfig>,
-    /// INCREMENTAL: at most so many rows of a stream in one run.
+    /// INCREMENTAL: at most so many rows of a stream in one run, besides those that have the bookmark's own value.
     #[serde(default, deserialize_with = "setting")]
     limit: Option<u64>,
     /// Accepted and unused: rows are streamed.

@@ -212,8 +212,19 @@ pub(crate) fn publication_of(name: &str, table: &Table) -> String {
 /// Returns the publication for tables without a replica identity: publishing their updates would make them fail in the
 /// application.
 fn inserts_name(name: &str) -> String {
-    format!("{name}_inserts")
+    const SUFFIX: &str = "_inserts";
+    if name.len() + SUFFIX.len() <= LONGEST_NAME {
+        return format!("{name}{SUFFIX}");
+    }
+    // The server would cut it. Of what is cut here a hash (FNV-1a) stays, which is the same in every run and release.
+    let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    let tail = format!("_{hash:08x}{SUFFIX}");
+    let kept = (0..=LONGEST_NAME - tail.len()).rev().find(|&end| name.is_char_boundary(end)).unwrap_or_default();
+    format!("{}{tail}", &name[..kept])
 }
+
+/// The longest name in bytes that the server does not cut.
+const LONGEST_NAME: usize = 63;
 
 /// Returns the SQL that publishes these tables: creates the publications that `existing` lacks and adds to the others.
 ///

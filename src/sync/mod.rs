@@ -42,7 +42,7 @@ pub(crate) async fn sync(output: &mut Output, env: &Env, catalog: Option<Catalog
     tracing::info!("selected streams: {}", plans.iter().map(|plan| plan.id.as_str()).collect::<Vec<_>>().join(", "));
 
     for plan in &plans {
-        if let Some(warning) = select::hidden_rows(plan, env) {
+        for warning in select::warnings(plan).into_iter().chain(select::hidden_rows(plan, env)) {
             tracing::warn!("{}: {warning}", plan.id);
         }
         if output.state.clear_on_change(&plan.id, plan.method, plan.replication_key.as_deref()) {

@@ -96,12 +96,17 @@ impl StreamPlan {
         }
     }
 
+    /// Returns the key that the catalog names where the table has none.
+    pub(crate) fn named_key(&self) -> Vec<String> {
+        let named = self.entry.as_ref().map(|entry| entry.key_properties(self.table.kind.is_view()));
+        named.unwrap_or_default().into_iter().map(str::to_owned).collect()
+    }
+
     fn compile(&mut self, options: &types::Options) {
-        let keys: Vec<String> = if self.table.kind.is_view() {
-            let named = self.entry.as_ref().and_then(CatalogEntry::key_properties);
-            named.unwrap_or_default().into_iter().map(str::to_owned).collect()
-        } else {
-            self.table.primary_key()
+        // The log needs a key that the server knows of.
+        let keys = match self.table.primary_key() {
+            keys if keys.is_empty() && self.method != ReplicationMethod::LogBased => self.named_key(),
+            keys => keys,
         };
         let selection = self.entry.as_ref().map(CatalogEntry::selection);
         let mut properties = Map::new();
@@ -109,7 +114,9 @@ impl StreamPlan {
         self.columns.clear();
         // A virtual column is in no log.
         let unlogged = |generated| self.method == ReplicationMethod::LogBased && generated == Generated::Virtual;
-        let kept = |column: &&Column| !unlogged(column.generated) && !self.left_out.contains(&column.name);
+        let kept = |column: &&Column| {
+            !unlogged(column.generated) && !self.left_out.contains(&column.name) && !is_singers(&column.name)
+        };
         for column in self.table.columns.iter().filter(kept) {
             let resolved = types::resolve(column, options);
             let selected = keys.contains(&column.name)
@@ -175,6 +182,12 @@ impl StreamPlan {
                 column.name
             );
         }
+    }
+
+    /// Returns the columns that would be read if Singer had no other use for their names.
+    pub(crate) fn singers_columns(&self) -> Vec<&str> {
+        let columns = self.table.columns.iter().map(|column| column.name.as_str());
+        columns.filter(|name| is_singers(name) && !self.deselects(name)).collect()
     }
 
     /// Whether the catalog leaves this column out.
@@ -262,6 +275,11 @@ impl RecordEnd {
     }
 }
 
+/// Whether a column has a name that a message has another use for.
+pub(crate) fn is_singers(column: &str) -> bool {
+    matches!(column, "_sdc_deleted_at" | "_sdc_lsn" | "_sdc_table_version")
+}
+
 /// Returns the schema of a column as the user wrote it into the catalog; `None` where it is only what some version of a
 /// tap discovered, or where the column's type has changed since.
 fn edited_schema(entry: &CatalogEntry, name: &str, sql_datatype: &str, fresh: &Value) -> Option<Value> {
@@ -285,6 +303,10 @@ fn essence(schema: &Value) -> Value {
         .collect();
     if let Some(Value::Array(types)) = essence.get_mut("type") {
         types.retain(|t| t != "null");
+        // JSON, which some taps say has no scalars.
+        if ["object", "array"].iter().all(|json| types.iter().any(|t| t == json)) {
+            types.retain(|t| t == "object" || t == "array");
+        }
     }
     // Meltano marks what is selected inside the schema.
     essence.remove("selected");

@@ -1,11 +1,11 @@
 //! Which streams are read, and how: the catalog's choice, or everything.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use tokio_postgres::types::ToSql;
 
 use super::env::Env;
-use super::plan::StreamPlan;
+use super::plan::{StreamPlan, is_singers};
 use super::stream::prepare::slot::obstacle;
 use crate::catalog::{Catalog, CatalogEntry};
 use crate::discovery::{Scope, discover, nothing_readable};
@@ -65,6 +65,7 @@ pub(crate) async fn select(client: &Client, env: &Env, catalog: Option<Catalog>,
             selected.plans.push(StreamPlan::new(table, None, method, None, &env.types));
         }
         selected.left_out = unreadable(client, env, state, &selected.plans).await?;
+        selected.left_out.extend(of_one_id(&mut selected.plans));
         return Ok(selected);
     };
 
@@ -78,9 +79,18 @@ pub(crate) async fn select(client: &Client, env: &Env, catalog: Option<Catalog>,
         return Ok(selected);
     }
     let mut tables = discover(client, Scope::Tables(&wanted)).await?;
+    let mut streams: HashMap<&(String, String), String> = HashMap::new();
     for (entry, wanted) in catalog.streams.into_iter().zip(&wanted) {
         let id = entry.tap_stream_id.clone();
         let method = entry.replication_method().or(env.config.default_replication_method);
+        if let Some(other) = streams.insert(wanted, id.clone()) {
+            let (schema, table) = wanted;
+            let what = format!("stream \"{id}\" is the table {}, as \"{other}\" is", quote::qualified(schema, table));
+            let error = Error::usage(what).hint("deselect one of them in the catalog");
+            selected.left_out.push(LeftOut { id, method, error });
+            streams.insert(wanted, other);
+            continue;
+        }
         match planned(client, &mut defaults, &mut tables, entry, wanted).await? {
             Ok(plan) if plan.columns.is_empty() => {
                 tracing::warn!("{id}: no column is selected; skipping the stream");
@@ -121,12 +131,29 @@ async fn planned(
     }
     let replication_key = entry.replication_key().map(str::to_owned);
     let plan = StreamPlan::new(table, Some(entry), method, replication_key, &defaults.env.types);
-    let unknown = plan.key_properties.iter().find(|key| plan.table.column(key).is_none());
+    let unknown = plan.key_properties.iter().find(|key| plan.table.column(key).is_none() || is_singers(key));
     let error = unknown.map(|key| {
-        Error::usage(format!("stream \"{}\" has no column \"{key}\" to be its key", plan.id))
-            .hint("change view-key-properties in the table's metadata in the catalog")
+        Error::usage(format!("stream \"{}\" has no column \"{key}\" to be its key, or none that can be sent", plan.id))
+            .hint("change table-key-properties, or view-key-properties, in the table's metadata in the catalog")
     });
     Ok(error.map_or(Ok(plan), Err))
+}
+
+/// Takes out tables that would have one stream between them: a hyphen in a name is like that between schema and table.
+fn of_one_id(plans: &mut Vec<StreamPlan>) -> Vec<LeftOut> {
+    let mut tables: HashMap<String, Vec<String>> = HashMap::new();
+    for plan in plans.iter() {
+        let table = quote::qualified(&plan.table.schema, &plan.table.name);
+        tables.entry(plan.id.clone()).or_default().push(table);
+    }
+    tables.retain(|_, tables| tables.len() > 1);
+    plans.retain(|plan| !tables.contains_key(&plan.id));
+    let left_out = |(id, tables): (String, Vec<String>)| {
+        let error = Error::stream(format!("stream \"{id}\" would be all of these tables: {}", tables.join(", ")));
+        let error = error.hint("run with a catalog that selects one of them, or rename the others");
+        LeftOut { id, method: None, error }
+    };
+    tables.into_iter().map(left_out).collect()
 }
 
 /// What becomes of a stream that may be read again.
@@ -201,6 +228,28 @@ pub(crate) fn hidden_rows(plan: &StreamPlan, env: &Env) -> Option<String> {
         let sql = format!("ALTER ROLE {} BYPASSRLS", quote::ident(&env.config.user));
         format!("row-level security may hide rows of this table from the role; to show them {}", to_run(&[sql]))
     })
+}
+
+/// Returns what a user should know of a stream's columns and key before it is read.
+pub(crate) fn warnings(plan: &StreamPlan) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let columns = plan.singers_columns();
+    if !columns.is_empty() {
+        warnings.push(format!(
+            "left out, since the messages have another use for columns of these names: {}; to have them, rename them or read a view \
+             that does",
+            columns.join(", ")
+        ));
+    }
+    let named = plan.named_key();
+    if plan.key_properties.is_empty() && !named.is_empty() {
+        warnings.push(format!(
+            "the key that the catalog names ({}) counts for nothing in LOG_BASED, which needs one that the server knows of: give the \
+             table a primary key, or choose another replication method",
+            named.join(", ")
+        ));
+    }
+    warnings
 }
 
 /// The replication method of streams whose entry names none.

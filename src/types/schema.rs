@@ -31,7 +31,7 @@ pub(super) enum Shape {
     },
     DateTime,
     Time,
-    /// An object or an array, as in the reference, which does not distinguish scalars in json columns.
+    /// Any JSON; in the reference an object or an array, which leaves out scalars.
     Json,
     /// An object of strings.
     Map,
@@ -62,6 +62,7 @@ impl Shape {
             Shape::String { max_length } => with(one("string"), max_length.map(|length| ("maxLength", json!(length)))),
             Shape::DateTime => with(one("string"), [("format", json!("date-time"))]),
             Shape::Time => with(one("string"), [("format", json!("time"))]),
+            Shape::Json if dialect == Dialect::Portable => typed(nullable, &ANY),
             Shape::Json => typed(nullable, &["object", "array"]),
             Shape::Map => with(one("object"), [("properties", json!({}))]),
             // Nullable even in a primary key, as in the reference.
@@ -89,13 +90,14 @@ impl Shape {
         while let Shape::Array(inner) = &**element {
             element = inner;
         }
-        let bounds = match &**element {
-            Shape::Numeric(size) => numeric_bounds(*size, dialect),
+        let name = element.definition_name(dialect);
+        let own = match &**element {
+            Shape::Numeric(size) => with(typed(true, &["number", "array"]), numeric_bounds(*size, dialect)),
+            Shape::Json if dialect == Dialect::Portable => typed(true, &ANY),
             _ => return None,
         };
-        let name = element.definition_name(dialect);
         (name != NUMBER_ARRAY).then(|| {
-            let mut schema = with(typed(true, &["number", "array"]), bounds);
+            let mut schema = own;
             schema.insert("items".to_owned(), reference_to(&name));
             (name, Value::Object(schema))
         })
@@ -108,6 +110,7 @@ impl Shape {
             Shape::Integer { .. } => "sdc_recursive_integer_array".to_owned(),
             Shape::Boolean => "sdc_recursive_boolean_array".to_owned(),
             Shape::DateTime => "sdc_recursive_timestamp_array".to_owned(),
+            Shape::Json if dialect == Dialect::Portable => "sdc_recursive_json_array".to_owned(),
             Shape::Json | Shape::Map => "sdc_recursive_object_array".to_owned(),
             Shape::String { .. } | Shape::Time => "sdc_recursive_string_array".to_owned(),
             Shape::Numeric(Some((precision, scale))) if dialect == Dialect::Portable && bounded(*precision, *scale) => {
@@ -122,6 +125,9 @@ impl Shape {
         }
     }
 }
+
+/// Every type of JSON, those first that make targets choose a column for JSON.
+const ANY: [&str; 6] = ["object", "array", "string", "number", "integer", "boolean"];
 
 const NUMBER_ARRAY: &str = "sdc_recursive_number_array";
 

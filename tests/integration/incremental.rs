@@ -185,7 +185,8 @@ fn an_empty_table_has_no_bookmark_value() {
 fn a_limit_cuts_a_run_and_the_next_goes_on() {
     let db = table("incremental_limit", "integer", &["1", "2", "2", "3", "4", "5"]);
     let mut state = json!({});
-    for (expected, bookmark) in [(vec![1, 2], 2), (vec![2, 3], 2)] {
+    // Rows of the bookmark come again and don't count, so that the run gets past them.
+    for (expected, bookmark) in [(vec![1, 2], 2), (vec![2, 3, 4, 5], 4)] {
         let output = tap(&db).config("limit", 2).state(&state).run();
         let mut sent = ids(&output);
         sent.sort_unstable();
@@ -193,7 +194,7 @@ fn a_limit_cuts_a_run_and_the_next_goes_on() {
         state = output.last_state().clone();
     }
     let output = tap(&db).config("limit", "4").state(&state).run();
-    assert_eq!((output.records(T).len(), &output.bookmark(T)["replication_key_value"]), (4, &json!(4)));
+    assert_eq!((output.records(T).len(), &output.bookmark(T)["replication_key_value"]), (2, &json!(5)));
 }
 
 #[test]
@@ -310,7 +311,7 @@ fn a_key_that_is_missing_is_named() {
         (catalog.clone().select_incremental(T, "gone"), "gone"),
         (catalog.select_incremental(T, "k").column(T, "k", false), "\"k\""),
     ] {
-        let output = Tap::new(&db).catalog(&catalog).output().expect_code(2);
+        let output = Tap::new(&db).catalog(&catalog).output().expect_code(1);
         assert_eq!(output.logged(text), 1, "{}", output.stderr);
     }
 }
@@ -339,7 +340,7 @@ fn keys_of_odd_types() {
     // Rather than a bookmark that the next run can't read, or that skips rows.
     for (key_type, key) in [("integer[]", "'{1}'"), ("jsonb", "'{}'"), ("timetz", "'01:00+02'")] {
         let db = table("incremental_refused", key_type, &[key]);
-        let output = tap(&db).output().expect_code(2);
+        let output = tap(&db).output().expect_code(1);
         assert_eq!(output.logged("can't be replicated by \"k\""), 1, "{}", output.stderr);
     }
 }

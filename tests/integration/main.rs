@@ -20,6 +20,7 @@ mod incremental;
 mod log_based;
 mod meltano;
 mod memory;
+mod names;
 mod operators;
 mod outages;
 mod parallel;

@@ -30,6 +30,7 @@ pub(crate) async fn sync(
 
     let ident = quote::ident(&key);
     let mut query = select(plan);
+    let mut at_bookmark = String::new();
     if let Some(value) = &from {
         let text = match value {
             Value::String(text) => text.clone(),
@@ -37,23 +38,35 @@ pub(crate) async fn sync(
             Value::Bool(value) => u8::from(*value).to_string(),
             other => other.to_string(),
         };
-        query += &format!(" WHERE {}", order.compare(&ident, Comparison::AtLeast, &quote::literal(&text)));
+        let literal = quote::literal(&text);
+        query += &format!(" WHERE {}", order.compare(&ident, Comparison::AtLeast, &literal));
+        let equal = order.compare(&ident, Comparison::Equal, &literal);
+        at_bookmark = format!(" + (SELECT pg_catalog.count(*) FROM {} WHERE {equal})", plan.own_rows());
     }
     // By the default operator class, whatever is on the search_path.
     query += &format!(" ORDER BY {ident}");
     if let Some(limit) = env.config.limit() {
-        query += &format!(" LIMIT {limit}");
+        // The rows of the bookmark come again, and don't count: however many have its value, the run gets past them.
+        query += &format!(" LIMIT {limit}{at_bookmark}");
     }
 
     let mut session = sessions.take().await?;
     env.query_in_hand.set(sessions.server(), &session);
     let mut tracker = KeyTracker::new(plan.id.clone(), key.clone(), position, version);
-    output.state.set_incremental(&plan.id, &key, from, version);
+    output.state.set_incremental(&plan.id, &key, from.clone(), version);
     output.schema(&plan.id, &plan.schema, &plan.key_properties, &[&key]);
     output.activate_version(&plan.id, version);
     copy_rows(output, env, &mut session, plan, &query, version, Some(&mut tracker)).await?;
     sessions.give_back(session);
     tracker.store(&mut output.state);
+    let reached = output.state.bookmark(&plan.id).replication_key_value();
+    if reached == from.as_ref() && env.config.limit().is_some_and(|limit| tracker.rows() >= limit) {
+        tracing::warn!(
+            "{}: the rows within `limit` have keys that no bookmark can hold (NULL, infinity, dates before year 1), so that the \
+             next run reads them again: raise `limit`",
+            plan.id
+        );
+    }
     Ok(())
 }
 

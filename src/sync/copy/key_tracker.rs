@@ -44,6 +44,11 @@ impl KeyTracker {
         due
     }
 
+    /// Returns the number of rows that were sent to the run's messages.
+    pub(crate) fn rows(&self) -> u64 {
+        self.rows
+    }
+
     /// Moves the bookmark to the last value.
     pub(crate) fn store(&mut self, state: &mut State) {
         if let Ok(value) = serde_json::from_slice::<Value>(self.last.as_bytes()) {

@@ -243,13 +243,25 @@ fn typmods() {
     }
 }
 
+/// The reference says that JSON is an object or an array, of which most is.
+#[test]
+fn json_is_anything_but_to_the_reference() {
+    let any = r#"["null", "object", "array", "string", "number", "integer", "boolean"]"#;
+    assert_eq!(resolved(base("json"), -1, &PORTABLE).schema, json(&format!(r#"{{"type": {any}}}"#)));
+    let array = resolved(array(base("jsonb")), -1, &PORTABLE);
+    let items = r##""items": {"$ref": "#/definitions/sdc_recursive_json_array"}"##;
+    assert_eq!(array.schema, json(&format!(r#"{{"type": ["null", "array"], {items}}}"#)));
+    let definition = json(&format!(r#"{{"type": {any}, {items}}}"#));
+    assert_eq!(array.definition, Some(("sdc_recursive_json_array".to_owned(), definition)));
+}
+
 #[test]
 fn keys_are_not_nullable_but_for_arrays() {
     for (ty, json_type) in [
         (base("int4"), json(r#"["integer"]"#)),
         (base("text"), json(r#"["string"]"#)),
         (base("numeric"), json(r#"["number"]"#)),
-        (base("jsonb"), json(r#"["object", "array"]"#)),
+        (base("jsonb"), json(r#"["object", "array", "string", "number", "integer", "boolean"]"#)),
         (base("bytea"), json(r#"["string"]"#)),
         (array(base("int4")), json(r#"["null", "array"]"#)),
     ] {
