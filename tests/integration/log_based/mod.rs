@@ -47,6 +47,7 @@ mod toast_changes;
 mod truncates;
 mod two_phase;
 mod two_taps;
+mod upgrade;
 
 /// Makes each of these functions two tests, one a plugin: `toast::fetched::pgoutput`.
 macro_rules! with_both_plugins {
