@@ -1,7 +1,6 @@
 //! The standbys of `synchronized_standby_slots` (17+): a failover slot sends a change only when they have it, and what reads or moves the
 //! slot over SQL waits for that inside of the query, for as long as it takes.
 
-use std::pin::pin;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
@@ -22,7 +21,8 @@ pub(crate) async fn unless_held_back<T>(
     give_up: Option<Instant>,
     work: impl Future<Output = T>,
 ) -> Result<Option<T>> {
-    let mut work = pin!(work);
+    // Large: what it does is at the bottom of the run.
+    let mut work = Box::pin(work);
     if !client.server_version().waits_for_standbys() {
         return Ok(Some(work.await));
     }

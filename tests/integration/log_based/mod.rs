@@ -42,6 +42,7 @@ mod secondary_lag;
 mod slot_lost;
 mod slots;
 mod snapshots;
+mod sql_ascii;
 mod toast;
 mod toast_changes;
 mod truncates;
