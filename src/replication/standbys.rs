@@ -19,10 +19,8 @@ pub(crate) async fn unless_held_back<T>(
     client: &Client,
     process_id: i32,
     give_up: Option<Instant>,
-    work: impl Future<Output = T>,
+    mut work: impl Future<Output = T> + Unpin,
 ) -> Result<Option<T>> {
-    // Large: what it does is at the bottom of the run.
-    let mut work = Box::pin(work);
     if !client.server_version().waits_for_standbys() {
         return Ok(Some(work.await));
     }
