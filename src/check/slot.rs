@@ -223,7 +223,7 @@ async fn probe(
     };
     let mut session = env.primary.session().await?;
     let (process_id, token) = (session.process_id(), session.cancel_token());
-    let probe = BulkRead::probe(&mut session, &slot.name, plugin.as_ref());
+    let probe = Box::pin(BulkRead::probe(&mut session, &slot.name, plugin.as_ref()));
     match unless_held_back(client, process_id, Instant::now().checked_add(PATIENCE), probe).await? {
         Some(probed) => probed.map(|()| true),
         None => {

@@ -6,6 +6,7 @@
 mod batch;
 mod choices;
 mod dsn;
+mod environment;
 mod read;
 mod schema;
 mod secret;
@@ -31,6 +32,7 @@ pub(crate) use ssh::SshTunnel;
 use crate::error::{Error, Result};
 use crate::json_file;
 use crate::method::ReplicationMethod;
+use environment::Environment;
 use read::{Entries, setting};
 use schema::{or_dsn, or_string};
 
@@ -238,16 +240,24 @@ impl Config {
             let path = path.as_ref();
             files.push((path.display().to_string(), json_file::read(path)?));
         }
-        Config::parse(&files)
+        let environment = Environment::read();
+        environment.check()?;
+        Config::within(&environment, &files)
     }
 
-    /// Reads files that are loaded already, each a name and its text.
+    /// Reads files that are loaded already, each a name and its text, and nothing else.
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn parse(files: &[(String, String)]) -> Result<Config> {
+        Config::within(&Environment::default(), files)
+    }
+
+    fn within(environment: &Environment, files: &[(String, String)]) -> Result<Config> {
         let mut entries = Entries::default();
         for (file, text) in files {
             entries.merge(file, text)?;
         }
-        let entries = entries.settled().with_dsn()?;
+        let entries = entries.settled().with_dsn()?.with_environment(environment);
+        entries.check_transformations()?;
         entries.check_required(&["host", "port", "user", "dbname"])?;
         if entries.has_tunnel() {
             entries.check_required(&["ssh_tunnel.host", "ssh_tunnel.username", "ssh_tunnel.private_key"])?;

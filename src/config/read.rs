@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use super::dsn;
+use super::environment::Environment;
 use crate::error::{Error, Result};
 use crate::json_file::{self, shown};
 use crate::method::ReplicationMethod;
@@ -36,6 +37,10 @@ const SSLMODES: [&str; 4] = ["sslmode", "ssl_mode", "ssl_enable", "ssl"];
 /// exist.
 const SWITCHED_BY_SSL_ENABLE: [&str; 4] =
     ["ssl_mode", "ssl_certificate_authority", "ssl_client_certificate", "ssl_client_private_key"];
+
+/// Settings of the Meltano SDK's taps that hide, change or leave out what they read.
+const TRANSFORMATIONS: [&str; 5] =
+    ["stream_maps", "stream_map_config", "faker_config", "flattening_enabled", "stream_options"];
 
 /// A key's value, and where it comes from.
 struct Entry {
@@ -108,6 +113,36 @@ impl Entries {
             self.entries.push(Entry { key, written, file, value: Value::String(value), of_dsn: true });
         }
         Ok(self)
+    }
+
+    /// Adds what the environment sets and nothing else does.
+    pub(super) fn with_environment(mut self, environment: &Environment) -> Self {
+        for (written, key, value) in environment.settings() {
+            if !self.entries.iter().any(|e| e.says(key)) {
+                let (key, file) = (key.to_owned(), "the environment".to_owned());
+                self.entries.push(Entry { key, written, file, value: Value::String(value), of_dsn: false });
+            }
+        }
+        self
+    }
+
+    /// Fails for settings that change records in other taps: columns that they mask would go out as they are.
+    pub(super) fn check_transformations(&self) -> Result<()> {
+        let asks = |value: &Value| match value {
+            Value::Object(object) => !object.is_empty(),
+            Value::Array(items) => !items.is_empty(),
+            Value::String(text) => !matches!(text.trim(), "{}" | "[]" | "0") && bool::read(value.clone()) != Ok(false),
+            Value::Bool(value) => *value,
+            Value::Null => false,
+            Value::Number(_) => true,
+        };
+        match self.entries.iter().find(|e| TRANSFORMATIONS.contains(&e.key.as_str()) && asks(&e.value)) {
+            Some(entry) => Err(Error::usage(format!("{}: this tap changes no records", entry.place())).hint(
+                "what it hides or flattens would go out as it is: deselect columns in the catalog, leave rows out with a view, or \
+                 change records behind the tap; then remove the key",
+            )),
+            None => Ok(()),
+        }
     }
 
     /// Whether connections go through an SSH server.

@@ -384,7 +384,27 @@ fn unknown_keys_are_told_apart() {
         .merge("a.json", r#"{"dbname": "x", "database": "y", "ssl_mode": "prefer", "stream_maps": 1, "ssl_key": 2}"#)
         .unwrap();
     assert_eq!(entries.unknown_keys(&Config::keys()), ["database", "stream_maps", "ssl_key"]);
-    assert!(with(json!({"stream_maps": {"a": 1.50}, "ssh_tunnel": {"a": 1.50}})).is_ok());
+    assert!(with(json!({"anything": {"a": 1.50}, "ssh_tunnel": {"a": 1.50}})).is_ok());
+}
+
+#[test]
+fn what_would_hide_data_is_refused() {
+    for (key, value) in [
+        ("stream_maps", json!({"public-t": {"email": null}})),
+        ("stream_maps", json!(r#"{"public-t": {"email": null}}"#)),
+        ("faker_config", json!({"seed": "x"})),
+        ("flattening_enabled", json!("true")),
+        ("stream_options", json!({"public-t": {"custom_where_clauses": ["n > 1"]}})),
+    ] {
+        let message = error_of(json!({ key: value }));
+        assert!(message.contains(&format!("key {key:?}: this tap changes no records")), "{message}");
+        assert!(!message.contains("email"), "{message}");
+    }
+    for unset in
+        [json!(null), json!(""), json!({}), json!([]), json!("{}"), json!(false), json!("false"), json!("False")]
+    {
+        assert!(with(json!({"stream_maps": unset, "flattening_enabled": unset})).is_ok(), "{unset}");
+    }
 }
 
 #[test]

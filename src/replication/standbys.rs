@@ -1,7 +1,6 @@
 //! The standbys of `synchronized_standby_slots` (17+): a failover slot sends a change only when they have it, and what reads or moves the
 //! slot over SQL waits for that inside of the query, for as long as it takes.
 
-use std::pin::pin;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
@@ -20,9 +19,8 @@ pub(crate) async fn unless_held_back<T>(
     client: &Client,
     process_id: i32,
     give_up: Option<Instant>,
-    work: impl Future<Output = T>,
+    mut work: impl Future<Output = T> + Unpin,
 ) -> Result<Option<T>> {
-    let mut work = pin!(work);
     if !client.server_version().waits_for_standbys() {
         return Ok(Some(work.await));
     }

@@ -78,7 +78,7 @@ impl Endpoint {
         let mut client = Client::new(client, connection, tls);
         let version = client.server_version();
         check_version(&self.target, version)?;
-        self.in_time(client.set_up(&settings(version))).await?;
+        self.in_time(client.set_up(&settings(version, "UTF8"))).await?;
         Ok(client)
     }
 
@@ -87,7 +87,12 @@ impl Endpoint {
         let mut session = self.log_in(replication).await.map_err(|failure| failure.at(&self.target, replication))?;
         let version = session.server_version();
         check_version(&self.target, version)?;
-        self.in_time(session.query(&settings(version))).await?;
+        // A database in SQL_ASCII has whatever bytes: checked by the server, one that is not UTF-8 would fail the query.
+        let encoding = match session.parameter("server_encoding") {
+            Some("SQL_ASCII") => "SQL_ASCII",
+            _ => "UTF8",
+        };
+        self.in_time(session.query(&settings(version, encoding))).await?;
         Ok(session)
     }
 
@@ -210,12 +215,12 @@ fn check_version(target: &Target, version: ServerVersion) -> Result<()> {
 /// the same, no timeout ends a long read, and SQL reaches nothing that another role made. It returns the schemas that
 /// were on the search_path, and is one statement because a walsender before PostgreSQL 15 takes no more. No cast or
 /// operator stands in it: the search_path of its own is still that of the role.
-fn settings(version: ServerVersion) -> String {
+fn settings(version: ServerVersion, encoding: &str) -> String {
     let mut settings = vec![
         // Temporary objects would come first if they did not stand last.
         ("search_path", "pg_catalog, pg_temp"),
         ("quote_all_identifiers", "off"),
-        ("client_encoding", "UTF8"),
+        ("client_encoding", encoding),
         ("DateStyle", "ISO"),
         ("IntervalStyle", "postgres"),
         ("TimeZone", "UTC"),
@@ -240,7 +245,7 @@ mod tests {
 
     #[test]
     fn settings_follow_the_version() {
-        let settings = |text| settings(ServerVersion::parse(text));
+        let settings = |text| settings(ServerVersion::parse(text), "UTF8");
         assert!(settings("17.0").contains("'transaction_timeout'"));
         assert!(!settings("16.9").contains("'transaction_timeout'"));
         assert!(!settings("16.9").contains(';'));

@@ -15,8 +15,9 @@ use crate::positions::End;
 use crate::replication::log_end::log_end;
 use crate::replication::slot::Slot;
 
-/// Reads where the log ends now, with something behind it, so that decoding gets there (rule 5): a logical message or, where
-/// another tap may read it or the role may not write it, an empty transaction. A standby has replayed whole records.
+/// Reads where the log ends now. Decoding gets there (rule 5) where that is the end of a record that is flushed; where it isn't soon, a
+/// record of the run's own is behind it: a logical message or, where another tap may read it or the role may not write it, an empty
+/// transaction. A standby has replayed whole records.
 pub(super) async fn end_of_run(client: &Client) -> Result<End> {
     // wal2json passes messages on, and the reference up to 2.1.0 fails on them, now and in every run to come.
     let sql = "SELECT pg_catalog.pg_is_in_recovery(), EXISTS (SELECT FROM pg_catalog.pg_replication_slots \
@@ -25,6 +26,9 @@ pub(super) async fn end_of_run(client: &Client) -> Result<End> {
     let (standby, others_listen): (bool, bool) = (row.field(0)?, row.field(1)?);
     if standby {
         return Ok(End { lsn: log_end(client).await?, of_record: true });
+    }
+    if let Some(lsn) = flushed_end(client).await? {
+        return Ok(End { lsn, of_record: true });
     }
     let by_message = if others_listen { None } else { end_by_message(client).await };
     let marked = match by_message {
@@ -35,6 +39,23 @@ pub(super) async fn end_of_run(client: &Client) -> Result<End> {
         Some(lsn) => Ok(End { lsn, of_record: true }),
         None => Ok(End { lsn: log_end(client).await?, of_record: false }),
     }
+}
+
+/// Returns the end of the last record, if everything up to there is flushed within a moment, as it nearly always is. A run that writes
+/// nothing leaves a slot nothing to decode behind what it acknowledges, so that pg_upgrade takes the slot along.
+async fn flushed_end(client: &Client) -> Result<Option<Lsn>> {
+    const PATIENCE: Duration = Duration::from_millis(300);
+    let sql = "SELECT pg_catalog.pg_current_wal_insert_lsn()::text";
+    let row = client.query_one(sql, &[]).await.map_err(|e| query_error("cannot read the WAL position", e))?;
+    let Some(lsn) = row.field::<Option<&str>>(0)?.and_then(|lsn| lsn.parse().ok()) else { return Ok(None) };
+    let started = Instant::now();
+    while log_end(client).await? < lsn {
+        if started.elapsed() > PATIENCE {
+            return Ok(None);
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Ok(Some(lsn))
 }
 
 /// Returns the end of a logical message, flushed with its transaction: the session has `synchronous_commit` local.

@@ -133,7 +133,8 @@ impl Log<'_> {
         let mut session = env.primary.session().await?;
         env.query_in_hand.set(&env.primary, &session);
         let process_id = session.process_id();
-        let begin = begin_bulk(&mut session, source, *acknowledge, end);
+        // Boxed, as it is large and at the bottom of the run.
+        let begin = Box::pin(begin_bulk(&mut session, source, *acknowledge, end));
         let rows = match unless_held_back(client, process_id, limits.give_up, begin).await? {
             Some(Ok(rows)) => rows,
             // What the server warned of it says to a stream too.

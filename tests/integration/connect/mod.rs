@@ -1,6 +1,7 @@
 //! Logging in: every method and sslmode, through every kind of connection, and what a failure says.
 
 mod dsn;
+mod environment;
 mod failures;
 mod hosts;
 mod relay;

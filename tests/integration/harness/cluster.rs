@@ -141,6 +141,11 @@ impl Cluster {
         self.command("start");
     }
 
+    /// The same as pg_upgrade starts a server.
+    pub(crate) fn start_for_upgrade(&self) {
+        self.command("start -b");
+    }
+
     /// The same without waiting until it takes connections.
     pub(crate) fn launch(&self) {
         self.command("launch");

@@ -20,12 +20,12 @@ client() {
 
 launch() {
     # -k rather than a setting: a standby's copied configuration would name the primary's directory.
-    "$bin/postgres" -D "$data" -k "$dir" -p "$port" </dev/null >>"$log" 2>&1 &
+    "$bin/postgres" -D "$data" -k "$dir" -p "$port" "$@" </dev/null >>"$log" 2>&1 &
     server=$!
 }
 
 start() {
-    launch
+    launch "$@"
     until "$(client pg_isready)" -q -h "$dir" -p "$port" -U postgres >>"$log" 2>&1; do
         kill -0 "$server" 2>/dev/null || return 1
         sleep 0.05
@@ -76,7 +76,7 @@ while read -r command argument; do
             allow_plugins
         ;;
     basebackup) basebackup "$argument" >>"$log" 2>&1 ;;
-    start) start ;;
+    start) start ${argument:+"$argument"} ;;
     launch) launch ;;
     promote) "$bin/pg_ctl" -D "$data" promote >>"$log" 2>&1 ;;
     stop) stop "$argument" || true ;;

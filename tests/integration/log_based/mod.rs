@@ -42,11 +42,13 @@ mod secondary_lag;
 mod slot_lost;
 mod slots;
 mod snapshots;
+mod sql_ascii;
 mod toast;
 mod toast_changes;
 mod truncates;
 mod two_phase;
 mod two_taps;
+mod upgrade;
 
 /// Makes each of these functions two tests, one a plugin: `toast::fetched::pgoutput`.
 macro_rules! with_both_plugins {
