@@ -193,7 +193,15 @@ impl Player {
                 Err(format!("{id}: nothing says that it is not there: {}", self.said))
             };
         }
-        let (target, source) = (self.held(stream), self.source(stream));
+        // What the target has of columns that are gone is no matter.
+        let columns = self.db.query(&format!(
+            "select attname from pg_attribute where attrelid = 'public.{stream}'::regclass and attnum > 0 and not attisdropped"
+        ));
+        let columns: Vec<String> = columns.into_iter().flatten().flatten().collect();
+        let (mut target, source) = (self.held(stream), self.source(stream));
+        for row in target.values_mut().filter_map(Value::as_object_mut) {
+            row.retain(|name, _| columns.contains(name));
+        }
         if target == source {
             return Ok(false);
         }
