@@ -219,7 +219,7 @@ async fn probe(
 ) -> Result<bool> {
     let plugin: Box<dyn OutputPlugin> = match plugin {
         OutputPluginName::Pgoutput => Box::new(Pgoutput::new(vec![env.config.publication(&slot.name).to_owned()])),
-        OutputPluginName::Wal2json => Box::new(wal2json(client, &names_of(client, plans).await?).await?),
+        OutputPluginName::Wal2json => Box::new(wal2json(client, &names_of(client, plans, false).await?).await?),
     };
     let mut session = env.primary.session().await?;
     let (process_id, token) = (session.process_id(), session.cancel_token());

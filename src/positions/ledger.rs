@@ -60,6 +60,8 @@ pub(crate) struct Ledger {
     handed_over: Lsn,
     /// What the server knows to be stored: it brings nothing from before.
     acknowledged: Lsn,
+    /// Up to where it was checked that what came is all there is, where that has to be.
+    checked: Option<Lsn>,
 }
 
 #[derive(Debug)]
@@ -183,6 +185,18 @@ impl Ledger {
         self.committed.max(self.heard)
     }
 
+    /// Has bookmarks wait for [`checked`](Self::checked) from here on.
+    pub(crate) fn wait_for_checks(&mut self) {
+        self.checked = Some(Lsn::INVALID);
+    }
+
+    /// Takes note that what has come is all there is: no table was read under a name that it had not (rule 11).
+    pub(crate) fn checked(&mut self) {
+        if self.checked.is_some() {
+            self.checked = Some(self.reached());
+        }
+    }
+
     /// Takes note that the lines of all that has come were handed over, those of an open transaction aside.
     pub(crate) fn handed_over(&mut self) {
         self.handed_over = self.reached();
@@ -249,6 +263,21 @@ impl Ledger {
 mod tests {
     use super::*;
     use crate::positions::TransactionSnapshot;
+
+    #[test]
+    fn bookmarks_wait_for_checks() {
+        let slot = Slot { confirmed_flush: Lsn(100), wal_end: Lsn(200) };
+        let mut ledger = Ledger::new(vec![("a".to_owned(), Track::From(Lsn(100)))], slot, None, None);
+        ledger.wait_for_checks();
+        let moved = |ledger: &mut Ledger| ledger.bookmarks(Upto::Reached).map(|(_, at)| at.0.0).collect::<Vec<_>>();
+        let _ = ledger.keepalive(Lsn(150));
+        assert_eq!(moved(&mut ledger), [0; 0]);
+        ledger.checked();
+        let _ = ledger.keepalive(Lsn(160));
+        assert_eq!(moved(&mut ledger), [150]);
+        ledger.checked();
+        assert_eq!(moved(&mut ledger), [160]);
+    }
 
     #[test]
     fn copies_are_finished_beside_one_that_is_held_back() {

@@ -305,7 +305,8 @@ pub(crate) struct Leaf {
     oid: u32,
     /// Its schema, which may be another than its root's.
     pub schema: String,
-    name: String,
+    /// Its name.
+    pub name: String,
 }
 
 impl Leaf {

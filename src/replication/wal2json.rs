@@ -19,6 +19,7 @@ mod row;
 mod scan;
 mod timestamp;
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 pub(crate) use encoding::{ServerEncoding, encoding_for};
@@ -26,7 +27,7 @@ use known::KnownTables;
 use row::Row;
 use scan::{Malformed, Scanner};
 
-use super::{Cell, Change, Message, OldTuple, OutputPlugin, Span, Tuple};
+use super::{Cell, Change, Heed, Message, OldTuple, OutputPlugin, Span, Tuple};
 use crate::error::{Error, Result};
 use crate::pg::Lsn;
 
@@ -37,6 +38,8 @@ const LOGICAL_MESSAGE: &[u8] = br#"{"action":"M""#;
 #[derive(Debug)]
 pub struct Wal2json {
     add_tables: String,
+    /// The tables whose warnings matter; `None` for all.
+    told: Option<HashSet<(String, String)>>,
     encoding: Option<ServerEncoding>,
     transcoded: String,
     cells: Vec<Cell>,
@@ -57,9 +60,15 @@ impl Wal2json {
         Wal2json::with("*.*".to_owned(), encoding)
     }
 
+    /// Has the warnings of a change that wal2json leaves out passed on of these tables only.
+    pub(crate) fn telling_of(self, tables: HashSet<(String, String)>) -> Self {
+        Wal2json { told: Some(tables), ..self }
+    }
+
     fn with(add_tables: String, encoding: Option<ServerEncoding>) -> Self {
         Wal2json {
             add_tables,
+            told: None,
             encoding,
             transcoded: String::new(),
             cells: Vec::new(),
@@ -103,6 +112,17 @@ impl OutputPlugin for Wal2json {
         ]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .into()
+    }
+
+    /// `no tuple identifier for UPDATE in table "s"."t"` comes of every table that was asked for.
+    fn heed(&self) -> Heed {
+        let Some(tables) = self.told.clone() else { return Box::new(|_, _| Ok(true)) };
+        Box::new(move |message, _| {
+            let of_table =
+                message.starts_with("no tuple identifier for ").then(|| message.split_once(" in table ")).flatten();
+            let is_of = |(schema, table): &(String, String), named: &str| named == format!("\"{schema}\".\"{table}\"");
+            Ok(of_table.is_none_or(|(_, named)| tables.iter().any(|table| is_of(table, named))))
+        })
     }
 
     fn decode<'a>(&'a mut self, payload: &'a [u8]) -> Result<Message<'a>> {

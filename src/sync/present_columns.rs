@@ -32,8 +32,8 @@ impl PresentColumns {
 
     /// Whether a column is there, with the type that it had.
     pub(crate) fn has(&self, column: &Column) -> bool {
-        self.0.get(&column.attnum).is_some_and(|(name, ty, typmod)| {
-            (name, *ty, *typmod) == (&column.name, column.ty.oid, column.typmod)
-        })
+        self.0
+            .get(&column.attnum)
+            .is_some_and(|(name, ty, typmod)| (name, *ty, *typmod) == (&column.name, column.ty.oid, column.typmod))
     }
 }

@@ -76,6 +76,9 @@ pub(super) async fn stream(
     }
     let bound = config.break_at_end_lsn.then_some(end);
     output.stream(Ledger::new(tracks, source.position, acknowledge, bound));
+    if source.publications.is_empty() {
+        output.ledger().wait_for_checks();
+    }
     let start = output.ledger().start();
     let from = start.max(source.position.confirmed_flush);
     let state_file = env.state_file.clone().map(|path| StateFile::new(path, source.streams.clone()));

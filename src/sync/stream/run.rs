@@ -31,13 +31,7 @@ pub(super) struct Run<'a> {
 
 impl<'a> Run<'a> {
     /// Makes the loop. `end`: where the log ended when the run began; `ends`: whether the run does there.
-    pub(super) fn new(
-        applier: Applier<'a>,
-        state_file: Option<StateFile>,
-        start: Lsn,
-        end: Lsn,
-        ends: bool,
-    ) -> Self {
+    pub(super) fn new(applier: Applier<'a>, state_file: Option<StateFile>, start: Lsn, end: Lsn, ends: bool) -> Self {
         let bar = Bar::of_log(ends.then(|| end.0.saturating_sub(start.0)));
         Run { applier, state_file, transaction: None, bar, start, end: Some(end) }
     }

@@ -28,6 +28,7 @@ mod looked_up;
 mod model;
 mod order;
 mod partitions;
+mod past;
 mod positions;
 mod publications;
 mod records;

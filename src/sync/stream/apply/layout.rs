@@ -97,7 +97,8 @@ impl Routes {
         };
         let columns = relation.columns.iter().map(column).collect();
         let names = Names { oid: relation.oid, schema: relation.schema.into(), name: relation.name.into() };
-        let table = Table { names, columns, targets: Vec::new(), place: Place::default(), seen: None, settled_for: None };
+        let table =
+            Table { names, columns, targets: Vec::new(), place: Place::default(), seen: None, settled_for: None };
         let known = self.find(relation.id);
         let route = known.unwrap_or(Route(self.tables.len()));
         if known.is_some() && self.is_by_name(route) && self.is_settled(route, transaction) {

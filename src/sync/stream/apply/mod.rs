@@ -302,9 +302,15 @@ impl<'a> Applier<'a> {
     /// # Errors
     /// A table got another name, or a column another type, while its changes were read.
     pub(crate) async fn check_names(&mut self, output: &mut Output) -> Result<()> {
-        let Some(xid) = self.unchecked.take() else { return Ok(()) };
-        let transaction = Transaction::new(0, xid);
-        self.seen_with(xid).await?;
+        if self.is_pgoutput {
+            return Ok(());
+        }
+        let xid = self.unchecked.take();
+        if settled(self.client, &self.alterations.tables()).await?.is_none() {
+            // Somebody may have altered a table, and nobody sees it yet.
+            let Some(xid) = xid else { return Ok(()) };
+            wait_visible(self.client, std::iter::once(xid)).await?;
+        }
         let now = self.at_start.after(self.client, &self.at_start.seen).await?;
         for stream in 0..self.streams.len() {
             let live = &self.streams[stream];
@@ -323,7 +329,12 @@ impl<'a> Applier<'a> {
                     live.plan.table.columns.iter().map(|c| (c.name.clone(), c.ty.oid, c.typmod)).collect()
                 };
                 let before = types(live);
-                self.refresh(output, stream, &transaction).await?;
+                self.refresh(
+                    output,
+                    stream,
+                    &Transaction::new(0, xid.unwrap_or(self.at_start.seen.oldest().wrapping_sub(1))),
+                )
+                .await?;
                 let after = types(&self.streams[stream]);
                 let is_other = |(name, ty, typmod): &(String, u32, i32)| {
                     after.iter().any(|(other, t, m)| other == name && (t, m) != (ty, typmod))
@@ -335,6 +346,7 @@ impl<'a> Applier<'a> {
                 }
             }
         }
+        output.ledger().checked();
         Ok(())
     }
 
@@ -419,8 +431,9 @@ fn truncate(output: &mut Output, live: &mut Live, whole: bool, on_truncate: OnTr
             );
         }
         OnTruncate::Warn => {
+            let what = if whole { "the table" } else { "a partition" };
             tracing::warn!(
-                "{}: the table was truncated; Singer has no message for it, so the target keeps its rows",
+                "{}: {what} was truncated; Singer has no message for it, so the target keeps its rows",
                 live.plan.id
             );
         }

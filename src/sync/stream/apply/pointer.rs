@@ -164,9 +164,12 @@ async fn answered(
         let present = PresentColumns::read(session, plan.table.oid).await?;
         let known = |column: usize| plan.table.column(&plan.columns[column].name);
         let name = |column: usize| known(column).and_then(|column| present.name(column));
-        if let Some(renamed) = columns.iter().find(|at| name(**at).is_some_and(|name| name != plan.columns[**at].name)) {
+        if let Some(renamed) = columns.iter().find(|at| name(**at).is_some_and(|name| name != plan.columns[**at].name))
+        {
             let column = &plan.columns[*renamed].name;
-            return Err(changed(format!("{id}: the column \"{column}\" was renamed: the table changed during the run")));
+            return Err(changed(format!(
+                "{id}: the column \"{column}\" was renamed: the table changed during the run"
+            )));
         }
         columns.retain(|column| name(*column).is_some());
         answers = Question { plan, lead, columns: &columns, large }.ask(session, &borrowed).await;

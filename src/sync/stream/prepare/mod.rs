@@ -95,10 +95,9 @@ pub(crate) async fn prepare(
             Box::new(Pgoutput::new(published.clone()))
         }
         OutputPluginName::Wal2json => {
-            // Changes may stand in the log under names that the tables do not have any more.
-            let names = if alterations.any_moved() { Names::All } else { names_of(client, plans).await? };
+            let names = names_of(client, plans, alterations.any_moved()).await?;
             let plugin = wal2json(client, &names).await?;
-            whole_schemas = names.whole_schemas();
+            whole_schemas = names.whole_schemas;
             Box::new(plugin)
         }
     };
@@ -146,34 +145,33 @@ pub(crate) async fn prepare(
 }
 
 /// The tables whose changes wal2json is asked for.
-pub(crate) enum Names {
-    /// All.
-    All,
-    /// All of these schemas, and these tables.
-    Some { schemas: HashSet<String>, tables: Vec<(String, String)> },
+pub(crate) struct Names {
+    /// The schemas of which every table is asked for; `None` for every table of all.
+    whole_schemas: Option<HashSet<String>>,
+    /// Tables beside these, by schema and name.
+    tables: Vec<(String, String)>,
+    /// The selected tables and their partitions.
+    selected: HashSet<(String, String)>,
 }
 
-impl Names {
-    /// Returns the schemas of which every table is sent; `None` for all.
-    fn whole_schemas(self) -> Option<HashSet<String>> {
-        match self {
-            Names::All => None,
-            Names::Some { schemas, .. } => Some(schemas),
+/// Returns what has to be asked for to read these streams: a partition's changes come under its own name. `all`: changes may stand
+/// in the log under names that the tables do not have any more.
+pub(crate) async fn names_of(client: &Client, plans: &[StreamPlan], all: bool) -> Result<Names> {
+    let (mut whole_schemas, mut tables, mut selected) = (HashSet::new(), Vec::new(), HashSet::new());
+    for StreamPlan { table, .. } in plans {
+        let name = (table.schema.clone(), table.name.clone());
+        if table.kind == TableKind::Partitioned {
+            whole_schemas.insert(table.schema.clone());
+            for leaf in publication::leaves(client, table.oid).await? {
+                whole_schemas.insert(leaf.schema.clone());
+                selected.insert((leaf.schema, leaf.name));
+            }
+        } else {
+            tables.push(name.clone());
         }
+        selected.insert(name);
     }
-}
-
-/// Returns what has to be asked for to read these streams: a partition's changes come under its own name.
-pub(crate) async fn names_of(client: &Client, plans: &[StreamPlan]) -> Result<Names> {
-    let mut schemas = HashSet::new();
-    for plan in plans.iter().filter(|plan| plan.table.kind == TableKind::Partitioned) {
-        let leaves = publication::leaves(client, plan.table.oid).await?;
-        schemas.extend(leaves.into_iter().map(|leaf| leaf.schema));
-        schemas.insert(plan.table.schema.clone());
-    }
-    let others = plans.iter().filter(|plan| plan.table.kind != TableKind::Partitioned);
-    let tables = others.map(|plan| (plan.table.schema.clone(), plan.table.name.clone())).collect();
-    Ok(Names::Some { schemas, tables })
+    Ok(Names { whole_schemas: (!all).then_some(whole_schemas), tables, selected })
 }
 
 /// Returns the plugin wal2json, set to send these tables.
@@ -184,10 +182,12 @@ pub(crate) async fn wal2json(client: &Client, names: &Names) -> Result<Wal2json>
         .map_err(|e| query_error("cannot read the server's encoding", e))?
         .field(0)?;
     let encoding = wal2json::encoding_for(&encoding)?;
-    let Names::Some { schemas, tables } = names else { return Ok(Wal2json::of_all(encoding)) };
+    let Some(schemas) = &names.whole_schemas else {
+        return Ok(Wal2json::of_all(encoding).telling_of(names.selected.clone()));
+    };
     let mut named: Vec<(String, Option<String>)> = schemas.iter().map(|schema| (schema.clone(), None)).collect();
-    named.extend(tables.iter().map(|(schema, table)| (schema.clone(), Some(table.clone()))));
+    named.extend(names.tables.iter().map(|(schema, table)| (schema.clone(), Some(table.clone()))));
     named.sort();
     named.dedup();
-    Ok(Wal2json::new(&named, encoding))
+    Ok(Wal2json::new(&named, encoding).telling_of(names.selected.clone()))
 }
