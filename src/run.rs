@@ -51,7 +51,7 @@ pub async fn run(cli: Cli) -> Result<Outcome> {
         check(&env, catalog, state, output).await?;
         return Ok(Outcome::Done);
     }
-    synchronize(&env, catalog, state).await
+    Box::pin(synchronize(&env, catalog, state)).await
 }
 
 fn print(write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<Outcome> {
