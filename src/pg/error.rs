@@ -10,13 +10,18 @@ use memchr::memchr;
 use tokio_postgres::error::DbError;
 
 use super::sqlstate::{
-    SERIALIZATION_FAILURE, TOO_MANY_CONNECTIONS, UNDEFINED_FUNCTION, UNDEFINED_OBJECT, UNDEFINED_TABLE,
-    is_data_exception, is_integrity_constraint_violation, is_server_unavailable,
+    DUPLICATE_PREPARED_STATEMENT, INVALID_SQL_STATEMENT_NAME, SERIALIZATION_FAILURE, TOO_MANY_CONNECTIONS,
+    UNDEFINED_FUNCTION, UNDEFINED_OBJECT, UNDEFINED_TABLE, is_data_exception, is_integrity_constraint_violation,
+    is_server_unavailable,
 };
 use crate::error::{Error, ErrorKind};
 
 /// The hint for a connection that ended while it was in use.
 pub(crate) const RESTARTED: &str = "the server is shutting down, or was told to end the connection: run again";
+
+/// The hint for a pooler that gives each transaction another session.
+pub(crate) const POOLER: &str =
+    "connect to the server itself, or through a pool in session mode (PgBouncer: pool_mode = session)";
 
 /// An error that the server reported.
 #[derive(Clone, PartialEq, Eq)]
@@ -195,6 +200,8 @@ pub(crate) fn server(context: impl Into<String>, error: ServerError) -> Error {
             "the standby removed rows that the query still needed: set hot_standby_feedback = on there, or raise \
              max_standby_streaming_delay",
         ),
+        // Nobody but a pooler loses or mixes them up.
+        INVALID_SQL_STATEMENT_NAME | DUPLICATE_PREPARED_STATEMENT => Some(POOLER),
         UNDEFINED_TABLE | UNDEFINED_FUNCTION | UNDEFINED_OBJECT if error.in_function => Some(
             "a function of the database looks for it on the search_path, which is pg_catalog alone here, so that nobody's \
              objects are called by accident: ALTER FUNCTION … SET search_path = …",
@@ -263,6 +270,15 @@ mod tests {
         }
         let raised = shown("P0001", "the row of a@b.c is bad", "exec_stmt_raise");
         assert_eq!(raised, "a function raised it; the server's log has its text");
+    }
+
+    #[test]
+    fn a_pooler_is_named() {
+        for code in [INVALID_SQL_STATEMENT_NAME, DUPLICATE_PREPARED_STATEMENT] {
+            let body = format!("SERROR\0C{code}\0Mprepared statement \"s0\" does not exist\0\0");
+            let error = server("cannot list the tables", ServerError::parse(body.as_bytes()));
+            assert!(error.to_string().contains("PgBouncer: pool_mode = session"), "{error}");
+        }
     }
 
     #[test]

@@ -6,6 +6,12 @@ pub(crate) const FEATURE_NOT_SUPPORTED: &str = "0A000";
 pub(crate) const INVALID_AUTHORIZATION_SPECIFICATION: &str = "28000";
 /// The password is wrong.
 pub(crate) const INVALID_PASSWORD: &str = "28P01";
+/// The prepared statement does not exist, here at least.
+pub(crate) const INVALID_SQL_STATEMENT_NAME: &str = "26000";
+/// The prepared statement exists already.
+pub(crate) const DUPLICATE_PREPARED_STATEMENT: &str = "42P05";
+/// It is not what the grammar takes.
+pub(crate) const SYNTAX_ERROR: &str = "42601";
 /// The database does not exist.
 pub(crate) const INVALID_CATALOG_NAME: &str = "3D000";
 /// The transaction cannot go on beside others; on a standby, beside the replay of the log.

@@ -17,16 +17,22 @@ use super::params::Params;
 use super::password;
 use crate::error::{Error, Result};
 use crate::pg::ServerVersion;
+use crate::pg::error::{POOLER, query_error, sqlstate};
 use crate::pg::net::failure::Failure;
 use crate::pg::net::socket::{self, CONNECT_TIMEOUT};
 use crate::pg::net::ssh::Tunnel;
 use crate::pg::net::stream::{Socket, Stream};
 use crate::pg::net::target::Target;
 use crate::pg::net::tls::SslMode;
+use crate::pg::row::Fields as _;
+use crate::pg::sqlstate::SYNTAX_ERROR;
 use crate::pg::wire::guard::{Established, Guarded};
 use crate::pg::wire::{CancelToken, Session, startup};
 
 const APPLICATION_NAME: &str = "tap-postgres-rs";
+/// The search_path of every session.
+const PINNED: &str = "pg_catalog, pg_temp";
+const SEARCH_PATH: &str = "SELECT pg_catalog.current_setting('search_path')";
 
 /// The target of connections, with the credentials and TLS settings.
 pub(super) struct Endpoint {
@@ -79,6 +85,14 @@ impl Endpoint {
         let version = client.server_version();
         check_version(&self.target, version)?;
         self.in_time(client.set_up(&settings(version, "UTF8"))).await?;
+        let kept = async {
+            let row =
+                client.query_one(SEARCH_PATH, &[]).await.map_err(|e| query_error("cannot set up the session", e))?;
+            row.field::<String>(0)
+        };
+        if self.in_time(kept).await? != PINNED {
+            return Err(pooled());
+        }
         Ok(client)
     }
 
@@ -92,7 +106,17 @@ impl Endpoint {
             Some("SQL_ASCII") => "SQL_ASCII",
             _ => "UTF8",
         };
-        self.in_time(session.query(&settings(version, encoding))).await?;
+        let set_up = async {
+            session.query(&settings(version, encoding)).await?;
+            if replication {
+                // Who takes no notice of `replication` in the startup message gives an ordinary session, for which this is no SQL.
+                return session.query("IDENTIFY_SYSTEM").await.map(|_| true).map_err(not_passed_on);
+            }
+            Ok(session.query_value(SEARCH_PATH).await?.as_deref() == Some(PINNED))
+        };
+        if !self.in_time(set_up).await? {
+            return Err(pooled());
+        }
         Ok(session)
     }
 
@@ -202,6 +226,21 @@ impl Endpoint {
     }
 }
 
+/// Returns the error for a session whose settings did not last.
+fn pooled() -> Error {
+    Error::run("a pooler between this tap and the server gives each transaction another session").hint(POOLER)
+}
+
+/// Explains that a walsender was asked for and an ordinary session came.
+fn not_passed_on(error: Error) -> Error {
+    if sqlstate(&error) != Some(SYNTAX_ERROR) {
+        return error;
+    }
+    Error::run("a pooler or proxy between this tap and the server does not pass on that replication is asked for")
+        .source(error)
+        .hint("LOG_BASED needs a connection to the server itself: set `host` and `port` to it")
+}
+
 /// Returns an error if the server is too old to be read.
 fn check_version(target: &Target, version: ServerVersion) -> Result<()> {
     if version >= ServerVersion::OLDEST {
@@ -218,7 +257,7 @@ fn check_version(target: &Target, version: ServerVersion) -> Result<()> {
 fn settings(version: ServerVersion, encoding: &str) -> String {
     let mut settings = vec![
         // Temporary objects would come first if they did not stand last.
-        ("search_path", "pg_catalog, pg_temp"),
+        ("search_path", PINNED),
         ("quote_all_identifiers", "off"),
         ("client_encoding", encoding),
         ("DateStyle", "ISO"),

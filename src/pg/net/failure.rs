@@ -191,6 +191,11 @@ fn login_hint(error: &ServerError, target: &Target, replication: bool) -> Option
             "raise max_wal_senders on the server, or try again later".to_owned()
         }
         sqlstate::TOO_MANY_CONNECTIONS => "raise max_connections on the server, or try again later".to_owned(),
+        // PgBouncer's words.
+        _ if replication && error.message.contains("unsupported startup parameter") => {
+            "a pooler listens there: LOG_BASED needs a connection to the server itself: set `host` and `port` to it"
+                .to_owned()
+        }
         code if sqlstate::is_server_unavailable(code) => "try again in a moment".to_owned(),
         _ => return None,
     };

@@ -4,6 +4,7 @@ mod dsn;
 mod environment;
 mod failures;
 mod hosts;
+mod pooler;
 mod relay;
 mod server;
 mod sshd;
