@@ -8,7 +8,6 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::Value;
 
 use super::read::{Setting, text};
-use crate::pg::net::pem::is_shown;
 
 const HIDDEN: &str = "********";
 
@@ -73,7 +72,7 @@ pub(crate) enum PemSource {
 impl fmt::Debug for PemSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            PemSource::Path(path) if is_shown(path) => write!(f, "Path({path:?})"),
+            // It may be the text of a key, without its first line.
             PemSource::Path(_) => write!(f, "Path({HIDDEN})"),
             PemSource::Text(text) => write!(f, "Text({text})"),
         }

@@ -18,7 +18,7 @@ pub(crate) enum Pem {
 
 /// Whether a path may be shown: it looks like one. What was meant for the text of a key, without its first line, has no directory
 /// in front, nor the ending of a file, and is long.
-pub(crate) fn is_shown(path: &Path) -> bool {
+fn is_shown(path: &Path) -> bool {
     const LONGEST: usize = 40;
     let Some(text) = path.to_str() else { return false };
     let begins = ["/", "./", "../", "~/"].iter().any(|start| text.starts_with(start));
