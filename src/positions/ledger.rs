@@ -215,6 +215,7 @@ impl Ledger {
             Upto::LastCommit => self.committed,
             Upto::Reached => self.reached(),
         };
+        let position = self.checked.map_or(position, |checked| checked.min(position));
         let acknowledged = self.acknowledged;
         self.streams.iter_mut().filter_map(move |stream| {
             let position = stream.failed.map_or(position, |end| end.min(position));

@@ -185,10 +185,15 @@ impl State {
         self.set_position(id, position.lsn().0, version, copy, table_oid);
     }
 
-    /// Gives a LOG_BASED bookmark whose copy is finished this tap's form; its position stays.
+    /// Gives a LOG_BASED bookmark whose copy is finished this tap's form; its position and what it knows of the table stay.
     pub(crate) fn adopt(&mut self, id: &str, version: i64, table_oid: u32) {
-        if let Some(lsn) = self.bookmark(id).lsn() {
+        let bookmark = self.bookmark(id);
+        let (lsn, definition) = (bookmark.lsn(), bookmark.definition());
+        if let Some(lsn) = lsn {
             self.set_position(id, lsn, version, Copy::Finished, table_oid);
+        }
+        if let Some(definition) = definition {
+            self.set_definition(id, &definition);
         }
     }
 
