@@ -300,10 +300,11 @@ def compare_messages(report, where, types, ours, theirs, logged=False):
 
 
 def shape(state):
-    """A state without positions; the bookmark's key `table_oid` and an empty `xmin` are this tap's affair."""
+    """A state without positions; the bookmark's keys `table_oid` and `definition` and an empty `xmin` are this tap's affair."""
     state = parse(dump(state))
     for bookmark in state["bookmarks"].values():
         bookmark.pop("table_oid", None)
+        bookmark.pop("definition", None)
         for key in ("lsn", "version"):
             if is_number(bookmark.get(key)):
                 bookmark[key] = "any"

@@ -4,6 +4,8 @@
 //! `TAP_HISTORY_ROUNDS` sets how many there are for a plugin and a reader (2 otherwise), `TAP_HISTORY_SEED` where their seeds begin.
 //! One that fails is made as short as it gets, and printed; its seed repeats it.
 
+use std::io::Write as _;
+
 mod play;
 mod steps;
 mod tables;
@@ -39,11 +41,16 @@ fn histories(way: Way) {
     }
     let cluster = Cluster::start("max_prepared_transactions = 5\nmax_replication_slots = 20\nautovacuum = off");
     let first = seed("TAP_HISTORY_SEED");
-    for seed in (0..setting("TAP_HISTORY_ROUNDS").unwrap_or(2)).map(|round| first.wrapping_add(round)) {
+    for round in 0..setting("TAP_HISTORY_ROUNDS").unwrap_or(2) {
+        let seed = first.wrapping_add(round);
         let history = history(seed);
         if let Some(why) = failure(&cluster, way, &history) {
             let (history, why) = shortest(&cluster, way, history, why);
             panic!("TAP_HISTORY_SEED={seed} TAP_HISTORY_ROUNDS=1, {way:?}: {why}\n{history:#?}");
+        }
+        if round % 25 == 24 {
+            let told = format!("{way:?}: {} histories from seed {first} on, nothing silent", round + 1);
+            let _ = writeln!(std::io::stderr(), "{told}");
         }
     }
 }
