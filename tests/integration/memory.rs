@@ -131,6 +131,27 @@ fn unchanged_toast() {
     }
 }
 
+/// Many small values that an update left alone, then large ones: what is read at a time is bounded by its size.
+#[test]
+fn small_values_before_large_ones() {
+    const LARGE: u64 = 4_000_000;
+    for plugin in plugins() {
+        let db = TestDb::on(&Cluster::start(""), &format!("memory_sizes_{plugin}"));
+        db.psql(
+            "create table item (id bigint primary key, n integer, big text);
+             alter table item alter big set storage external;
+             insert into item select i, 0, repeat('v', 3000) from generate_series(1, 808) i;
+             insert into item select i, 0, repeat('v', 4000000) from generate_series(1001, 1080) i;",
+        );
+        db.replicate(plugin);
+        let copied = run("the copy", &tap(&db, "LOG_BASED", "auto"));
+        db.psql("update item set n = 1");
+        let sum = run(&format!("{plugin}, small and large"), &tap(&db, "LOG_BASED", "stream").state(&copied.state));
+        assert_eq!(sum.records, 888);
+        assert!(sum.bytes > 80 * LARGE && sum.peak < 64 * MB + LARGE, "a peak of {} bytes", sum.peak);
+    }
+}
+
 /// A value is held whole, in what the server sent and in the line that goes out.
 #[test]
 fn a_huge_value() {
