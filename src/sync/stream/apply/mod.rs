@@ -1,5 +1,6 @@
 //! A change goes to the streams that want it, which are described anew when their tables change.
 
+mod checks;
 mod layout;
 pub(crate) mod pointer;
 mod question;
@@ -20,7 +21,7 @@ use crate::replication::{Change, Message, OldTuple, Relation, RelationId};
 use crate::sync::env::{Env, version_now};
 use crate::sync::failures::Failures;
 use crate::sync::output::Output;
-use crate::sync::stream::alterations::{Alterations, Altered};
+use crate::sync::stream::alterations::Alterations;
 use crate::sync::stream::live::{Live, Transaction};
 use crate::sync::stream::prepare::Source;
 use crate::sync::visibility::{settled, wait_visible};
@@ -296,79 +297,6 @@ impl<'a> Applier<'a> {
         Ok(())
     }
 
-    /// Checks, before a bookmark may move, that the rows that were taken by the names of their tables were of these tables, and of
-    /// the columns that they are described with.
-    ///
-    /// # Errors
-    /// A table got another name, or a column another type, while its changes were read.
-    pub(crate) async fn check_names(&mut self, output: &mut Output) -> Result<()> {
-        if self.is_pgoutput {
-            return Ok(());
-        }
-        let xid = self.unchecked.take();
-        if settled(self.client, &self.alterations.tables()).await?.is_none() {
-            // Somebody may have altered a table, and nobody sees it yet.
-            let Some(xid) = xid else { return Ok(()) };
-            wait_visible(self.client, std::iter::once(xid)).await?;
-        }
-        let now = self.at_start.after(self.client, &self.at_start.seen).await?;
-        for stream in 0..self.streams.len() {
-            let live = &self.streams[stream];
-            if live.failed {
-                continue;
-            }
-            let (id, oid) = (&live.plan.id, live.plan.table.oid);
-            if self.names_are_filtered && now.moved_after(oid, &self.at_start.seen) {
-                return Err(Error::transient(format!(
-                    "{id}: a table was renamed or moved to another schema while its changes were read by its name"
-                ))
-                .hint("run again: the next run reads the changes of all names"));
-            }
-            if now.columns_after(oid, live.described_by()) {
-                let types = |live: &Live| -> Vec<(String, u32, i32)> {
-                    live.plan.table.columns.iter().map(|c| (c.name.clone(), c.ty.oid, c.typmod)).collect()
-                };
-                let before = types(live);
-                self.refresh(
-                    output,
-                    stream,
-                    &Transaction::new(0, xid.unwrap_or(self.at_start.seen.oldest().wrapping_sub(1))),
-                )
-                .await?;
-                let after = types(&self.streams[stream]);
-                let is_other = |(name, ty, typmod): &(String, u32, i32)| {
-                    after.iter().any(|(other, t, m)| other == name && (t, m) != (ty, typmod))
-                };
-                if before.iter().any(is_other) {
-                    let id = &self.streams[stream].plan.id;
-                    return Err(Error::transient(format!("{id}: the type of a column changed during the run"))
-                        .hint("run again: the next run begins with the table as it is then"));
-                }
-            }
-        }
-        output.ledger().checked();
-        Ok(())
-    }
-
-    /// Takes note that everything has come that the tables had when the run began: what was altered before is past for the next
-    /// run. Tells what became of rows without the log.
-    pub(crate) fn caught_up(&self, output: &mut Output) {
-        for live in self.streams.iter().filter(|live| live.resumed && !live.failed) {
-            let oid = live.plan.table.oid;
-            if let Some(altered) = self.at_start.of(oid) {
-                output.state.set_definition(&live.plan.id, &altered.definition);
-            }
-            let mut tables: Vec<&Altered> = self.at_start.of_stream(oid).collect();
-            tables.sort_by(|a, b| a.name.cmp(&b.name));
-            for warning in tables.into_iter().filter_map(|table| not_in_the_log(live, table, self.is_pgoutput)) {
-                tracing::warn!(
-                    "{}: {warning}; where that may be, remove the stream's bookmark to copy the table again",
-                    live.plan.id
-                );
-            }
-        }
-    }
-
     /// Takes a TRUNCATE of a table.
     async fn truncate(&mut self, output: &mut Output, transaction: &Transaction, relation: RelationId) -> Result<()> {
         let route = self.route(relation, transaction).await?;
@@ -438,27 +366,6 @@ fn truncate(output: &mut Output, live: &mut Live, whole: bool, on_truncate: OnTr
             );
         }
     }
-}
-
-/// Returns a warning of what became of a table's rows without the log.
-fn not_in_the_log(live: &Live, table: &Altered, is_pgoutput: bool) -> Option<String> {
-    let name = &table.name;
-    if table.was_attached() {
-        return Some(format!("{name} was attached as a partition: the rows that it had before are in no log"));
-    }
-    // A TRUNCATE that the log has was told of.
-    if !table.has_other_file() || live.truncated {
-        return None;
-    }
-    let truncated = if is_pgoutput && live.plan.table.kind == TableKind::Partitioned {
-        ", or a TRUNCATE of the partition alone, which pgoutput does not send"
-    } else {
-        ""
-    };
-    Some(format!(
-        "{name} has other files than it had, as after VACUUM FULL, CLUSTER or an ALTER that rewrites it: of such the log lacks what \
-         was written while it was UNLOGGED{truncated}"
-    ))
 }
 
 /// Returns what names of tables are looked up with. Where a transaction began after the run did, what was altered before that is
