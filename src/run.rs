@@ -2,6 +2,7 @@
 
 use std::io::{BufWriter, Write};
 use std::pin::pin;
+use std::sync::Mutex;
 
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -71,7 +72,15 @@ fn environment(config: Config, cli: &Cli) -> Result<Env> {
         },
     };
     let (primary, secondary) = servers::of(&config)?;
-    Ok(Env { types, primary, secondary, state_file: cli.state.clone(), query_in_hand: QueryInHand::default(), config })
+    Ok(Env {
+        types,
+        primary,
+        secondary,
+        state_file: cli.state.clone(),
+        query_in_hand: QueryInHand::default(),
+        names_to_check: Mutex::default(),
+        config,
+    })
 }
 
 async fn discovery(env: &Env) -> Result<Outcome> {
@@ -108,6 +117,9 @@ async fn synchronize(env: &Env, catalog: Option<Catalog>, state: State) -> Resul
         Ok(Outcome::Done | Outcome::Partial) => {}
         Ok(Outcome::Signal(number)) => {
             tracing::info!("ending on signal {number}");
+            if env.names_hold().await {
+                output.ledger().checked();
+            }
             output.cut_short();
             env.query_in_hand.cancel().await;
         }

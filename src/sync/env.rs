@@ -1,12 +1,20 @@
 //! What every part of a run needs: settings and servers.
 
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::timeout;
 
 use crate::config::Config;
 use crate::pg::connect::Server;
 use crate::state::Bookmark;
+use crate::sync::alterations::Alterations;
 use crate::sync::cancel::QueryInHand;
 use crate::types;
+
+/// How long a run that was told to end looks at names once more.
+const CHECK_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The environment of a run: settings and servers.
 pub(crate) struct Env {
@@ -22,9 +30,20 @@ pub(crate) struct Env {
     pub state_file: Option<PathBuf>,
     /// The query to cancel if the run is cut short.
     pub(crate) query_in_hand: QueryInHand,
+    /// What bookmarks wait for if the run is cut short: that the tables are still called what they were, where they are read by
+    /// their names.
+    pub(crate) names_to_check: Mutex<Option<Alterations>>,
 }
 
 impl Env {
+    /// Whether what is left to check for the bookmarks of a run that ends is as it should be. It takes no long time.
+    pub(crate) async fn names_hold(&self) -> bool {
+        let names = self.names_to_check.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(names) = names else { return false };
+        let check = async { names.still_hold(&self.primary.connect().await?).await };
+        matches!(timeout(CHECK_PATIENCE, check).await, Ok(Ok(true)))
+    }
+
     /// Returns the server that tables are described by and read from.
     pub(crate) fn tables(&self) -> &Server {
         self.secondary.as_ref().unwrap_or(&self.primary)

@@ -1,5 +1,6 @@
 //! A sync: what is to be read, in which order, and the methods that read it.
 
+pub(crate) mod alterations;
 pub(crate) mod cancel;
 pub(crate) mod copy;
 pub(crate) mod env;

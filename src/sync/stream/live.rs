@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use crate::logging::RecordCounter;
 use crate::positions::TransactionSnapshot;
+use crate::sync::alterations::Alterations;
 use crate::sync::output::Output;
 use crate::sync::plan::{RecordEnd, StreamPlan};
-use crate::sync::stream::alterations::Alterations;
 
 /// A stream of the phase.
 pub(crate) struct Live {

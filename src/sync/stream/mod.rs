@@ -5,7 +5,6 @@
 //! ChangeSource (walsender | bulk) ─▶ Run, paced by Pace ─▶ Applier ─▶ Output
 //! ```
 
-pub(crate) mod alterations;
 mod apply;
 mod end;
 mod live;
@@ -16,6 +15,7 @@ mod source;
 mod state_file;
 mod wal_reader;
 
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
@@ -78,6 +78,7 @@ pub(super) async fn stream(
     output.stream(Ledger::new(tracks, source.position, acknowledge, bound));
     if source.publications.is_empty() {
         output.ledger().wait_for_checks();
+        *env.names_to_check.lock().unwrap_or_else(PoisonError::into_inner) = Some(source.alterations.clone());
     }
     let start = output.ledger().start();
     let from = start.max(source.position.confirmed_flush);

@@ -3,8 +3,8 @@
 use super::Applier;
 use crate::error::{Error, Result};
 use crate::pg::table::TableKind;
+use crate::sync::alterations::Altered;
 use crate::sync::output::Output;
-use crate::sync::stream::alterations::Altered;
 use crate::sync::stream::live::{Live, Transaction};
 use crate::sync::visibility::{settled, wait_visible};
 

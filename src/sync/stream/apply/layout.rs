@@ -10,7 +10,7 @@ use crate::pg::row::Fields as _;
 use crate::pg::table::TableKind;
 use crate::positions::TransactionSnapshot;
 use crate::replication::{Relation, RelationColumn, RelationId};
-use crate::sync::stream::alterations::Alterations;
+use crate::sync::alterations::Alterations;
 use crate::sync::stream::live::{Live, Transaction};
 use crate::sync::visibility::wait_visible;
 

@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use super::bookmarks::resume;
 use crate::positions::Resume;
 use crate::state::State;
+use crate::sync::alterations::Alterations;
 use crate::sync::plan::StreamPlan;
-use crate::sync::stream::alterations::Alterations;
 
 /// Has streams copied again whose key is another one than the target knows rows by, and warns of columns that were altered: the
 /// log does not show what that did to rows.

@@ -12,7 +12,7 @@ use crate::pg::error::query_error;
 use crate::pg::row::Fields as _;
 use crate::positions::TransactionSnapshot;
 use crate::state::Definition;
-use crate::sync::visibility::wait_visible;
+use crate::sync::visibility::{settled, wait_visible};
 
 /// What was altered of a table since a transaction.
 #[derive(Clone, Debug)]
@@ -161,6 +161,17 @@ impl Alterations {
     pub(crate) async fn after(&self, client: &Client, snapshot: &TransactionSnapshot) -> Result<Alterations> {
         let selected = self.selected.iter().map(|(oid, _)| (*oid, None)).collect();
         Alterations::read(client, selected, snapshot.oldest(), snapshot.clone()).await
+    }
+
+    /// Whether the tables have still the names and columns that they had.
+    pub(crate) async fn still_hold(&self, client: &Client) -> Result<bool> {
+        if settled(client, &self.tables()).await?.is_none() {
+            return Ok(false);
+        }
+        let now = self.after(client, &self.seen).await?;
+        let is_other =
+            |(table, _): &(u32, _)| now.moved_after(*table, &self.seen) || now.columns_after(*table, &self.seen);
+        Ok(!self.selected.iter().any(is_other))
     }
 
     /// Returns what is known of a table.
