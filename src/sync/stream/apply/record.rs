@@ -91,7 +91,12 @@ impl RecordWriter<'_> {
         }
         // No log has what is younger than the change.
         for &column in &shape.absent {
-            self.absent(out, column, &mut missing)?;
+            // With names only, a value that the update left alone looks the same as one that no column had.
+            let plan = &self.live.plan;
+            let is_younger = self.is_past && self.live.was_altered(&plan.columns[column].name);
+            if !self.omits_unchanged || is_younger || self.is_key(column) {
+                self.absent(out, column, &mut missing)?;
+            }
         }
         if self.looks_up && !missing.is_empty() {
             let (lead, key) = shape.lead(&self.live.plan, &change).ok_or(Unfit)?;
