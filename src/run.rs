@@ -127,6 +127,9 @@ async fn synchronize(env: &Env, catalog: Option<Catalog>, state: State) -> Resul
             if error.kind() == ErrorKind::Output || !output.has_written() {
                 return outcome;
             }
+            if env.names_hold().await {
+                output.ledger().checked();
+            }
             output.cut_short();
         }
     }

@@ -36,12 +36,13 @@ pub(crate) struct Env {
 }
 
 impl Env {
-    /// Whether what is left to check for the bookmarks of a run that ends is as it should be. It takes no long time.
+    /// Whether the bookmarks of a run that is cut short may hold what it has read: the names are still as they were, or nobody can be
+    /// asked any more. It takes no long time.
     pub(crate) async fn names_hold(&self) -> bool {
         let names = self.names_to_check.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(names) = names else { return false };
         let check = async { names.still_hold(&self.primary.connect().await?).await };
-        matches!(timeout(CHECK_PATIENCE, check).await, Ok(Ok(true)))
+        !matches!(timeout(CHECK_PATIENCE, check).await, Ok(Ok(false)))
     }
 
     /// Returns the server that tables are described by and read from.

@@ -1,5 +1,7 @@
 //! What has to hold before a bookmark moves, and what is told when a run has caught up.
 
+use std::sync::PoisonError;
+
 use super::Applier;
 use crate::error::{Error, Result};
 use crate::pg::table::TableKind;
@@ -32,6 +34,7 @@ impl Applier<'_> {
             }
             let (id, oid) = (&live.plan.id, live.plan.table.oid);
             if self.names_are_filtered && now.moved_after(oid, &self.at_start.seen) {
+                self.env.names_to_check.lock().unwrap_or_else(PoisonError::into_inner).take();
                 return Err(Error::transient(format!(
                     "{id}: a table was renamed or moved to another schema while its changes were read by its name"
                 ))
