@@ -17,7 +17,8 @@ impl Fields for Row {
     fn field<'a, T: FromSql<'a>>(&'a self, column: usize) -> Result<T> {
         let unexpected = || "the server's answer to a query is not what was asked for".to_owned();
         let is_array = self.columns().get(column).is_some_and(|column| matches!(column.type_().kind(), Kind::Array(_)));
-        if is_array && !self.try_get::<_, Option<Raw<'_>>>(column).context(unexpected)?.is_none_or(Raw::is_whole_array)
+        if is_array
+            && !self.try_get::<_, Option<Raw<'_>>>(column).context(unexpected)?.is_none_or(|raw| raw.is_whole_array())
         {
             return Err(Error::run(unexpected()));
         }
@@ -30,7 +31,7 @@ struct Raw<'a>(&'a [u8]);
 
 impl Raw<'_> {
     /// Whether an array has no more elements than it has room for: as many as it claims are reserved before they are read.
-    fn is_whole_array(self) -> bool {
+    fn is_whole_array(&self) -> bool {
         let Ok(array) = array_from_sql(self.0) else { return false };
         let lengths = array.dimensions().map(|dimension| Ok(usize::try_from(dimension.len).unwrap_or(usize::MAX)));
         let elements = lengths.fold(1_usize, |product, length| Ok(product.saturating_mul(length)));
