@@ -17,7 +17,7 @@ use crate::servers;
 use crate::singer::MessageWriter;
 use crate::state::State;
 use crate::sync::cancel::QueryInHand;
-use crate::sync::env::Env;
+use crate::sync::env::{Env, Names};
 use crate::sync::output::Output;
 use crate::sync::sync;
 use crate::types::{self, Dialect};
@@ -93,6 +93,19 @@ async fn discovery(env: &Env) -> Result<Outcome> {
     print(|out| write_catalog(&tables, &env.config.dbname, &env.types, out))
 }
 
+/// Ends a run that was cut short, with the bookmarks at what it has read.
+async fn cut_short(output: &mut Output, env: &Env) {
+    match env.names_hold().await {
+        Names::Hold => output.ledger().checked(),
+        Names::Unknown(seen) => {
+            output.ledger().checked();
+            output.state.set_unchecked(&seen);
+        }
+        Names::NotRead => {}
+    }
+    output.cut_short();
+}
+
 /// Syncs until done, or until a signal comes. In every case what was written is whole and, as long as stdout takes it, ends
 /// with a valid STATE; or with the first lines of a transaction that comes again, and a valid STATE before them.
 async fn synchronize(env: &Env, catalog: Option<Catalog>, state: State) -> Result<Outcome> {
@@ -117,20 +130,14 @@ async fn synchronize(env: &Env, catalog: Option<Catalog>, state: State) -> Resul
         Ok(Outcome::Done | Outcome::Partial) => {}
         Ok(Outcome::Signal(number)) => {
             tracing::info!("ending on signal {number}");
-            if env.names_hold().await {
-                output.ledger().checked();
-            }
-            output.cut_short();
+            cut_short(&mut output, env).await;
             env.query_in_hand.cancel().await;
         }
         Err(ref error) => {
             if error.kind() == ErrorKind::Output || !output.has_written() {
                 return outcome;
             }
-            if env.names_hold().await {
-                output.ledger().checked();
-            }
-            output.cut_short();
+            cut_short(&mut output, env).await;
         }
     }
     let mut finish = pin!(output.finish());

@@ -89,6 +89,20 @@ impl ServerVersion {
         }
     }
 
+    /// Returns a query of the transactions that wrote the publication `p`, put the schema of the table `c` into it, and that table,
+    /// whose row type is `t`, into its schema after it was made.
+    pub(crate) fn publication_of_schema(self) -> &'static str {
+        if self.publishes_schemas() {
+            "SELECT written.xmin FROM pg_catalog.pg_publication_namespace s \
+             JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = -1 \
+             CROSS JOIN LATERAL (SELECT p.xmin UNION ALL SELECT s.xmin \
+                                 UNION ALL SELECT t.xmin WHERE NOT (t.xmin = a.xmin AND t.cmin = a.cmin)) written(xmin) \
+             WHERE s.pnpubid = p.oid AND s.pnnspid = c.relnamespace"
+        } else {
+            "SELECT NULL::pg_catalog.xid WHERE false"
+        }
+    }
+
     /// Returns whether a publication takes stored generated columns (18).
     pub(crate) fn publishes_generated(self) -> bool {
         self.is(18)

@@ -11,19 +11,23 @@ use crate::positions::{Resume, TransactionSnapshot};
 pub(super) const LSN_KEY: &str = "lsn";
 
 /// The keys whose meaning is known here; every method's bookmark has some of them.
-pub(super) const KEYS: [&str; 8] = [
+pub(super) const KEYS: [&str; 9] = [
     "last_replication_method",
     LSN_KEY,
     "version",
     "xmin",
     "table_oid",
     DEFINITION_KEY,
+    UNCHECKED_KEY,
     "replication_key",
     "replication_key_value",
 ];
 
 /// Under which a LOG_BASED bookmark holds its [`Definition`].
 pub(super) const DEFINITION_KEY: &str = "definition";
+
+/// Under which a LOG_BASED bookmark holds since when nobody could tell whether its table was altered.
+pub(super) const UNCHECKED_KEY: &str = "unchecked_since";
 
 /// PipelineWise's reset: "start where the slot stands".
 const SLOT_POSITION: u64 = 1;
@@ -103,6 +107,11 @@ impl<'a> Bookmark<'a> {
         self.get(DEFINITION_KEY).and_then(Definition::read)
     }
 
+    /// Returns what a run saw that read the table by its name and could not ask in the end whether it still had this name.
+    pub(crate) fn unchecked_since(self) -> Option<TransactionSnapshot> {
+        TransactionSnapshot::parse(self.get(UNCHECKED_KEY)?.as_str()?)
+    }
+
     /// Whether a copy was interrupted; `is_current`: `currently_syncing` is on this stream. The reference writes no
     /// `xmin` before its first batch of rows is through.
     pub(crate) fn copy_unfinished(self, is_current: bool) -> bool {
@@ -140,8 +149,8 @@ impl<'a> Bookmark<'a> {
 }
 
 /// How a table is defined, as far as has to be known to tell later that it was altered. The first three numbers are made of the
-/// ids of the transactions that wrote rows of the catalogs, and are others when one of these is written again. A bookmark has them
-/// as an array.
+/// ids of the transactions that wrote rows of the catalogs, and are others when one of these is written again. A bookmark has all
+/// of it as an array; one of another form, from another version of the tap, counts as none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Definition {
     /// Of the row that was written when the table was made; after `pg_upgrade` it is another, and so are the next two.
@@ -150,6 +159,8 @@ pub(crate) struct Definition {
     pub(crate) columns: i64,
     /// Of the key.
     pub(crate) key: i64,
+    /// Of the oids of its partitions.
+    pub(crate) partitions: i64,
     /// What this snapshot sees had committed before the bookmark's position, and was known to the run.
     pub(crate) seen: TransactionSnapshot,
 }
@@ -157,10 +168,11 @@ pub(crate) struct Definition {
 impl Definition {
     fn read(value: &Value) -> Option<Definition> {
         match value.as_array()?.as_slice() {
-            [created, columns, key, seen] => Some(Definition {
+            [created, columns, key, partitions, seen] => Some(Definition {
                 created: created.as_i64()?,
                 columns: columns.as_i64()?,
                 key: key.as_i64()?,
+                partitions: partitions.as_i64()?,
                 seen: TransactionSnapshot::parse(seen.as_str()?)?,
             }),
             _ => None,
@@ -168,7 +180,7 @@ impl Definition {
     }
 
     pub(super) fn write(&self) -> Value {
-        serde_json::json!([self.created, self.columns, self.key, self.seen.in_short()])
+        serde_json::json!([self.created, self.columns, self.key, self.partitions, self.seen.in_short()])
     }
 
     /// Whether the other numbers of the two can be compared.
@@ -207,7 +219,8 @@ fn problem(key: &str, value: &Value) -> Option<&'static str> {
         "version" => (parse_number::<i64>(value).is_some(), "an integer"),
         "xmin" => (parse_number::<u64>(value).is_some(), "an integer or null"),
         "table_oid" => (parse_number::<u32>(value).is_some(), "an oid"),
-        DEFINITION_KEY => (Definition::read(value).is_some(), "three integers and a snapshot"),
+        DEFINITION_KEY => (value.is_array(), "an array"),
+        UNCHECKED_KEY => (value.as_str().is_some_and(|text| TransactionSnapshot::parse(text).is_some()), "a snapshot"),
         "replication_key_value" => (!value.is_object() && !value.is_array(), "a number or a text"),
         _ => (true, ""),
     };

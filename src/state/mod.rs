@@ -16,12 +16,12 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 pub(crate) use bookmark::{Bookmark, Definition};
-use bookmark::{DEFINITION_KEY, KEYS, LSN_KEY};
+use bookmark::{DEFINITION_KEY, KEYS, LSN_KEY, UNCHECKED_KEY};
 
 use crate::error::{Error, Result};
 use crate::json_file::{self, shown};
 use crate::method::ReplicationMethod;
-use crate::positions::{Bookmarkable, Resume};
+use crate::positions::{Bookmarkable, Resume, TransactionSnapshot};
 
 /// The state of a sync: how far each stream was read.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -226,6 +226,15 @@ impl State {
     /// Notes in a LOG_BASED bookmark how the table is defined; nothing happens to a stream without a bookmark.
     pub(crate) fn set_definition(&mut self, id: &str, definition: &Definition) {
         self.replace(id, DEFINITION_KEY, definition.write());
+    }
+
+    /// Notes in the LOG_BASED bookmarks that there are that nobody could tell any more, since this snapshot, whether tables that were
+    /// read by their names still had them.
+    pub(crate) fn set_unchecked(&mut self, seen: &TransactionSnapshot) {
+        let ids: Vec<String> = self.log_based().map(str::to_owned).collect();
+        for id in ids {
+            self.replace(&id, UNCHECKED_KEY, json!(seen.in_short()));
+        }
     }
 
     fn replace(&mut self, id: &str, key: &str, value: Value) {

@@ -24,6 +24,8 @@ pub(crate) struct Altered {
     pub name: String,
     /// What was altered, and by which transactions.
     facts: Vec<Fact>,
+    /// The transaction that made it a partition, if it was a table of its own before.
+    attached_by: Option<u32>,
     /// What tells in later runs whether it was altered.
     pub definition: Definition,
 }
@@ -56,6 +58,8 @@ enum What {
     File,
     /// It became a partition after it was made.
     Attached,
+    /// Its place in a publication, or what that publishes.
+    Published,
 }
 
 impl What {
@@ -69,8 +73,14 @@ impl What {
             "key" => What::Key,
             "file" => What::File,
             "attached" => What::Attached,
+            "published" => What::Published,
             _ => return None,
         })
+    }
+
+    /// Whether it made the table, or a partition of it.
+    fn is_of_birth(self) -> bool {
+        matches!(self, What::Created | What::Attached)
     }
 
     /// Whether nobody who had used it before can have been at work when it was altered.
@@ -86,6 +96,10 @@ pub(crate) struct Alterations {
     tables: HashMap<u32, Altered>,
     /// The selected tables, each with what a run has seen before.
     selected: Vec<(u32, Option<TransactionSnapshot>)>,
+    /// The tables of each selected one, itself included.
+    trees: HashMap<u32, Vec<u32>>,
+    /// The publications that decide what is sent.
+    publications: Vec<String>,
     /// The oldest transaction that counts.
     pub since: u32,
     /// A snapshot that sees no more than what is here.
@@ -94,11 +108,12 @@ pub(crate) struct Alterations {
 
 impl Alterations {
     /// Reads what was altered since the place in the log that a slot needs: before anything is acknowledged, and after the tables
-    /// were described. Beside each table is what a run has seen of it that its bookmark is past, if that is known.
+    /// were described and published. Beside each table is what a run has seen of it that its bookmark is past, if that is known.
     pub(crate) async fn since_slot(
         client: &Client,
         slot: &str,
         tables: &[(u32, Option<Definition>)],
+        publications: &[String],
     ) -> Result<Alterations> {
         let seen = wait_visible(client, std::iter::empty()).await?;
         let sql = "SELECT catalog_xmin::text FROM pg_catalog.pg_replication_slots WHERE slot_name::text = $1";
@@ -109,7 +124,7 @@ impl Alterations {
         };
         let since = since.unwrap_or_else(|| seen.oldest());
         let tables = tables.iter().map(|(table, known)| (*table, known.as_ref().map(|known| known.seen.clone())));
-        Alterations::read(client, tables.collect(), since, seen).await
+        Alterations::read(client, tables.collect(), publications, since, seen).await
     }
 
     /// Reads what was altered of tables by now, by transactions that are not older than the one with the id `since`. What the
@@ -117,17 +132,21 @@ impl Alterations {
     async fn read(
         client: &Client,
         selected: Vec<(u32, Option<TransactionSnapshot>)>,
+        publications: &[String],
         since: u32,
         seen: TransactionSnapshot,
     ) -> Result<Alterations> {
         let oids: Vec<u32> = selected.iter().map(|(oid, _)| *oid).collect();
+        let of_schema = client.server_version().publication_of_schema();
+        let sql = include_str!("alterations.sql").replace("{of_schema}", of_schema);
         let rows = client
-            .query(include_str!("alterations.sql"), &[&oids, &since.to_string()])
+            .query(&sql, &[&oids, &since.to_string(), &publications])
             .await
             .map_err(|e| query_error("cannot read what was altered", e))?;
         let past: HashMap<u32, &TransactionSnapshot> =
             selected.iter().filter_map(|(oid, seen)| Some((*oid, seen.as_ref()?))).collect();
         let mut tables: HashMap<u32, Altered> = HashMap::with_capacity(rows.len());
+        let mut trees: HashMap<u32, Vec<u32>> = HashMap::new();
         for row in &rows {
             let (stream, what, by): (u32, Vec<&str>, Vec<i64>) = (row.field(0)?, row.field(3)?, row.field(4)?);
             let (table, columns): (u32, Vec<String>) = (row.field(1)?, row.field(5)?);
@@ -138,29 +157,43 @@ impl Alterations {
                 let (what, by) = (What::parse(what)?, by as u32);
                 (!is_past(what, by)).then_some(Fact { what, by, column })
             });
-            let (name, created, columns, key) = (row.field(2)?, row.field(6)?, row.field(7)?, row.field(8)?);
+            let (name, created, columns, key) = (row.field(2)?, row.field(6)?, row.field(8)?, row.field(9)?);
+            let attached_by = row.field::<Option<i64>>(7)?.map(|by| by as u32);
             let altered = tables.entry(table).or_insert_with(|| Altered {
                 table,
                 streams: Vec::new(),
                 name,
                 facts: Vec::new(),
-                definition: Definition { created, columns, key, seen: seen.clone() },
+                attached_by,
+                definition: Definition { created, columns, key, partitions: 0, seen: seen.clone() },
             });
             altered.streams.push(stream);
             altered.facts.extend(facts);
+            trees.entry(stream).or_default().push(table);
         }
-        Ok(Alterations { tables, selected, since, seen })
+        for (stream, tree) in &trees {
+            let is_seen =
+                |part: &&Altered| part.facts.iter().all(|fact| !fact.what.is_of_birth() || seen.sees(fact.by));
+            let parts =
+                tree.iter().filter(|table| *table != stream).filter_map(|table| tables.get(table)).filter(is_seen);
+            let partitions = parts.map(|part| i64::from(part.table)).sum();
+            if let Some(altered) = tables.get_mut(stream) {
+                altered.definition.partitions = partitions;
+            }
+        }
+        let publications = publications.to_vec();
+        Ok(Alterations { tables, selected, trees, publications, since, seen })
     }
 
     /// Reads the same by now, where a snapshot sees no more than what there is to read.
     pub(crate) async fn again(&self, client: &Client, seen: TransactionSnapshot) -> Result<Alterations> {
-        Alterations::read(client, self.selected.clone(), self.since, seen).await
+        Alterations::read(client, self.selected.clone(), &self.publications, self.since, seen).await
     }
 
     /// Reads what of the same tables was altered after a snapshot.
     pub(crate) async fn after(&self, client: &Client, snapshot: &TransactionSnapshot) -> Result<Alterations> {
         let selected = self.selected.iter().map(|(oid, _)| (*oid, None)).collect();
-        Alterations::read(client, selected, snapshot.oldest(), snapshot.clone()).await
+        Alterations::read(client, selected, &self.publications, snapshot.oldest(), snapshot.clone()).await
     }
 
     /// Whether the tables have still the names and columns that they had.
@@ -186,7 +219,19 @@ impl Alterations {
 
     /// Returns what is known of a selected table and its partitions.
     pub(crate) fn of_stream(&self, table: u32) -> impl Iterator<Item = &Altered> {
-        self.tables.values().filter(move |altered| altered.streams.contains(&table))
+        self.trees.get(&table).into_iter().flatten().filter_map(|table| self.tables.get(table))
+    }
+
+    /// Whether partitions are missing that a selected table had when a run knew this definition of it.
+    pub(crate) fn lacks_partitions(&self, table: u32, known: &Definition) -> bool {
+        let Some(now) = self.of(table).filter(|now| known.is_of_the_same_making(&now.definition)) else { return false };
+        // What the run can't have seen came since; an id from before the last wrap of ids may look younger than it can be.
+        let came = |by: u32| self.seen.sees(by) && !known.seen.sees(by);
+        let then = self
+            .of_stream(now.table)
+            .filter(|part| part.table != table)
+            .filter(|part| ![Some(part.definition.created as u32), part.attached_by].into_iter().flatten().any(came));
+        then.map(|part| i64::from(part.table)).sum::<i64>() != known.partitions
     }
 
     /// Returns the columns of a table that may have been others.
@@ -263,6 +308,11 @@ impl Altered {
     /// Whether it became a partition after it was made, so that its rows of before are in no log of its root.
     pub(crate) fn was_attached(&self) -> bool {
         self.has(What::Attached)
+    }
+
+    /// Whether changes of it may not have been published for a while.
+    pub(crate) fn was_published_anew(&self) -> bool {
+        self.has(What::Published)
     }
 
     /// Whether rows in the target may have another key than in the table. `bookmark`: the definition that a run knew, if one did.

@@ -1,5 +1,7 @@
 -- What was altered of the tables in $1, and of the partitions below them, by transactions that are not older than $2: one row a
 -- table. Each fact about a table is a row of a catalog, whose xmin says when it was last written; it stays when the row is frozen.
+-- $3: the publications that decide what is sent of them. {of_schema}: which transactions wrote what publishes c in p as one of its
+-- schema's tables.
 WITH RECURSIVE tree(stream, oid) AS (
   SELECT o, o FROM pg_catalog.unnest($1::oid[]) o
   UNION
@@ -42,6 +44,32 @@ of_types AS (
                   JOIN pg_catalog.pg_attribute a ON a.attrelid = t.typrelid AND t.typtype = 'c' AND a.attnum > 0
                  WHERE t.oid = types.oid
     ) written(xmin)
+),
+-- What a table is a partition of counts for it in a publication.
+lineage(oid, member) AS (
+  SELECT oid, oid FROM tree
+  UNION
+  SELECT l.oid, i.inhparent
+    FROM lineage l
+    JOIN pg_catalog.pg_class c ON c.oid = l.member AND c.relispartition
+    JOIN pg_catalog.pg_inherits i ON i.inhrelid = c.oid
+),
+-- Its place in a publication, and the publication, which has a row of its own for what it publishes.
+published(oid, written) AS (
+  SELECT l.oid, row.xmin
+    FROM lineage l
+    JOIN pg_catalog.pg_publication_rel r ON r.prrelid = l.member
+    JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid AND p.pubname::text = ANY ($3)
+   CROSS JOIN LATERAL (SELECT r.xmin UNION ALL SELECT p.xmin) row(xmin)
+  UNION ALL
+  SELECT l.oid, row.xmin
+    FROM lineage l
+    JOIN pg_catalog.pg_class c ON c.oid = l.member
+    JOIN pg_catalog.pg_type t ON t.oid = c.reltype
+    JOIN pg_catalog.pg_publication p ON p.pubname::text = ANY ($3)
+   CROSS JOIN LATERAL ({of_schema}) row(xmin)
+  UNION ALL
+  SELECT tree.oid, p.xmin FROM tree JOIN pg_catalog.pg_publication p ON p.pubname::text = ANY ($3) AND p.puballtables
 ),
 facts(oid, what, written, name) AS (
   SELECT attrelid, 'column', written, attname FROM attributes WHERE NOT as_made
@@ -88,6 +116,8 @@ facts(oid, what, written, name) AS (
     JOIN pg_catalog.pg_attribute a ON a.attrelid = i.inhrelid AND a.attnum = -1
    WHERE i.inhrelid IN (SELECT oid FROM tree) AND i.inhrelid <> ALL ($1)
      AND (i.xmin <> a.xmin OR i.cmin::text::int8 - a.cmin::text::int8 > 2)
+  UNION ALL
+  SELECT oid, 'published', written, NULL FROM published
 ),
 dated AS (
   SELECT oid, what, written::text::int8 AS written, name,
@@ -100,6 +130,7 @@ tables AS (
          pg_catalog.array_agg(written) FILTER (WHERE young) AS written,
          pg_catalog.array_agg(coalesce(name::text, '')) FILTER (WHERE young) AS names,
          pg_catalog.max(written) FILTER (WHERE what = 'created') AS created_by,
+         pg_catalog.max(written) FILTER (WHERE what = 'attached') AS attached_by,
          -- Another number when any of them was written again.
          pg_catalog.sum(written) FILTER (WHERE what IN ('column', 'type')) AS columns_stamp,
          pg_catalog.sum(written) FILTER (WHERE what = 'key') AS key_stamp
@@ -113,6 +144,7 @@ SELECT tree.stream,
        coalesce(tables.written, '{}'),
        coalesce(tables.names, '{}'),
        coalesce(tables.created_by, 0),
+       tables.attached_by,
        coalesce(tables.columns_stamp, 0)::int8,
        coalesce(tables.key_stamp, 0)::int8
   FROM tree

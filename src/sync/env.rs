@@ -8,6 +8,7 @@ use tokio::time::timeout;
 
 use crate::config::Config;
 use crate::pg::connect::Server;
+use crate::positions::TransactionSnapshot;
 use crate::state::Bookmark;
 use crate::sync::alterations::Alterations;
 use crate::sync::cancel::QueryInHand;
@@ -35,14 +36,28 @@ pub(crate) struct Env {
     pub(crate) names_to_check: Mutex<Option<Alterations>>,
 }
 
+/// What is known of the names that tables were read by.
+pub(crate) enum Names {
+    /// They are what they were.
+    Hold,
+    /// Nobody can be asked any more; this was seen when the run began.
+    Unknown(TransactionSnapshot),
+    /// They may be others, or no table was read by its name.
+    NotRead,
+}
+
 impl Env {
-    /// Whether the bookmarks of a run that is cut short may hold what it has read: the names are still as they were, or nobody can be
-    /// asked any more. It takes no long time.
-    pub(crate) async fn names_hold(&self) -> bool {
+    /// Asks, at the end of a run that is cut short, whether the tables that were read by their names still have them. It takes no
+    /// long time.
+    pub(crate) async fn names_hold(&self) -> Names {
         let names = self.names_to_check.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(names) = names else { return false };
+        let Some(names) = names else { return Names::NotRead };
         let check = async { names.still_hold(&self.primary.connect().await?).await };
-        !matches!(timeout(CHECK_PATIENCE, check).await, Ok(Ok(false)))
+        match timeout(CHECK_PATIENCE, check).await {
+            Ok(Ok(true)) => Names::Hold,
+            Ok(Ok(false)) => Names::NotRead,
+            Ok(Err(_)) | Err(_) => Names::Unknown(names.seen),
+        }
     }
 
     /// Returns the server that tables are described by and read from.

@@ -259,6 +259,11 @@ impl Output {
     pub(crate) fn logged(&self, text: &str) -> usize {
         self.stderr.lines().filter(|line| line.contains(text)).count()
     }
+
+    /// Returns the lines of the log that are warnings.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        self.stderr.lines().filter(|line| line.contains("level=WARNING")).map(str::to_owned).collect()
+    }
 }
 
 /// Reads all that a tap prints, to its end.

@@ -28,7 +28,7 @@ pub(super) struct Way {
 
 /// Why a history fails, if it does.
 pub(super) fn failure(cluster: &Arc<Cluster>, way: Way, history: &[Step]) -> Option<String> {
-    let played = catch_unwind(AssertUnwindSafe(|| Player::new(cluster, way).play(history)));
+    let played = catch_unwind(AssertUnwindSafe(|| Player::new(cluster, way, history).play(history)));
     match played {
         Ok(Ok(())) => None,
         Ok(Err(why)) => Some(why),
@@ -69,6 +69,8 @@ pub(super) fn shortest(
 struct Player {
     db: TestDb,
     way: Way,
+    /// What the publication is made with.
+    published: String,
     catalog: Catalog,
     target: Target,
     state: Value,
@@ -81,18 +83,23 @@ struct Player {
 }
 
 impl Player {
-    fn new(cluster: &Arc<Cluster>, way: Way) -> Player {
+    fn new(cluster: &Arc<Cluster>, way: Way, history: &[Step]) -> Player {
         let db = TestDb::on(cluster, "histories");
         db.psql(SETUP);
+        let published = history.iter().find_map(|step| match step {
+            Step::Published(what) => Some(what.clone()),
+            _ => None,
+        });
+        let published = published.unwrap_or_else(|| "for all tables".to_owned());
         if way.plugin == "pgoutput" {
-            db.publication("for all tables with (publish_via_partition_root = true)");
+            db.publication(&published);
         }
         db.slot(way.plugin);
         let catalog = STREAMS
             .iter()
             .fold(Tap::new(&db).discover(), |catalog, stream| catalog.select(&format!("public-{stream}"), "LOG_BASED"));
         let (target, said) = (Target::default(), String::new());
-        Player { db, way, catalog, target, state: json!({}), run: 0, said, live: false }
+        Player { db, way, published, catalog, target, state: json!({}), run: 0, said, live: false }
     }
 
     fn play(mut self, history: &[Step]) -> Result<(), String> {
@@ -105,6 +112,7 @@ impl Player {
                     self.sql(&mut session, sql);
                 }
                 Step::Run => self.run()?,
+                Step::Published(_) => {}
                 Step::Live(steps) => {
                     let running = self.tap().config("break_at_end_lsn", false).spawn();
                     for sql in steps {
@@ -125,12 +133,14 @@ impl Player {
     }
 
     fn sql(&self, session: &mut crate::harness::database::Session, sql: &str) {
-        session.run(&sql.replace("$W", &self.run.to_string()));
+        let sql = sql.replace("$W", &self.run.to_string()).replace("$P", &self.db.slot_name());
+        session.run(&sql.replace("$D", &self.published));
         session.run("rollback;");
     }
 
     fn tap(&self) -> Tap {
-        Tap::new(&self.db).config("wal_reader", self.way.reader).catalog(&self.catalog).state(&self.state)
+        let tap = Tap::new(&self.db).config("wal_reader", self.way.reader).config("create_replication_slot", true);
+        tap.catalog(&self.catalog).state(&self.state)
     }
 
     fn take(&mut self, stderr: &str, messages: &[Message]) {
@@ -149,6 +159,14 @@ impl Player {
             self.take(&output.stderr, &output.messages);
             match output.status.code() {
                 Some(0) => break,
+                // The advice where the publication was not there for a while.
+                Some(1) if repeat < REPEATS && output.stderr.contains("on_slot_lost to copy_again") => {
+                    self.db.psql(&format!("select pg_drop_replication_slot('{}')", self.db.slot_name()));
+                    self.commit_prepared();
+                    let tap = self.tap().config("on_slot_lost", "copy_again");
+                    let output = tap.output().parsed();
+                    self.take(&output.stderr, &output.messages);
+                }
                 Some(1) if repeat < REPEATS && output.stderr.contains("run again") => {}
                 Some(1) if repeat < REPEATS => break,
                 _ => return Err(format!("{}: {}", output.status, output.stderr)),
@@ -165,10 +183,7 @@ impl Player {
         self.run += 1;
         // A copy waits for what is prepared.
         if !again.is_empty() {
-            let prepared = self.db.query("select gid from pg_prepared_xacts where database = current_database()");
-            for gid in prepared.into_iter().flatten().flatten() {
-                self.db.psql(&format!("commit prepared '{gid}'"));
-            }
+            self.commit_prepared();
         }
         // The advice.
         for stream in again {
@@ -177,6 +192,13 @@ impl Player {
             }
         }
         Ok(())
+    }
+
+    fn commit_prepared(&self) {
+        let prepared = self.db.query("select gid from pg_prepared_xacts where database = current_database()");
+        for gid in prepared.into_iter().flatten().flatten() {
+            self.db.psql(&format!("commit prepared '{gid}'"));
+        }
     }
 
     /// Whether a stream is to be copied again, because a run said that it differs. Fails where it differs and nothing was said.
@@ -209,8 +231,15 @@ impl Player {
             || says("WARNING", "was truncated")
             || says("WARNING", "other files")
             || says("WARNING", "was attached")
+            || says("WARNING", "what that publishes, was altered")
         {
             return Ok(true);
+        }
+        if says("WARNING", "were detached or dropped") {
+            target.retain(|key, _| source.contains_key(key));
+            if target == source {
+                return Ok(true);
+            }
         }
         let keys = |rows: &Rows| rows.keys().cloned().collect::<Vec<_>>();
         let written = |row: &Value| row["w"].as_u64() == Some(self.run);

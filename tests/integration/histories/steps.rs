@@ -2,6 +2,7 @@
 
 use super::tables::{STREAMS, TYPES, Table, literal};
 use crate::harness::random::Random;
+use crate::harness::release;
 
 /// What happens.
 #[derive(Clone, Debug)]
@@ -12,17 +13,19 @@ pub(super) enum Step {
     Run,
     /// A run that reads while these happen, and is told to end.
     Live(Vec<String>),
+    /// What the publication is made with, in [`Step::Sql`] `$D` of the publication `$P`; this stands first.
+    Published(String),
 }
 
 /// The history of a seed.
 pub(super) fn history(seed: u64) -> Vec<Step> {
     let mut maker = Maker::new(seed);
-    let mut steps = Vec::new();
+    let mut steps = vec![Step::Published(maker.publication())];
     for _ in 0..2 + maker.random.below(3) {
         for _ in 0..2 + maker.random.below(7) {
             steps.push(Step::Sql(maker.block()));
         }
-        if maker.random.chance(15) {
+        if maker.random.chance(30) {
             let live = (0..2 + maker.random.below(4)).map(|_| maker.block()).collect();
             steps.push(Step::Live(live));
         }
@@ -107,6 +110,19 @@ impl Maker {
         }
     }
 
+    /// What a publication is of.
+    fn publication(&mut self) -> String {
+        let tables = STREAMS.join(", ");
+        let of = match self.random.below(4) {
+            0 if release() >= 15 => "tables in schema public, arch",
+            0 | 1 => "all tables",
+            _ => "table ",
+        };
+        let of = if of.ends_with(' ') { format!("{of}{tables}") } else { of.to_owned() };
+        let via_root = self.random.chance(75);
+        format!("for {of} with (publish_via_partition_root = {via_root})")
+    }
+
     fn table(&mut self) -> usize {
         self.random.below(self.tables.len() as u64) as usize
     }
@@ -118,7 +134,8 @@ impl Maker {
     fn statement(&mut self) -> String {
         let table = self.table();
         match self.random.below(100) {
-            0..55 => self.change(table),
+            0..52 => self.change(table),
+            52..55 => self.publish(table),
             55..72 => self.column(table),
             72..76 => self.label(),
             76..88 => self.rename(table),
@@ -243,7 +260,17 @@ impl Maker {
             format!("insert into {root} (id, r, w, n) values ({}, {number}50, $W, 1);", 1 + self.random.below(50));
         let extra: String = tree.columns.iter().rev().map(|(name, ty)| format!("{name} {}, ", TYPES[*ty].0)).collect();
         let at = self.random.below(self.leaves.len() as u64) as usize;
-        match self.random.below(8) {
+        match self.random.below(10) {
+            8 if self.leaves.len() > 1 => {
+                let (leaf, _) = self.leaves.swap_remove(at);
+                format!("{row} drop table {leaf};")
+            }
+            9 if self.leaves.len() > 1 => {
+                let (leaf, from) = self.leaves.swap_remove(at);
+                format!(
+                    "alter table {root} detach partition {leaf}; insert into {leaf} (id, r, w, n) values (89, {from}89, $W, 1);"
+                )
+            }
             0 | 1 => {
                 let schema = ["public", "arch"][self.random.below(2) as usize];
                 self.leaves.push((format!("{schema}.{new}"), number));
@@ -296,6 +323,31 @@ impl Maker {
                 format!("delete from {leaf}; alter table {root} detach partition {leaf}; insert into {leaf} (id, r, w, n) values (88, {from}88, $W, 1);
                          delete from {leaf}; alter table {root} attach partition {leaf} for values from ({from}00) to ({from}99);")
             }
+        }
+    }
+
+    /// Something about the publication, for good or for a while. Without one, or with one of another kind, it fails.
+    fn publish(&mut self, at: usize) -> String {
+        let (table, schema) = (self.tables[at].qualified(), self.tables[at].schema.clone());
+        let meanwhile = [self.change(at), self.change(at)].join(" ");
+        match self.random.below(10) {
+            0..4 => {
+                format!("alter publication $P drop table {table}; {meanwhile} alter publication $P add table {table};")
+            }
+            4 => format!(
+                "alter publication $P set (publish = 'insert'); {meanwhile} alter publication $P set (publish = 'insert, update, delete, truncate');"
+            ),
+            5 => format!(
+                "alter publication $P drop tables in schema {schema}; {meanwhile} alter publication $P add tables in schema {schema};"
+            ),
+            6 => format!(
+                "create schema apart; alter table {table} set schema apart; {} alter table apart.{} set schema {schema}; drop schema apart;",
+                meanwhile.replace(&table, &format!("apart.{}", self.tables[at].name)),
+                self.tables[at].name
+            ),
+            7 => format!("alter publication $P rename to away; {meanwhile} alter publication away rename to $P;"),
+            8 => format!("drop publication $P; {meanwhile} create publication $P $D;"),
+            _ => format!("alter publication $P set (publish_via_partition_root = {});", self.random.chance(50)),
         }
     }
 

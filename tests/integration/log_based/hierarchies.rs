@@ -6,9 +6,14 @@ use serde_json::{Value, json};
 
 use super::{Source, lsn, numbers, with_both_plugins};
 use crate::harness::target::{Target, assert_rows, source_rows};
-use crate::harness::{Output, Tap, TestDb, needs, release};
+use crate::harness::{Output, Tap, TestDb, needs, plugins, release};
 
-with_both_plugins!(every_level_by_itself_and_beside_others, leaves_that_no_log_has, leaves_that_lose_their_log);
+with_both_plugins!(
+    every_level_by_itself_and_beside_others,
+    leaves_that_no_log_has,
+    leaves_that_lose_their_log,
+    leaves_that_are_gone
+);
 
 /// A root, what lies between, and leaves, one of them in another schema.
 const TREE: &str = "create schema far;
@@ -270,5 +275,74 @@ fn a_root_without_leaves() {
         db.psql("insert into t values (1); create table l partition of r for values from (0) to (10); insert into r values (2);");
         let second = run(first.last_state());
         assert_eq!((numbers(&second, "r", "id"), numbers(&second, "t", "id")), (vec![2], vec![1]), "{way:?}");
+    }
+}
+
+/// Partitions that are detached or dropped take their rows along without a word in the log: one run says so, and only where there
+/// were such. Those that come are in the log.
+fn leaves_that_are_gone(plugin: &str) {
+    if !needs(13, "a publication of partitioned tables") {
+        return;
+    }
+    let sql = "create table t (id integer, at integer, primary key (id, at)) partition by range (at);
+        create table t0 partition of t for values from (0) to (10);
+        create table t1 partition of t for values from (10) to (20) partition by range (at);
+        create table t1a partition of t1 for values from (10) to (20);
+        create table t2 partition of t for values from (20) to (30);
+        create table u (id integer primary key);
+        insert into t select i, i from generate_series(0, 29) i;";
+    let source = Source::new(plugin, sql, &["t", "u"]);
+    let mut state = source.copied();
+    let gone =
+        "create table t9 partition of t for values from (90) to (99); insert into t values (91, 91); drop table t9";
+    let steps = [
+        ("create table t3 partition of t for values from (30) to (40); insert into t values (31, 31)", false),
+        (
+            "create table t4 (like t including all); alter table t attach partition t4 for values from (40) to (50)",
+            false,
+        ),
+        ("alter table t detach partition t2", true),
+        ("insert into t values (32, 32)", false),
+        (gone, false),
+        ("drop table t1", true),
+        ("drop table t3; create table t3 partition of t for values from (30) to (40);", true),
+        ("alter table t add v text; update t set v = 'x'", false),
+        ("insert into t values (1, 7)", false),
+    ];
+    for (sql, is_told) in steps {
+        // The run that copied it saw the tables as they were before this.
+        let output = source.run_after(sql, &state);
+        let told = output.stderr.matches("public-t: partitions were detached or dropped").count();
+        assert_eq!(told, usize::from(is_told), "{sql}: {}", output.stderr);
+        state = output.last_state().clone();
+    }
+}
+
+/// The server warns of each UPDATE and DELETE of a table without an identity that wal2json is asked for: those of the schemas of
+/// partitions, which nobody selected, concern nobody.
+#[test]
+fn tables_of_nobody_are_not_warned_of() {
+    if !plugins().contains(&"wal2json") {
+        return;
+    }
+    let sql = r#"create schema "of ""nobody"""; create table root (id int, primary key (id)) partition by range (id);
+        create table root1 partition of root for values from (0) to (100);
+        create table bare (a int); create table "in table" (a int); create table moved (id int primary key);
+        insert into bare values (1); insert into "in table" values (1);"#;
+    let source = Source::new("wal2json", sql, &["root", "bare", "moved"]);
+    let mut state = source.copied();
+    let changes = r#"update bare set a = a + 1; update "in table" set a = a + 1; delete from "in table";
+        insert into "in table" values (1); insert into root select coalesce(max(id), 0) + 1 from root;"#;
+    for reader in ["stream", "bulk"] {
+        // Behind this, all tables are asked for.
+        for before in ["", "alter table moved rename to away; alter table away rename to moved;"] {
+            source.db.psql(&format!("{before}{changes}"));
+            let output = source.tap().config("wal_reader", reader).state(&state).run();
+            let warned = |table: &str| output.warnings().iter().any(|line| line.contains(table));
+            assert!(!warned("in table \\\"public\\\".\\\"in table"), "{}", output.stderr);
+            assert!(warned("bare"), "what is selected is told of: {}", output.stderr);
+            assert_eq!(numbers(&output, "root", "id").len(), 1);
+            state = output.last_state().clone();
+        }
     }
 }

@@ -4,7 +4,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{Source, lsn, numbers};
-use crate::harness::{Cluster, needs, release};
+use serde_json::{Value, json};
+
+use crate::harness::{Cluster, Tap, TestDb, needs, release};
 
 const READERS: [&str; 2] = ["stream", "bulk"];
 
@@ -106,6 +108,77 @@ fn a_gap() {
         ids.sort_unstable();
         assert_eq!(ids, [1, 3, 4]);
     }
+}
+
+/// Changes of a time in which the publication did not send them are in no log: one run says so of the stream, and of no other.
+#[test]
+fn not_published_for_a_while() {
+    let mut cases = vec![
+        ("for table t, u", "alter publication {} drop table t", "alter publication {} add table t"),
+        ("for table t, u", "alter publication {} set table u", "alter publication {} set table t, u"),
+    ];
+    if release() >= 15 {
+        cases.push((
+            "for table t, u",
+            "alter publication {} set table u, t (id)",
+            "alter publication {} set table t, u",
+        ));
+        cases.push((
+            "for table u, tables in schema apart",
+            "alter table apart.t set schema public",
+            "alter table t set schema apart",
+        ));
+        cases.push((
+            "for table u, tables in schema apart",
+            "alter publication {} drop tables in schema apart",
+            "alter publication {} add tables in schema apart",
+        ));
+    }
+    for (of, away, back) in cases {
+        for reader in READERS {
+            let db = TestDb::new("publications");
+            let schema = if of.contains("schema") { "apart" } else { "public" };
+            db.psql(&format!(
+                "create schema apart; create table {schema}.t (id integer primary key, v text); create table u (id integer primary key);"
+            ));
+            let name = db.publication(of);
+            db.slot("pgoutput");
+            let catalog = Tap::new(&db).discover();
+            let id = format!("{schema}-t");
+            let catalog = catalog.select(&id, "LOG_BASED").select("public-u", "LOG_BASED");
+            let run = |state: &Value| {
+                let output = Tap::new(&db).catalog(&catalog).config("wal_reader", reader).state(state).run();
+                (output.warnings().into_iter().filter(|line| line.contains("publication")).collect::<Vec<_>>(), output)
+            };
+            let (warnings, output) = run(&json!({}));
+            assert!(warnings.is_empty(), "{warnings:?}");
+            let (warnings, output) = run(output.last_state());
+            assert!(warnings.is_empty(), "what was made before the copy: {warnings:?}");
+            db.psql(&away.replace("{}", &name));
+            let now = if away.contains("set schema") { "public" } else { schema };
+            db.psql(&format!("insert into {now}.t values (1, 'lost')"));
+            db.psql(&back.replace("{}", &name));
+            db.psql(&format!("insert into {schema}.t values (2, 'sent'); insert into u values (1)"));
+            let (warnings, output) = run(output.last_state());
+            assert!(warnings.len() == 1 && warnings[0].contains(&format!("{id}: ")), "{away}: {warnings:?}");
+            let (warnings, _) = run(output.last_state());
+            assert!(warnings.is_empty(), "{away}: said once: {warnings:?}");
+        }
+    }
+}
+
+/// What publishes changes only, and only some kinds of them.
+#[test]
+fn some_changes_not_published_for_a_while() {
+    let source = Source::new("pgoutput", "create table t (id integer primary key); insert into t values (1)", &["t"]);
+    let state = source.copied();
+    source.db.psql(&format!("alter publication {} set (publish = 'insert')", source.slot));
+    source.db.psql("delete from t");
+    source.db.psql(&format!("alter publication {} set (publish = 'insert, update, delete, truncate')", source.slot));
+    let output = source.run(&state);
+    assert!(output.stderr.contains("what that publishes, was altered"), "{}", output.stderr);
+    let output = source.run(output.last_state());
+    assert!(!output.stderr.contains("what that publishes"), "{}", output.stderr);
 }
 
 /// The server's warnings reach a run whatever the role has set.

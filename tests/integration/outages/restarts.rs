@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{A_LOT, ITEM, LIMIT, SHUTDOWN, confirm, copied, failed, fill, fill_a_lot, is_row, until_blocked};
 use crate::harness::target::Target;
-use crate::harness::{Cluster, Output, Tap};
+use crate::harness::{Cluster, Output, Tap, plugins};
 use crate::log_based::{Source, with_both_plugins};
 
 with_both_plugins!(
@@ -103,5 +103,39 @@ fn a_shutdown_of_an_idle_stream(plugin: &str) {
         running.wait_for(LIMIT, is_row(id));
         end(&cluster, how, running.pid());
         state = goes_on(&source, &mut target, running.finish(), &state);
+    }
+}
+
+/// wal2json names tables as they were called, and in the end nobody can be asked whether they still are: the next run finds out.
+#[test]
+fn a_table_renamed_just_before_a_crash() {
+    if !plugins().contains(&"wal2json") {
+        return;
+    }
+    let cluster = Cluster::start("");
+    for (round, reader) in ["stream", "auto"].into_iter().enumerate() {
+        let sql = format!("create table item{round} (id integer primary key)");
+        let stream = format!("item{round}");
+        let source = Source::on(&cluster, "wal2json", &sql, &[&stream]);
+        let (mut target, mut state) = copied(&source);
+        let tap = || source.tap().config("wal_reader", reader);
+        let mut running = tap().state(&state).config("break_at_end_lsn", false).spawn();
+        source.db.psql(&format!("insert into {stream} values (1)"));
+        running.wait_for(LIMIT, is_row(1));
+        source.db.psql(&format!(
+            "alter table {stream} rename to away; insert into away values (2); alter table away rename to {stream}; insert into {stream} values (3)"
+        ));
+        running.wait_for(LIMIT, is_row(3));
+        end(&cluster, "SIGQUIT", running.pid());
+        state = confirm(&mut target, &running.finish().expect_code(1), &state);
+        cluster.start_again();
+        // It may say that it has to be run again.
+        for _ in 0..2 {
+            let output = tap().state(&state).output().parsed();
+            state = confirm(&mut target, &output, &state);
+        }
+        target.assert_holds(&source.db, &[&stream]);
+        // Nothing stays behind that would have it copied for ever.
+        assert_eq!(tap().state(&state).run().record_messages().count(), 0);
     }
 }

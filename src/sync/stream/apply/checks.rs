@@ -67,17 +67,28 @@ impl Applier<'_> {
     /// run. Tells what became of rows without the log.
     pub(crate) fn caught_up(&self, output: &mut Output) {
         for live in self.streams.iter().filter(|live| live.resumed && !live.failed) {
-            let oid = live.plan.table.oid;
-            if let Some(altered) = self.at_start.of(oid) {
-                output.state.set_definition(&live.plan.id, &altered.definition);
+            let (id, oid) = (&live.plan.id, live.plan.table.oid);
+            let mut warnings = Vec::new();
+            let known = output.state.bookmark(id).definition();
+            if known.is_some_and(|known| self.at_start.lacks_partitions(oid, &known)) {
+                warnings
+                    .push("partitions were detached or dropped: the rows that they had stay in the target".to_owned());
+            }
+            if self.at_start.of_stream(oid).any(Altered::was_published_anew) {
+                let what = "its place in the publication, or what that publishes, was altered: of changes that were not published \
+                            meanwhile nothing is in the log";
+                warnings.push(what.to_owned());
             }
             let mut tables: Vec<&Altered> = self.at_start.of_stream(oid).collect();
             tables.sort_by(|a, b| a.name.cmp(&b.name));
-            for warning in tables.into_iter().filter_map(|table| not_in_the_log(live, table, self.is_pgoutput)) {
+            warnings.extend(tables.into_iter().filter_map(|table| not_in_the_log(live, table, self.is_pgoutput)));
+            for warning in warnings {
                 tracing::warn!(
-                    "{}: {warning}; where that may be, remove the stream's bookmark to copy the table again",
-                    live.plan.id
+                    "{id}: {warning}; where that may be, remove the stream's bookmark to copy the table again"
                 );
+            }
+            if let Some(altered) = self.at_start.of(oid) {
+                output.state.set_definition(id, &altered.definition);
             }
         }
     }

@@ -8,7 +8,8 @@ use crate::state::State;
 use crate::sync::alterations::Alterations;
 use crate::sync::plan::StreamPlan;
 
-/// Has streams copied again whose key is another one than the target knows rows by, and warns of columns that were altered: the
+/// Has streams copied again whose key is another one than the target knows rows by, or that nobody could tell from others in the
+/// end when they were last read, and warns of columns that were altered: the
 /// log does not show what that did to rows.
 pub(super) fn check_definitions(
     plans: &[StreamPlan],
@@ -21,7 +22,18 @@ pub(super) fn check_definitions(
             continue;
         }
         let Some(altered) = alterations.of(plan.table.oid) else { continue };
-        let known = state.bookmark(&plan.id).definition();
+        let bookmark = state.bookmark(&plan.id);
+        let is_other =
+            |seen| alterations.moved_after(plan.table.oid, seen) || alterations.columns_after(plan.table.oid, seen);
+        if bookmark.unchecked_since().as_ref().is_some_and(is_other) {
+            tracing::warn!(
+                "{}: the table was renamed or altered while a run that lost its server read it by its name; copying it again",
+                plan.id
+            );
+            copy_again.insert(plan.id.clone());
+            continue;
+        }
+        let known = bookmark.definition();
         if altered.has_another_key(known.as_ref()) {
             tracing::warn!("{}: the key was made anew since the last run; copying the table again", plan.id);
             copy_again.insert(plan.id.clone());

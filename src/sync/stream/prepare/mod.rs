@@ -80,20 +80,20 @@ pub(crate) async fn prepare(
         drop_slot(client, name).await?;
     }
 
+    let mut published = Vec::new();
+    if choice.plugin == OutputPluginName::Pgoutput {
+        // The publication comes before the slot: a slot can't see a younger one.
+        let (publications, added) = publications(env, client, &choice, plans, failures).await?;
+        copy_again.extend(added);
+        settle_columns(plans, &publications, env, failures);
+        published = publications.names().to_vec();
+    }
     let known = |plan: &StreamPlan| (plan.table.oid, state.bookmark(&plan.id).definition());
     let tables: Vec<_> = plans.iter().map(known).collect();
-    let alterations = Alterations::since_slot(client, name, &tables).await?;
+    let alterations = Alterations::since_slot(client, name, &tables, &published).await?;
     let mut whole_schemas = None;
-    let mut published = Vec::new();
     let plugin: Box<dyn OutputPlugin> = match choice.plugin {
-        // The publication comes before the slot: a slot can't see a younger one.
-        OutputPluginName::Pgoutput => {
-            let (publications, added) = publications(env, client, &choice, plans, failures).await?;
-            copy_again.extend(added);
-            settle_columns(plans, &publications, env, failures);
-            published = publications.names().to_vec();
-            Box::new(Pgoutput::new(published.clone()))
-        }
+        OutputPluginName::Pgoutput => Box::new(Pgoutput::new(published.clone())),
         OutputPluginName::Wal2json => {
             let names = names_of(client, plans, alterations.any_moved()).await?;
             let plugin = wal2json(client, &names).await?;
