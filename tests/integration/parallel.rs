@@ -212,10 +212,10 @@ fn rows_changed_meanwhile(plugin: &str) {
 #[test]
 fn a_copy_from_a_standby() {
     let cluster = Cluster::start("");
-    let standby = cluster.standby();
     let db = TestDb::on(&cluster, "parallel_standby");
     db.psql(&SPARSE.replace("id integer", "id integer primary key"));
     db.replicate("pgoutput");
+    let standby = cluster.standby();
     let output = tap(&db, &catalog(&db, "LOG_BASED"), 3)
         .configs(&json!({"use_secondary": true, "secondary_host": standby.dir(), "secondary_port": standby.port()}))
         .run();

@@ -105,7 +105,8 @@ impl Player {
     fn play(mut self, history: &[Step]) -> Result<(), String> {
         self.run()?;
         let mut session = self.db.session();
-        session.run("\\unset ON_ERROR_STOP\n\\set VERBOSITY sqlstate\n\\o /dev/null");
+        // What is prepared holds its locks for as long as nobody ends it.
+        session.run("\\unset ON_ERROR_STOP\n\\set VERBOSITY sqlstate\n\\o /dev/null\nset lock_timeout = '500ms';");
         for step in history {
             match step {
                 Step::Sql(sql) => {
