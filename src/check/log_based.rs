@@ -10,10 +10,12 @@ use crate::pg::table::{ReplicaIdentity, TableKind};
 use crate::positions::{Resume, Slot};
 use crate::replication::log_end::log_end;
 use crate::state::State;
+use crate::sync::alterations::Alterations;
 use crate::sync::env::Env;
 use crate::sync::plan::StreamPlan;
 use crate::sync::stream::prepare::bookmarks::{gap, resume};
-use crate::sync::stream::prepare::slot::check_server;
+use crate::sync::stream::prepare::definitions::{other_files, unlogged_changes, why_again};
+use crate::sync::stream::prepare::slot::{SlotChoice, check_server};
 use crate::sync::stream::prepare::warn;
 
 /// Checks the server, the slot, and what these streams need of both. Leaves columns out that are not published.
@@ -36,11 +38,15 @@ pub(super) async fn check(
         report.ok("wal_level is logical");
     }
     if let Some(choice) = slot::check(report, env, client, plans, state).await? {
+        let mut published = Vec::new();
         if choice.plugin == OutputPluginName::Pgoutput {
-            publication::check(report, env, client, &choice, plans).await?;
+            published = publication::check(report, env, client, &choice, plans).await?;
         }
         let stands = choice.slot.as_ref().map(|slot| slot.confirmed_flush);
         bookmarks(report, env, client, &choice.name, stands, plans, state).await?;
+        if choice.slot.is_some() {
+            alterations(report, client, &choice, &published, plans, state).await?;
+        }
     }
     for plan in plans.iter() {
         identity(report, client, plan).await?;
@@ -77,6 +83,36 @@ async fn bookmarks(
             (None, Resume::At(lsn)) => {
                 report.ok(format_args!("{id}: the slot has everything since the bookmark at {lsn}"));
             }
+        }
+    }
+    Ok(())
+}
+
+/// Checks what was altered since the bookmarks were written.
+async fn alterations(
+    report: &mut Report,
+    client: &Client,
+    choice: &SlotChoice,
+    published: &[String],
+    plans: &[StreamPlan],
+    state: &State,
+) -> Result<()> {
+    let plans: Vec<&StreamPlan> = plans.iter().filter(|plan| resume(plan, state) != Resume::Copy).collect();
+    let known = |plan: &&StreamPlan| (plan.table.oid, state.bookmark(&plan.id).definition());
+    let tables: Vec<_> = plans.iter().map(known).collect();
+    let alterations = Alterations::since_slot(client, &choice.name, &tables, published).await?;
+    for plan in plans {
+        let (id, bookmark) = (&plan.id, state.bookmark(&plan.id));
+        if let Some(why) = why_again(plan, bookmark, &alterations) {
+            report.warning(format_args!("{id}: {why}: a run copies the stream again"));
+            continue;
+        }
+        let is_pgoutput = choice.plugin == OutputPluginName::Pgoutput;
+        let mut warnings = unlogged_changes(plan, bookmark, &alterations);
+        let tables = alterations.of_stream(plan.table.oid).filter(|table| !table.was_attached());
+        warnings.extend(tables.filter_map(|table| other_files(plan, table, is_pgoutput)));
+        for warning in warnings {
+            report.warning(format_args!("{id}: {warning}"));
         }
     }
     Ok(())

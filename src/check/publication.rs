@@ -13,14 +13,14 @@ use crate::sync::plan::StreamPlan;
 use crate::sync::stream::prepare::published::{Coverage, check_key, warning_of_columns};
 use crate::sync::stream::prepare::slot::SlotChoice;
 
-/// Checks what is published of these streams, and leaves out of them what is not.
+/// Checks what is published of these streams, and leaves out of them what is not. Returns the publications that there are.
 pub(super) async fn check(
     report: &mut Report,
     env: &Env,
     client: &Client,
     choice: &SlotChoice,
     plans: &mut [StreamPlan],
-) -> Result<()> {
+) -> Result<Vec<String>> {
     let name = env.config.publication(&choice.name);
     let coverage = Coverage::read(client, name, plans).await?;
     let exists = !report.is_failure(coverage.check_exists(env, choice));
@@ -44,7 +44,7 @@ pub(super) async fn check(
     for plan in plans.iter_mut() {
         plan.leave_out(publications.unpublished_columns(&plan.table), &env.types);
     }
-    Ok(())
+    Ok(publications.names().to_vec())
 }
 
 /// Checks what is published of a stream.

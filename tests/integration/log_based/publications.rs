@@ -159,7 +159,10 @@ fn not_published_for_a_while() {
             db.psql(&format!("insert into {now}.t values (1, 'lost')"));
             db.psql(&back.replace("{}", &name));
             db.psql(&format!("insert into {schema}.t values (2, 'sent'); insert into u values (1)"));
-            let (warnings, output) = run(output.last_state());
+            let state = output.last_state();
+            let checked = Tap::new(&db).catalog(&catalog).state(state).arg("--test").output().expect_code(0);
+            assert_eq!(checked.stderr.matches("what that publishes, was altered").count(), 1, "{}", checked.stderr);
+            let (warnings, output) = run(state);
             assert!(warnings.len() == 1 && warnings[0].contains(&format!("{id}: ")), "{away}: {warnings:?}");
             let (warnings, _) = run(output.last_state());
             assert!(warnings.is_empty(), "{away}: said once: {warnings:?}");

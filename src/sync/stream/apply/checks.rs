@@ -4,10 +4,10 @@ use std::sync::PoisonError;
 
 use super::Applier;
 use crate::error::{Error, Result};
-use crate::pg::table::TableKind;
 use crate::sync::alterations::Altered;
 use crate::sync::output::Output;
 use crate::sync::stream::live::{Live, Transaction};
+use crate::sync::stream::prepare::definitions::other_files;
 use crate::sync::visibility::{settled, wait_visible};
 
 impl Applier<'_> {
@@ -68,27 +68,16 @@ impl Applier<'_> {
     pub(crate) fn caught_up(&self, output: &mut Output) {
         for live in self.streams.iter().filter(|live| live.resumed && !live.failed) {
             let (id, oid) = (&live.plan.id, live.plan.table.oid);
-            let mut warnings = Vec::new();
-            let known = output.state.bookmark(id).definition();
-            if known.is_some_and(|known| self.at_start.lacks_partitions(oid, &known)) {
-                warnings
-                    .push("partitions were detached or dropped: the rows that they had stay in the target".to_owned());
-            }
-            if self.at_start.of_stream(oid).any(Altered::was_published_anew) {
-                let what = "its place in the publication, or what that publishes, was altered: of changes that were not published \
-                            meanwhile nothing is in the log";
-                warnings.push(what.to_owned());
-            }
-            let mut tables: Vec<&Altered> = self.at_start.of_stream(oid).collect();
-            tables.sort_by(|a, b| a.name.cmp(&b.name));
-            warnings.extend(tables.into_iter().filter_map(|table| not_in_the_log(live, table, self.is_pgoutput)));
-            for warning in warnings {
-                tracing::warn!(
-                    "{id}: {warning}; where that may be, remove the stream's bookmark to copy the table again"
-                );
-            }
             if let Some(altered) = self.at_start.of(oid) {
                 output.state.set_definition(id, &altered.definition);
+            }
+            let mut tables: Vec<&Altered> =
+                self.at_start.of_stream(oid).filter(|table| !table.was_attached()).collect();
+            tables.sort_by(|a, b| a.name.cmp(&b.name));
+            // A TRUNCATE that the log has was told of.
+            let told = tables.into_iter().filter(|_| !live.truncated);
+            for warning in told.filter_map(|table| other_files(&live.plan, table, self.is_pgoutput)) {
+                tracing::warn!("{id}: {warning}");
             }
         }
     }
@@ -97,25 +86,4 @@ impl Applier<'_> {
 /// Returns the types of a table's columns, by name.
 fn types(live: &Live) -> Vec<(String, u32, i32)> {
     live.plan.table.columns.iter().map(|column| (column.name.clone(), column.ty.oid, column.typmod)).collect()
-}
-
-/// Returns a warning of what became of a table's rows without the log.
-fn not_in_the_log(live: &Live, table: &Altered, is_pgoutput: bool) -> Option<String> {
-    let name = &table.name;
-    if table.was_attached() {
-        return Some(format!("{name} was attached as a partition: the rows that it had before are in no log"));
-    }
-    // A TRUNCATE that the log has was told of.
-    if !table.has_other_file() || live.truncated {
-        return None;
-    }
-    let truncated = if is_pgoutput && live.plan.table.kind == TableKind::Partitioned {
-        ", or a TRUNCATE of the partition alone, which pgoutput does not send"
-    } else {
-        ""
-    };
-    Some(format!(
-        "{name} has other files than it had, as after VACUUM FULL, CLUSTER or an ALTER that rewrites it: of such the log lacks what \
-         was written while it was UNLOGGED{truncated}"
-    ))
 }

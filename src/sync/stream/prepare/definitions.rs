@@ -3,14 +3,14 @@
 use std::collections::HashSet;
 
 use super::bookmarks::resume;
+use crate::pg::table::TableKind;
 use crate::positions::Resume;
-use crate::state::State;
-use crate::sync::alterations::Alterations;
+use crate::state::{Bookmark, State};
+use crate::sync::alterations::{Alterations, Altered};
 use crate::sync::plan::StreamPlan;
 
-/// Has streams copied again whose key is another one than the target knows rows by, or that nobody could tell from others in the
-/// end when they were last read, and warns of columns that were altered: the
-/// log does not show what that did to rows.
+/// Has streams copied again that the target does not know by the key they have now, or whose rows nobody could tell from others in
+/// the end when they were last read; warns of what was altered of the others: the log does not show what that did to rows.
 pub(super) fn check_definitions(
     plans: &[StreamPlan],
     state: &State,
@@ -21,32 +21,80 @@ pub(super) fn check_definitions(
         if copy_again.contains(&plan.id) || resume(plan, state) == Resume::Copy {
             continue;
         }
-        let Some(altered) = alterations.of(plan.table.oid) else { continue };
         let bookmark = state.bookmark(&plan.id);
-        let is_other =
-            |seen| alterations.moved_after(plan.table.oid, seen) || alterations.columns_after(plan.table.oid, seen);
-        if bookmark.unchecked_since().as_ref().is_some_and(is_other) {
-            tracing::warn!(
-                "{}: the table was renamed or altered while a run that lost its server read it by its name; copying it again",
-                plan.id
-            );
+        if let Some(why) = why_again(plan, bookmark, alterations) {
+            tracing::warn!("{}: {why}; copying the table again", plan.id);
             copy_again.insert(plan.id.clone());
             continue;
         }
-        let known = bookmark.definition();
-        if altered.has_another_key(known.as_ref()) {
-            tracing::warn!("{}: the key was made anew since the last run; copying the table again", plan.id);
-            copy_again.insert(plan.id.clone());
-            continue;
-        }
-        if altered.has_other_columns(known.as_ref()) {
-            let columns = altered.altered_columns().join(", ");
-            tracing::warn!(
-                "{}: columns were added or altered since the last run{}: rows that nobody has written to since keep in the \
-                 target what they had there; where that matters, remove the stream's bookmark to copy the table again",
-                plan.id,
-                if columns.is_empty() { String::new() } else { format!(" ({columns})") }
-            );
+        for what in unlogged_changes(plan, bookmark, alterations) {
+            tracing::warn!("{}: {what}", plan.id);
         }
     }
 }
+
+/// Returns why a table has to be copied again, if it has.
+pub(crate) fn why_again(plan: &StreamPlan, bookmark: Bookmark<'_>, alterations: &Alterations) -> Option<&'static str> {
+    let oid = plan.table.oid;
+    let altered = alterations.of(oid)?;
+    let is_other = |seen| alterations.moved_after(oid, seen) || alterations.columns_after(oid, seen);
+    if bookmark.unchecked_since().as_ref().is_some_and(is_other) {
+        return Some("the table was renamed or altered while a run that lost its server read it by its name");
+    }
+    altered.has_another_key(bookmark.definition().as_ref()).then_some("the key was made anew since the last run")
+}
+
+/// Returns warnings of what was altered since the bookmark was written and may have changed rows, or kept changes of them from the
+/// log.
+pub(crate) fn unlogged_changes(plan: &StreamPlan, bookmark: Bookmark<'_>, alterations: &Alterations) -> Vec<String> {
+    let oid = plan.table.oid;
+    let known = bookmark.definition();
+    let mut changes = Vec::new();
+    if let Some(altered) = alterations.of(oid).filter(|altered| altered.has_other_columns(known.as_ref())) {
+        let columns = altered.altered_columns().join(", ");
+        let columns = if columns.is_empty() { String::new() } else { format!(" ({columns})") };
+        changes.push(format!(
+            "columns were added or altered since the last run{columns}: rows that nobody has written to since keep in the target \
+             what they had there"
+        ));
+    }
+    if known.is_some_and(|known| alterations.lacks_partitions(oid, &known)) {
+        changes.push("partitions were detached or dropped: the rows that they had stay in the target".to_owned());
+    }
+    let mut tables: Vec<&Altered> = alterations.of_stream(oid).collect();
+    tables.sort_by(|a, b| a.name.cmp(&b.name));
+    if tables.iter().any(|table| table.was_published_anew()) {
+        changes.push(
+            "its place in the publication, or what that publishes, was altered: what was not published meanwhile is not in the log"
+                .to_owned(),
+        );
+    }
+    let attached = tables.iter().filter(|table| table.was_attached());
+    changes.extend(
+        attached.map(|table| {
+            format!("{} was attached as a partition: the rows that it had before are in no log", table.name)
+        }),
+    );
+    for change in &mut changes {
+        change.push_str(COPY_AGAIN);
+    }
+    changes
+}
+
+/// Returns a warning of a table, of a stream's, whose rows are in another file than they were in.
+pub(crate) fn other_files(plan: &StreamPlan, table: &Altered, is_pgoutput: bool) -> Option<String> {
+    let truncated = if is_pgoutput && plan.table.kind == TableKind::Partitioned {
+        ", or a TRUNCATE of the partition alone, which pgoutput does not send"
+    } else {
+        ""
+    };
+    table.has_other_file().then(|| {
+        format!(
+            "{} has other files than it had, as after VACUUM FULL, CLUSTER or an ALTER that rewrites it: of such the log lacks \
+             what was written while it was UNLOGGED{truncated}{COPY_AGAIN}",
+            table.name
+        )
+    })
+}
+
+const COPY_AGAIN: &str = "; where that matters, remove the stream's bookmark to copy the table again";

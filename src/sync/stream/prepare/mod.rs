@@ -1,7 +1,7 @@
 //! What is checked before the log is read: the slot, the publications, the bookmarks.
 
 pub(crate) mod bookmarks;
-mod definitions;
+pub(crate) mod definitions;
 pub(crate) mod published;
 pub(crate) mod slot;
 pub(crate) mod warn;
