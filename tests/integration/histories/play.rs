@@ -196,9 +196,13 @@ impl Player {
     }
 
     fn commit_prepared(&self) {
+        self.end_prepared("commit");
+    }
+
+    fn end_prepared(&self, how: &str) {
         let prepared = self.db.query("select gid from pg_prepared_xacts where database = current_database()");
         for gid in prepared.into_iter().flatten().flatten() {
-            self.db.psql(&format!("commit prepared '{gid}'"));
+            self.db.psql(&format!("{how} prepared '{gid}'"));
         }
     }
 
@@ -266,6 +270,13 @@ impl Player {
 
     fn source(&self, stream: &str) -> Rows {
         by_key(stream, source_rows(&self.db, &format!("public.{stream}")))
+    }
+}
+
+impl Drop for Player {
+    /// What is prepared outlives its session, and would keep slots of the server from being made.
+    fn drop(&mut self) {
+        self.end_prepared("rollback");
     }
 }
 
