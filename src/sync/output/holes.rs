@@ -27,6 +27,17 @@ pub(crate) struct Hole {
     pub(crate) want: Want,
 }
 
+/// What was read for a hole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Filling {
+    /// The hole, by its place among the holes.
+    pub(crate) hole: usize,
+    /// Where it belongs in the buffer.
+    pub(crate) at: usize,
+    /// Properties, or a whole line.
+    pub(crate) text: Vec<u8>,
+}
+
 /// What is to be read from a row.
 #[derive(Debug)]
 pub(crate) enum Want {
@@ -68,6 +79,8 @@ impl Hole {
 #[derive(Debug, Default)]
 pub(crate) struct Holes {
     holes: Vec<Hole>,
+    /// How many of the first belong to transactions that have ended.
+    ended: usize,
     /// The transactions that wrote them; what is read has to be as new as these.
     transactions: HashSet<u32>,
 }
@@ -77,6 +90,16 @@ impl Holes {
     pub(crate) fn add(&mut self, hole: Hole, xid: u32) {
         self.holes.push(hole);
         self.transactions.insert(xid);
+    }
+
+    /// Takes note that the transaction of those that there are has ended.
+    pub(super) fn end(&mut self) {
+        self.ended = self.holes.len();
+    }
+
+    /// Whether the transaction of the hole at this place has ended.
+    pub(super) fn has_ended(&self, hole: usize) -> bool {
+        hole < self.ended
     }
 
     /// Whether nothing is lacking.
@@ -104,11 +127,10 @@ impl Holes {
         self.holes.first().map(Hole::line)
     }
 
-    /// Takes note that the first of them are filled, and how much longer each line behind them is for it: where the texts went,
-    /// and how long they are, in order.
-    pub(super) fn filled(&mut self, holes: usize, texts: &[(usize, Vec<u8>)]) {
+    /// Takes note that the first of them are filled, with so many bytes.
+    pub(super) fn filled(&mut self, holes: usize, inserted: usize) {
         self.holes.drain(..holes);
-        let inserted: usize = texts.iter().map(|(_, text)| text.len()).sum();
+        self.ended = self.ended.saturating_sub(holes);
         self.moved(|at| *at += inserted);
         if self.holes.is_empty() {
             self.transactions.clear();

@@ -10,7 +10,7 @@
 //! A line that lacks a value, or belongs to a transaction that is still open, is not complete. What is complete can leave at any
 //! time; a transaction too large to be kept back leaves in parts, and until its end no STATE may follow.
 
-use super::holes::Holes;
+use super::holes::{Filling, Holes};
 use crate::error::Result;
 use crate::singer::{JsonBuf, MessageWriter};
 
@@ -59,6 +59,7 @@ impl Lines {
     pub(super) fn close(&mut self) {
         self.open = false;
         self.cut = self.writer.buf.len();
+        self.holes.end();
         self.torn &= self.cut > 0;
     }
 
@@ -114,10 +115,10 @@ impl Lines {
         Ok(true)
     }
 
-    /// Fills the first holes with these texts, each at its place; the places are in order. A hole without a text stays absent.
-    pub(super) fn fill(&mut self, holes: usize, texts: &[(usize, Vec<u8>)]) {
-        self.insert(texts);
-        self.holes.filled(holes, texts);
+    /// Fills the first holes with these, which are in the order of their places. A hole without one stays absent.
+    pub(super) fn fill(&mut self, holes: usize, fillings: &[Filling]) {
+        let inserted = self.insert(fillings);
+        self.holes.filled(holes, inserted);
     }
 
     /// Hands over the lines before the first that is not complete, if they are large: they may be lines of a transaction that is
@@ -134,27 +135,34 @@ impl Lines {
         Ok(())
     }
 
-    fn insert(&mut self, texts: &[(usize, Vec<u8>)]) {
-        let Some((first, _)) = texts.first() else { return };
+    /// Inserts what fills holes and returns how long it is. What fills one of a transaction that has ended is complete: a whole line
+    /// may be the last before the cut.
+    fn insert(&mut self, fillings: &[Filling]) -> usize {
+        let Some(Filling { at: first, .. }) = fillings.first() else { return 0 };
         // What lies before stays where it is.
         let rest = self.writer.buf.as_bytes()[*first..].to_vec();
         self.writer.buf.truncate(*first);
-        let (mut done, mut cut) = (*first, self.cut);
-        for (at, text) in texts {
+        let (mut done, mut inserted, mut cut) = (*first, 0, self.cut);
+        for Filling { hole, at, text } in fillings {
             self.writer.buf.raw(&rest[done - first..at - first]);
             self.writer.buf.raw(text);
             done = *at;
-            if *at < self.cut {
+            inserted += text.len();
+            if self.holes.has_ended(*hole) {
                 cut += text.len();
             }
         }
         self.writer.buf.raw(&rest[done - first..]);
         self.cut = cut;
+        inserted
     }
 
-    /// Inserts a line in front of all that is buffered.
-    pub(super) fn prepend(&mut self, line: Vec<u8>) {
-        self.insert(&[(0, line)]);
+    /// Inserts a line in front of the lines of an open transaction, which are all that is buffered.
+    pub(super) fn prepend(&mut self, line: &[u8]) {
+        let rest = self.writer.buf.as_bytes().to_vec();
+        self.writer.buf.truncate(0);
+        self.writer.buf.raw(line);
+        self.writer.buf.raw(&rest);
     }
 
     /// Forgets what is not complete. Returns whether that includes transactions that had ended: a line before them lacked a
@@ -182,6 +190,8 @@ mod tests {
     use std::io::Write;
     use std::sync::{Arc, Mutex};
 
+    use proptest::prelude::*;
+
     use super::*;
     use crate::sync::output::holes::{Hole, Lead, Want};
 
@@ -207,6 +217,10 @@ mod tests {
     fn write(lines: &mut Lines, text: &str) {
         lines.buf().raw(text.as_bytes());
         lines.end_line();
+    }
+
+    fn filling(hole: usize, at: usize, text: &str) -> Filling {
+        Filling { hole, at, text: text.as_bytes().to_vec() }
     }
 
     fn hole(line: usize, missing: Vec<(usize, usize)>) -> Hole {
@@ -282,7 +296,7 @@ mod tests {
         lines.holes().add(hole(at - 1, vec![(at, 0)]), 5);
         lines.close();
         assert!(!lines.hand_over().await.unwrap());
-        lines.fill(1, &[(at, b"value".to_vec())]);
+        lines.fill(1, &[filling(0, at, "value")]);
         assert!(lines.hand_over().await.unwrap());
         assert_eq!(written(lines, sink).await, "a\n[value]\n");
     }
@@ -306,26 +320,115 @@ mod tests {
         lines.holes().add(hole(3, vec![(4, 0)]), 5);
         lines.make_room().await.unwrap();
         assert!(!lines.is_torn());
-        lines.fill(1, &[(1, large.clone().into_bytes())]);
+        lines.fill(1, &[filling(0, 1, &large)]);
         lines.make_room().await.unwrap();
         assert!(lines.is_torn());
         assert_eq!(lines.buf().as_bytes(), b"[]\n");
-        lines.fill(1, &[(1, b"2".to_vec())]);
+        lines.fill(1, &[filling(0, 1, "2")]);
         assert!(lines.hand_over().await.unwrap() && !lines.is_torn());
         assert_eq!(written(lines, sink).await, format!("[{large}]\n[2]\n"));
     }
 
-    #[test]
-    fn what_is_inserted_before_the_cut_moves_it() {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let _guard = runtime.enter();
-        let (mut lines, _) = lines();
-        write(&mut lines, "ab\n");
-        lines.open();
-        write(&mut lines, "cd\n");
-        lines.insert(&[(1, b"1".to_vec()), (3, b"2".to_vec()), (4, b"3".to_vec())]);
-        assert_eq!(lines.buf().as_bytes(), b"a1b\n2c3d\n");
-        lines.cut_short();
-        assert_eq!(lines.buf().as_bytes(), b"a1b\n");
+    /// What a transaction writes, and what is done with the buffer.
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Begin,
+        Line,
+        LineWithHole,
+        /// A line that is to be read whole; whether there is a row.
+        Row(bool),
+        End,
+        /// Of so many holes.
+        Fill(usize),
+        HandOver,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            2 => Just(Step::Begin),
+            1 => Just(Step::Line),
+            2 => Just(Step::LineWithHole),
+            3 => any::<bool>().prop_map(Step::Row),
+            3 => Just(Step::End),
+            3 => (1..4usize).prop_map(Step::Fill),
+            1 => Just(Step::HandOver),
+        ]
+    }
+
+    /// Does these steps, as far as one may follow the other, and cuts the run: what was written, and what should have been.
+    async fn cut_after(steps: &[Step]) -> (String, String) {
+        let (mut lines, sink) = lines();
+        let (mut open, mut count) = (false, 0);
+        // Of what has ended, of the open transaction, and what has left.
+        let (mut ended, mut begun, mut left) = (String::new(), String::new(), String::new());
+        let mut texts: Vec<Option<String>> = Vec::new();
+        for step in steps {
+            count += 1;
+            let at = lines.buf().len();
+            match step {
+                Step::Begin if !open => {
+                    open = true;
+                    lines.open();
+                }
+                Step::Line if open => {
+                    write(&mut lines, &format!("{count}\n"));
+                    begun += &format!("{count}\n");
+                }
+                Step::LineWithHole if open => {
+                    lines.holes().add(hole(at, vec![(at + 1, 0)]), 5);
+                    write(&mut lines, "[]\n");
+                    begun += &format!("[{count}]\n");
+                    texts.push(Some(count.to_string()));
+                }
+                Step::Row(found) if open => {
+                    let want = Want::Row { line: at, end: Vec::new(), gone: Vec::new(), uncertain: false };
+                    lines.holes().add(Hole { stream: 0, lead: Lead::Key, key: Vec::new(), want }, 5);
+                    let text = found.then(|| format!("row {count}\n"));
+                    begun += text.as_deref().unwrap_or_default();
+                    texts.push(text);
+                }
+                Step::End if open => {
+                    open = false;
+                    lines.close();
+                    ended += &std::mem::take(&mut begun);
+                }
+                Step::Fill(most) => {
+                    let holes = texts.len().min(*most);
+                    let places: Vec<usize> = lines
+                        .holes()
+                        .iter()
+                        .take(holes)
+                        .map(|hole| match &hole.want {
+                            Want::Values { missing, .. } => missing[0].0,
+                            Want::Row { line, .. } => *line,
+                        })
+                        .collect();
+                    let found = texts.drain(..holes).zip(places).enumerate();
+                    let fillings: Vec<Filling> =
+                        found.filter_map(|(hole, (text, at))| Some(filling(hole, at, &text?))).collect();
+                    lines.fill(holes, &fillings);
+                }
+                Step::HandOver => {
+                    let handed = lines.hand_over().await.unwrap();
+                    assert!(!handed || texts.is_empty());
+                    if handed {
+                        left.clone_from(&ended);
+                    }
+                }
+                _ => {}
+            }
+        }
+        assert_eq!(lines.cut_short(), !texts.is_empty());
+        (written(lines, sink).await, if texts.is_empty() { ended } else { left })
+    }
+
+    proptest! {
+        /// Wherever a run is cut, what leaves is whole transactions: all of them, or those of before what was forgotten.
+        #[test]
+        fn a_cut_run_has_written_whole_transactions(steps in proptest::collection::vec(step(), 1..30)) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let (written, expected) = runtime.block_on(cut_after(&steps));
+            prop_assert_eq!(written, expected);
+        }
     }
 }

@@ -14,7 +14,7 @@ use std::ops::ControlFlow;
 
 use serde_json::Value;
 
-pub(crate) use holes::{Hole, Holes, Key, Lead, Want};
+pub(crate) use holes::{Filling, Hole, Holes, Key, Lead, Want};
 use lines::Lines;
 use states::States;
 
@@ -124,7 +124,7 @@ impl Output {
         if self.lines.will_tear() && !self.lines.is_torn() {
             self.move_bookmarks(Upto::LastCommit);
             if let Some(line) = self.states.line_before(&self.state) {
-                self.lines.prepend(line);
+                self.lines.prepend(&line);
             }
         }
         if self.lines.hand_over().await? {
@@ -188,12 +188,12 @@ impl Output {
         self.lines.holes()
     }
 
-    /// Fills the first holes with what was found, each text at its place; the places are in order. What was not found stays
-    /// absent. Where much is filled, it leaves at once.
+    /// Fills the first holes with what was found, in the order of its places. What was not found stays absent. Where much is
+    /// filled, it leaves at once.
     ///
     /// # Errors
     /// The reader of stdout is gone.
-    pub(crate) async fn fill(&mut self, holes: usize, found: &[(usize, Vec<u8>)]) -> Result<()> {
+    pub(crate) async fn fill(&mut self, holes: usize, found: &[Filling]) -> Result<()> {
         self.lines.fill(holes, found);
         self.lines.make_room().await
     }

@@ -15,7 +15,7 @@ use crate::pg::sqlstate::UNDEFINED_COLUMN;
 use crate::pg::wire::Session;
 use crate::singer::JsonBuf;
 use crate::sync::env::Env;
-use crate::sync::output::{Hole, Key, Lead, Output, Want};
+use crate::sync::output::{Filling, Hole, Key, Lead, Output, Want};
 use crate::sync::plan::StreamPlan;
 use crate::sync::present_columns::PresentColumns;
 use crate::sync::stream::live::Live;
@@ -99,8 +99,8 @@ impl LookUps {
                 }
                 read.extend(asked.map(|asked| (of, asked)));
             }
-            let mut texts = Vec::new();
-            for hole in output.holes().iter().take(filled) {
+            let mut fillings = Vec::new();
+            for (place, hole) in output.holes().iter().take(filled).enumerate() {
                 let of = (hole.stream, hole.lead);
                 let found = [&read, &batch].into_iter().find_map(|batch| {
                     let asked = batch.get(&of)?;
@@ -109,12 +109,13 @@ impl LookUps {
                 });
                 let Some((columns, answer)) = found else { continue };
                 let live = &mut streams[hole.stream];
-                write(session, live, hole, columns, answer, &mut texts).await?;
+                let found = write(session, live, hole, columns, answer).await?;
+                fillings.extend(found.into_iter().map(|(at, text)| Filling { hole: place, at, text }));
                 if *answer == Answer::NoKey && !is_uncertain(hole) {
                     failed.push((hole.stream, of_another_key(&live.plan)));
                 }
             }
-            output.fill(filled, &texts).await?;
+            output.fill(filled, &fillings).await?;
         }
         Ok(failed)
     }
@@ -193,16 +194,15 @@ async fn answered(
     Ok(None)
 }
 
-/// Writes what a line lacks, or the line.
+/// Returns what a line lacks, or the line, each text with its place.
 async fn write(
     session: &mut Session,
     live: &mut Live,
     hole: &Hole,
     columns: &[usize],
     answer: &Answer,
-    texts: &mut Vec<(usize, Vec<u8>)>,
-) -> Result<()> {
-    let mut unfit = Vec::new();
+) -> Result<Vec<(usize, Vec<u8>)>> {
+    let (mut texts, mut unfit) = (Vec::new(), Vec::new());
     match (&hole.want, answer) {
         (Want::Values { missing, .. }, Answer::Row(row)) => {
             for (at, column) in missing {
@@ -234,7 +234,10 @@ async fn write(
         }
         _ => {}
     }
-    if unfit.is_empty() { Ok(()) } else { check_types(session, &live.plan, &unfit).await }
+    if !unfit.is_empty() {
+        check_types(session, &live.plan, &unfit).await?;
+    }
+    Ok(texts)
 }
 
 /// Appends `"name":value,`, and takes note of a column that can't hold it.
