@@ -114,13 +114,13 @@ impl Player {
                 }
                 Step::Run => self.run()?,
                 Step::Published(_) => {}
-                Step::Live(steps) => {
+                Step::Live(steps, left) => {
                     let running = self.tap().config("break_at_end_lsn", false).spawn();
                     for sql in steps {
                         thread::sleep(Duration::from_millis(60));
                         self.sql(&mut session, sql);
                     }
-                    thread::sleep(Duration::from_millis(120));
+                    thread::sleep(Duration::from_millis(*left));
                     running.signal(Signal::TERM);
                     let output = running.finish();
                     self.take(&output.stderr, &output.messages);

@@ -11,8 +11,8 @@ pub(super) enum Step {
     Sql(String),
     /// A run.
     Run,
-    /// A run that reads while these happen, and is told to end.
-    Live(Vec<String>),
+    /// A run that reads while these happen, and is told to end so many milliseconds after.
+    Live(Vec<String>, u64),
     /// What the publication is made with, in [`Step::Sql`] `$D` of the publication `$P`; this stands first.
     Published(String),
 }
@@ -27,7 +27,7 @@ pub(super) fn history(seed: u64) -> Vec<Step> {
         }
         if maker.random.chance(30) {
             let live = (0..2 + maker.random.below(4)).map(|_| maker.block()).collect();
-            steps.push(Step::Live(live));
+            steps.push(Step::Live(live, maker.random.below(500)));
         }
         steps.push(Step::Run);
     }
