@@ -185,6 +185,11 @@ impl Ledger {
         self.committed.max(self.heard)
     }
 
+    /// Returns the position that bookmarks can move to.
+    pub(crate) fn settled(&self) -> Lsn {
+        self.checked.map_or(self.reached(), |checked| checked.min(self.reached()))
+    }
+
     /// Has bookmarks wait for [`checked`](Self::checked) from here on.
     pub(crate) fn wait_for_checks(&mut self) {
         self.checked = Some(Lsn::INVALID);

@@ -146,7 +146,8 @@ impl<'a> Run<'a> {
         self.fill_holes(output).await?;
         self.applier.check_names(output).await?;
         output.settle().map_err(held_back)?;
-        if self.end.is_some_and(|end| output.ledger().reached() >= end) {
+        // What the run has seen of the tables goes into bookmarks that are past it.
+        if self.end.is_some_and(|end| output.ledger().settled() >= end) {
             self.end = None;
             self.applier.caught_up(output);
         }
