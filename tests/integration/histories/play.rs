@@ -114,10 +114,10 @@ impl Player {
                 }
                 Step::Run => self.run()?,
                 Step::Published(_) => {}
-                Step::Live(steps, left) => {
-                    let running = self.tap().config("break_at_end_lsn", false).spawn();
+                Step::Live { steps, ends, left } => {
+                    let running = self.tap().config("break_at_end_lsn", *ends).spawn();
                     for sql in steps {
-                        thread::sleep(Duration::from_millis(60));
+                        thread::sleep(Duration::from_millis(if *ends { 15 } else { 60 }));
                         self.sql(&mut session, sql);
                     }
                     thread::sleep(Duration::from_millis(*left));

@@ -11,8 +11,8 @@ pub(super) enum Step {
     Sql(String),
     /// A run.
     Run,
-    /// A run that reads while these happen, and is told to end so many milliseconds after.
-    Live(Vec<String>, u64),
+    /// A run that reads while these happen; it ends by itself, or is told to so many milliseconds after.
+    Live { steps: Vec<String>, ends: bool, left: u64 },
     /// What the publication is made with, in [`Step::Sql`] `$D` of the publication `$P`; this stands first.
     Published(String),
 }
@@ -27,7 +27,8 @@ pub(super) fn history(seed: u64) -> Vec<Step> {
         }
         if maker.random.chance(30) {
             let live = (0..2 + maker.random.below(4)).map(|_| maker.block()).collect();
-            steps.push(Step::Live(live, maker.random.below(500)));
+            let ends = maker.random.chance(40);
+            steps.push(Step::Live { steps: live, ends, left: maker.random.below(500) });
         }
         steps.push(Step::Run);
     }
