@@ -166,6 +166,34 @@ impl PgType {
         self.base(-1).0.order.as_ref()
     }
 
+    /// Returns whether its values are of one length, as far as is known: none of them is ever stored out of line.
+    pub(crate) fn has_fixed_length(self: &Arc<PgType>) -> bool {
+        const FIXED: [&str; 20] = [
+            "bool",
+            "char",
+            "int2",
+            "int4",
+            "int8",
+            "oid",
+            "float4",
+            "float8",
+            "money",
+            "date",
+            "time",
+            "timetz",
+            "timestamp",
+            "timestamptz",
+            "interval",
+            "uuid",
+            "macaddr",
+            "macaddr8",
+            "pg_lsn",
+            "name",
+        ];
+        let (base, _) = self.base(-1);
+        matches!(base.kind, TypeKind::Enum) || FIXED.iter().any(|name| base.is_builtin(name))
+    }
+
     /// Returns whether it is the type of `pg_catalog` with this name.
     pub(crate) fn is_builtin(&self, name: &str) -> bool {
         self.schema == "pg_catalog" && self.name == name

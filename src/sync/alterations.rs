@@ -222,6 +222,11 @@ impl Alterations {
         self.trees.get(&table).into_iter().flatten().filter_map(|table| self.tables.get(table))
     }
 
+    /// Whether a table is a selected one, or was below it.
+    pub(crate) fn has_part(&self, stream: u32, table: u32) -> bool {
+        self.trees.get(&stream).is_some_and(|tree| tree.contains(&table))
+    }
+
     /// Whether partitions are missing that a selected table had when a run knew this definition of it.
     pub(crate) fn lacks_partitions(&self, table: u32, known: &Definition) -> bool {
         let Some(now) = self.of(table).filter(|now| known.is_of_the_same_making(&now.definition)) else { return false };

@@ -162,12 +162,18 @@ impl Player {
                 Some(0) => break,
                 // The advice where the publication was not there for a while.
                 Some(1) if repeat < REPEATS && output.stderr.contains("on_slot_lost to copy_again") => {
-                    self.db.psql(&format!("select pg_drop_replication_slot('{}')", self.db.slot_name()));
+                    let slot = self.db.slot_name();
+                    self.db.wait_until(&format!(
+                        "not exists (select from pg_replication_slots where slot_name = '{slot}' and active)"
+                    ));
+                    self.db.psql(&format!("select pg_drop_replication_slot('{slot}')"));
                     self.commit_prepared();
                     let tap = self.tap().config("on_slot_lost", "copy_again");
                     let output = tap.output().parsed();
                     self.take(&output.stderr, &output.messages);
                 }
+                // A copy waits for what is prepared.
+                Some(1) if repeat < REPEATS && output.stderr.contains("still writing") => self.commit_prepared(),
                 Some(1) if repeat < REPEATS && output.stderr.contains("run again") => {}
                 Some(1) if repeat < REPEATS => break,
                 _ => return Err(format!("{}: {}", output.status, output.stderr)),

@@ -1,13 +1,17 @@
 //! What has to hold before a bookmark moves, and what is told when a run has caught up.
 
+use std::collections::BTreeMap;
 use std::sync::PoisonError;
 
 use super::Applier;
 use crate::error::{Error, Result};
+use crate::pg::error::query_error;
+use crate::pg::row::Fields as _;
+use crate::pg::tree::with_tree;
 use crate::sync::alterations::Altered;
 use crate::sync::output::Output;
 use crate::sync::stream::live::{Live, Transaction};
-use crate::sync::stream::prepare::definitions::other_files;
+use crate::sync::stream::prepare::definitions::{PARTITIONS_GONE, other_files};
 use crate::sync::visibility::{settled, wait_visible};
 
 impl Applier<'_> {
@@ -60,6 +64,28 @@ impl Applier<'_> {
             }
         }
         output.ledger().checked();
+        Ok(())
+    }
+
+    /// Tells of partitions that changes were of and that are not there any more: their rows stay in the target.
+    pub(crate) async fn check_leaves(&mut self) -> Result<()> {
+        let leaves = std::mem::take(&mut self.leaves);
+        let mut of_stream: BTreeMap<usize, Vec<u32>> = BTreeMap::new();
+        for (stream, leaf) in leaves {
+            of_stream.entry(stream).or_default().push(leaf);
+        }
+        for (stream, leaves) in of_stream {
+            let plan = &self.streams[stream].plan;
+            let sql = format!(
+                "{} SELECT EXISTS (SELECT FROM pg_catalog.unnest($2::oid[]) leaf WHERE leaf NOT IN (SELECT oid FROM tree))",
+                with_tree("$1::oid")
+            );
+            let row = self.client.query_one(&sql, &[&plan.table.oid, &leaves]).await;
+            let row = row.map_err(|e| query_error("cannot list the partitions", e))?;
+            if row.field(0)? {
+                tracing::warn!("{}: {}", plan.id, PARTITIONS_GONE);
+            }
+        }
         Ok(())
     }
 

@@ -165,7 +165,8 @@ impl Table {
             let wanted = if uncertain { alterations.names_of(oid) } else { own || self.place.ancestors.contains(&oid) };
             if wanted {
                 let shape = Shape::new(live, &self.columns, by_name, &self.altered(alterations));
-                if !uncertain || self.columns.is_empty() || shape.may_be_of(&live.plan) {
+                let has_name = own || self.place.ancestors.contains(&oid);
+                if !uncertain || self.columns.is_empty() || shape.may_be_of(live, has_name) {
                     self.targets.push(Target { stream, own, uncertain, shape });
                 }
             }

@@ -52,6 +52,10 @@ pub(crate) struct Applier<'a> {
     is_pgoutput: bool,
     /// Whether the server was asked for some names only.
     names_are_filtered: bool,
+    /// The stream whose root was described last: pgoutput describes the partition that a change is of right behind it.
+    root: Option<usize>,
+    /// Partitions that changes were of, by stream, until it was checked that they are still there.
+    leaves: HashSet<(usize, u32)>,
     /// The last transaction with a row that was taken by the name of its table, until names and columns were checked.
     unchecked: Option<u32>,
 }
@@ -81,6 +85,8 @@ impl<'a> Applier<'a> {
             whole_schemas: source.whole_schemas.clone().filter(|schemas| !schemas.is_empty()),
             all_partitions: None,
             names_are_filtered: source.whole_schemas.is_some(),
+            root: None,
+            leaves: HashSet::new(),
             unchecked: None,
         }
     }
@@ -139,8 +145,9 @@ impl<'a> Applier<'a> {
         transaction: &Transaction,
         relation: &Relation<'_>,
     ) -> Result<()> {
-        if relation.oid.is_none() {
-            self.renew_alterations(transaction).await?;
+        match relation.oid {
+            None => self.renew_alterations(transaction).await?,
+            Some(oid) => self.note_leaf(oid),
         }
         let catalogs = catalogs(self.client, &self.alterations, &self.at_start, transaction);
         let route = self.routes.describe(&catalogs, &self.streams, relation, transaction).await?;
@@ -152,6 +159,17 @@ impl<'a> Applier<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Takes note of a relation that follows that of a root: it is the partition that a change is of.
+    fn note_leaf(&mut self, relation: u32) {
+        let is_root = |live: &Live| live.plan.table.oid == relation && live.plan.table.kind == TableKind::Partitioned;
+        if let Some(stream) = self.root.take()
+            && !self.at_start.has_part(self.streams[stream].plan.table.oid, relation)
+        {
+            self.leaves.insert((stream, relation));
+        }
+        self.root = self.streams.iter().position(is_root);
     }
 
     /// Returns where the changes of a table go.

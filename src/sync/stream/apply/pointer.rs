@@ -275,7 +275,7 @@ fn is_uncertain(hole: &Hole) -> bool {
 /// Returns the error for a key that the table can't have.
 pub(crate) fn of_another_key(plan: &StreamPlan) -> Error {
     Error::stream(format!(
-        "{}: the log has a change from before the key ({}) was what it is now",
+        "{}: the log has a change from before the key ({}) or the replica identity was what it is now",
         plan.id,
         plan.key_properties.join(", ")
     ))

@@ -95,12 +95,22 @@ impl Shape {
         }
     }
 
-    /// Whether a row of another name may be one of the stream's: it has columns that lead to a row, of a stream without a key all
-    /// columns.
-    pub(crate) fn may_be_of(&self, plan: &StreamPlan) -> bool {
+    /// Whether a row that stands under another name, or under this one, may be one of the stream's: it has columns that lead to a
+    /// row, of a stream without a key all columns. An update that left a key alone that is stored out of line shows nothing of it, nor
+    /// does one from before a column of the key had its name: then the row is taken for one of the stream's if it has the name, or no column that the table has not.
+    pub(crate) fn may_be_of(&self, live: &Live, has_name: bool) -> bool {
+        let plan = &live.plan;
+        let may_lack = |name: &String| {
+            let is_absent = plan.position(name).is_some_and(|column| self.absent.contains(&column));
+            let is_fixed = plan.table.column(name).is_some_and(|column| column.ty.has_fixed_length());
+            !is_absent || !is_fixed || live.was_altered(name)
+        };
+        let has_only_known = || self.signs.as_ref().is_some_and(|signs| signs.strangers.is_empty());
         match self.keys.as_deref() {
             Some([]) => self.absent.iter().all(|&column| plan.columns[column].generated),
-            keys => keys.is_some() || self.index.as_ref().is_some_and(|index| !index.is_empty()),
+            Some(_) => true,
+            None if self.index.as_ref().is_some_and(|index| !index.is_empty()) => true,
+            None => plan.key_properties.iter().all(may_lack) && (has_name || has_only_known()),
         }
     }
 

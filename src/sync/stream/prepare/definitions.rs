@@ -55,29 +55,24 @@ pub(crate) fn unlogged_changes(plan: &StreamPlan, bookmark: Bookmark<'_>, altera
         let columns = if columns.is_empty() { String::new() } else { format!(" ({columns})") };
         changes.push(format!(
             "columns were added or altered since the last run{columns}: rows that nobody has written to since keep in the target \
-             what they had there"
+             what they had there{COPY_AGAIN}"
         ));
     }
     if known.is_some_and(|known| alterations.lacks_partitions(oid, &known)) {
-        changes.push("partitions were detached or dropped: the rows that they had stay in the target".to_owned());
+        changes.push(PARTITIONS_GONE.to_owned());
     }
     let mut tables: Vec<&Altered> = alterations.of_stream(oid).collect();
     tables.sort_by(|a, b| a.name.cmp(&b.name));
     if tables.iter().any(|table| table.was_published_anew()) {
-        changes.push(
-            "its place in the publication, or what that publishes, was altered: what was not published meanwhile is not in the log"
-                .to_owned(),
-        );
+        changes.push(format!(
+            "its place in the publication, or what that publishes, was altered: what was not published meanwhile is not in the \
+             log{COPY_AGAIN}"
+        ));
     }
     let attached = tables.iter().filter(|table| table.was_attached());
-    changes.extend(
-        attached.map(|table| {
-            format!("{} was attached as a partition: the rows that it had before are in no log", table.name)
-        }),
-    );
-    for change in &mut changes {
-        change.push_str(COPY_AGAIN);
-    }
+    changes.extend(attached.map(|table| {
+        format!("{} was attached as a partition: the rows that it had before are in no log{COPY_AGAIN}", table.name)
+    }));
     changes
 }
 
@@ -96,5 +91,9 @@ pub(crate) fn other_files(plan: &StreamPlan, table: &Altered, is_pgoutput: bool)
         )
     })
 }
+
+/// What is told of partitions that are gone.
+pub(crate) const PARTITIONS_GONE: &str = "partitions were detached or dropped: the rows that they had stay in the target; where \
+                                          that matters, remove the stream's bookmark to copy the table again";
 
 const COPY_AGAIN: &str = "; where that matters, remove the stream's bookmark to copy the table again";
