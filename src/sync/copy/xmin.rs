@@ -109,7 +109,8 @@ async fn written_since(
         tracing::info!("{}: its columns were altered since the bookmark; reading the whole table", plan.id);
         return Ok(None);
     }
-    let written = window.holds(XMIN, session.server_version().hashes_lists());
+    let listed = session.server_version().hashes_lists() && window.is_worth_a_list(plan.table.row_estimate);
+    let written = window.holds(XMIN, listed);
     if altered.is_empty() {
         return Ok(Some(written));
     }

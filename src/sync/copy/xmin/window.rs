@@ -2,6 +2,8 @@
 
 /// The most ids that a condition lists. A statement of this many has some 100 KB.
 const LISTED: u32 = 16 * 1024;
+/// How many rows a table has to have for each id of a list: what the list costs, and what it saves for a row, are that far apart.
+const ROWS_OF_AN_ID: i64 = 32;
 /// The least ids that a list must have for the server to hash it.
 const HASHED: u32 = 9;
 
@@ -22,25 +24,33 @@ impl Window {
         (last.checked_sub(first)? < 1 << 31).then_some(Window { first: first as u32, last: last as u32 })
     }
 
-    /// Returns the condition that an id is in the window, an SQL expression of the type `xid`. `lists_are_hashed`: see
-    /// [`hashes_lists`](crate::pg::ServerVersion::hashes_lists).
+    /// Whether a list of the ids pays where a table has so many rows; negative: nobody knows.
+    pub(super) fn is_worth_a_list(self, rows: i64) -> bool {
+        self.count() <= LISTED && !(0..i64::from(self.count()) * ROWS_OF_AN_ID).contains(&rows)
+    }
+
+    fn count(self) -> u32 {
+        self.last.wrapping_sub(self.first).saturating_add(1)
+    }
+
+    /// Returns the condition that an id is in the window, an SQL expression of the type `xid`.
     ///
     /// `xid` has no order, and no cast to a type that has one. Its binary form, whose bytes are the digits from the highest on, is
-    /// compared instead: unlike `age`, which is as fast, `xidsend` may be called by several processes that scan a table together,
-    /// as they do for count(*). A short window is looked up in a list first, which takes a quarter of the time.
-    pub(super) fn holds(self, xid: &str, lists_are_hashed: bool) -> String {
+    /// compared instead: unlike `age`, which is faster, `xidsend` may be called by several processes that scan a table together,
+    /// as they do for count(*). With `listed` an id is looked up in a list first, which takes a quarter of the time where the server
+    /// [hashes](crate::pg::ServerVersion::hashes_lists) it.
+    pub(super) fn holds(self, xid: &str, listed: bool) -> String {
         let Window { first, last } = self;
         let bound = |comparison: &str, id: u32| {
             format!("pg_catalog.xidsend({xid}) {comparison} pg_catalog.decode('{id:08x}', 'hex')")
         };
         let joined = if first <= last { "AND" } else { "OR" };
         let range = format!("({} {joined} {})", bound(">=", first), bound("<=", last));
-        let count = last.wrapping_sub(first).saturating_add(1);
-        if !lists_are_hashed || count > LISTED {
+        if !listed {
             return range;
         }
         // Ids past the last one fill a list up: nobody has them yet.
-        let ids: Vec<String> = (0..count.max(HASHED)).map(|n| first.wrapping_add(n).to_string()).collect();
+        let ids: Vec<String> = (0..self.count().max(HASHED)).map(|n| first.wrapping_add(n).to_string()).collect();
         format!("({xid} = ANY ('{{{}}}'::pg_catalog.xid[]) AND {range})", ids.join(","))
     }
 }
@@ -74,9 +84,16 @@ mod tests {
                        OR pg_catalog.xidsend(xmin) <= pg_catalog.decode('00000005', 'hex'))";
         assert_eq!(condition(EPOCH - 2, EPOCH + 5, false), wrapped);
         assert!(condition(EPOCH - 2, EPOCH + 5, true).starts_with("(xmin = ANY ('{4294967294,4294967295,0,1,"));
-        assert!(
-            condition(1, LISTED.into(), true).contains("ANY") && !condition(0, LISTED.into(), true).contains("ANY")
-        );
+    }
+
+    #[test]
+    fn a_list_pays_where_there_are_many_rows() {
+        let listed = Window::new(1, LISTED.into()).unwrap();
+        for (rows, pays) in [(-1, true), (0, false), (500_000, false), (i64::from(LISTED) * 32, true)] {
+            assert_eq!(listed.is_worth_a_list(rows), pays, "{rows}");
+        }
+        assert!(!Window::new(0, LISTED.into()).unwrap().is_worth_a_list(i64::MAX));
+        assert!(Window::new(7, 7).unwrap().is_worth_a_list(32));
     }
 
     #[test]
