@@ -24,7 +24,8 @@ pub struct Cli {
     #[arg(short, long, value_name = "FILE")]
     pub properties: Option<PathBuf>,
 
-    /// Print the catalog of the database and exit
+    /// Print the catalog of the database and exit; in it set for INCREMENTAL "replication-key" to a column that grows, or to "xmin":
+    /// what was written to a table since the run before, whatever columns it has
     #[arg(short, long)]
     pub discover: bool,
 

@@ -19,6 +19,7 @@ use crate::state::State;
 use crate::sync::cancel::QueryInHand;
 use crate::sync::env::{Env, Names};
 use crate::sync::output::Output;
+use crate::sync::plan::XMIN;
 use crate::sync::sync;
 use crate::types::{self, Dialect};
 
@@ -90,6 +91,11 @@ async fn discovery(env: &Env) -> Result<Outcome> {
     if tables.is_empty() {
         return Err(nothing_readable(&env.config.dbname));
     }
+    // The catalog can't say so: it is the reference's, key by key.
+    tracing::info!(
+        "INCREMENTAL: \"replication-key\" may be a column that grows, or, of tables, \"{XMIN}\", the rows that were written since the \
+         run before, whatever columns there are"
+    );
     print(|out| write_catalog(&tables, &env.config.dbname, &env.types, out))
 }
 

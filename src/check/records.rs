@@ -7,7 +7,7 @@ use crate::method::ReplicationMethod;
 use crate::pg::wire::Session;
 use crate::singer::{JsonBuf, MessageWriter, messages};
 use crate::state::State;
-use crate::sync::copy::rows::{select, write_rows};
+use crate::sync::copy::rows::{RowQuery, write_rows};
 use crate::sync::copy::sink::RowSink;
 use crate::sync::env::{Env, version_now};
 use crate::sync::plan::{RecordEnd, StreamPlan};
@@ -29,7 +29,8 @@ pub(super) async fn write(
         }
     }
     for plan in plans {
-        let by = plan.replication_key.as_deref().filter(|_| plan.method == ReplicationMethod::Incremental);
+        let by = plan.replication_key.as_deref();
+        let by = by.filter(|_| plan.method == ReplicationMethod::Incremental && !plan.is_by_xmin());
         messages::schema(
             &mut out.buf,
             &plan.id,
@@ -53,7 +54,7 @@ async fn record(
     plan: &mut StreamPlan,
 ) -> Result<()> {
     let end = RecordEnd::new(state.bookmark(&plan.id).version().unwrap_or_else(version_now));
-    let query = format!("{} LIMIT 1", select(plan));
+    let query = format!("{} LIMIT 1", RowQuery::of(plan).sql());
     let mut sink = TestSink { out, end, records: 0 };
     let written = write_rows(session, plan, &query, &mut sink).await;
     let id = &plan.id;

@@ -12,8 +12,8 @@ use crate::pg::table::TableKind;
 use crate::pg::tree::with_tree;
 use crate::sync::copy::incremental::replication_key;
 use crate::sync::env::Env;
-use crate::sync::plan::StreamPlan;
-use crate::sync::select::{Selected, hidden_rows, warnings};
+use crate::sync::plan::{StreamPlan, XMIN};
+use crate::sync::select::{Selected, warnings};
 
 /// The size of a table in bytes from which it is worth an index on its replication key.
 const LARGE: i64 = 16 * 1024 * 1024;
@@ -40,7 +40,7 @@ pub(super) async fn check(report: &mut Report, env: &Env, client: &Client, plan:
         let hidden = hidden.join(", ");
         report.warning(format_args!("{id}: the role may not read {hidden}; left out; deselect or {}", to_run(&[sql])));
     }
-    for warning in warnings(plan).into_iter().chain(hidden_rows(plan, env)) {
+    for warning in warnings(plan, env) {
         report.warning(format_args!("{id}: {warning}"));
     }
     match plan.method {
@@ -52,6 +52,16 @@ pub(super) async fn check(report: &mut Report, env: &Env, client: &Client, plan:
 /// Checks the replication key, and how its rows are found.
 async fn incremental(report: &mut Report, client: &Client, plan: &StreamPlan) -> Result<()> {
     let id = &plan.id;
+    if plan.is_by_xmin() {
+        // No index is on it, so that these are all of the stream's tables.
+        let (bytes, _) = unindexed(client, plan, XMIN).await?;
+        report.ok(format_args!(
+            "{id}: the replication key is xmin: each run has the server read all {} MB of it, and sends the rows that were written \
+             since the run before; rows that are deleted stay in the target",
+            bytes >> 20
+        ));
+        return Ok(());
+    }
     let key = match replication_key(plan) {
         Ok((key, ..)) => key,
         Err(error) => {

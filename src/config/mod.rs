@@ -139,7 +139,8 @@ pub(crate) struct Config {
     /// Replication method of streams whose catalog entry names none.
     #[serde(default, deserialize_with = "setting")]
     pub default_replication_method: Option<ReplicationMethod>,
-    /// FULL_TABLE and the copy that LOG_BASED starts with: how many connections read a large table at a time (1 to 64).
+    /// FULL_TABLE, INCREMENTAL by xmin and the copy that LOG_BASED starts with: how many connections read a large table at a time (1
+    /// to 64).
     #[serde(default, deserialize_with = "setting")]
     #[schemars(with = "u8", range(min = 1, max = 64))]
     pub copy_parallelism: CopyParallelism,
@@ -147,7 +148,7 @@ pub(crate) struct Config {
     /// targets of the Meltano SDK: `{"storage": {"root": "file:///tmp/batches"}}`.
     #[serde(default, deserialize_with = "setting")]
     pub batch_config: Option<BatchConfig>,
-    /// INCREMENTAL: at most so many rows of a stream in one run, besides those that have the bookmark's own value.
+    /// INCREMENTAL by a column: at most so many rows of a stream in one run, besides those that have the bookmark's own value.
     #[serde(default, deserialize_with = "setting")]
     limit: Option<u64>,
     /// Accepted and unused: rows are streamed.

@@ -75,6 +75,11 @@ impl ServerVersion {
         self.is(14)
     }
 
+    /// Returns whether `= ANY` of a long list is a look-up in a hash table rather than a comparison with each of its values (14).
+    pub(crate) fn hashes_lists(self) -> bool {
+        self.is(14)
+    }
+
     /// Returns whether a publication takes whole schemas (15).
     pub(crate) fn publishes_schemas(self) -> bool {
         self.is(15)

@@ -18,6 +18,16 @@ impl TransactionSnapshot {
         Some(TransactionSnapshot { xmin, xmax, running })
     }
 
+    /// Returns the oldest id that was running; that of the next transaction if none was.
+    pub(crate) fn xmin(&self) -> u64 {
+        self.xmin
+    }
+
+    /// Returns the id from which on it sees no transaction.
+    pub(crate) fn xmax(&self) -> u64 {
+        self.xmax
+    }
+
     /// Returns the id, without its epoch, before which no transaction was running.
     pub(crate) fn oldest(&self) -> u32 {
         self.xmin as u32

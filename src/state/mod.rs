@@ -180,6 +180,11 @@ impl State {
         self.set(id, ReplicationMethod::Incremental, entries.into_iter().chain(value));
     }
 
+    /// Notes in a bookmark which table it is of; nothing happens to a stream without a bookmark.
+    pub(crate) fn set_table(&mut self, id: &str, table_oid: u32) {
+        self.replace(id, "table_oid", json!(table_oid));
+    }
+
     /// Writes a LOG_BASED bookmark.
     pub(crate) fn set_log_based(&mut self, id: &str, position: Bookmarkable, version: i64, copy: Copy, table_oid: u32) {
         self.set_position(id, position.lsn().0, version, copy, table_oid);

@@ -20,7 +20,7 @@ use crate::positions::{Resume, Stored, Track};
 
 use copy::initial::Copier;
 use copy::sessions::Sessions;
-use copy::{full_table, incremental};
+use copy::{full_table, incremental, xmin};
 use env::Env;
 use failures::Failures;
 use output::Output;
@@ -43,7 +43,7 @@ pub(crate) async fn sync(output: &mut Output, env: &Env, catalog: Option<Catalog
     tracing::info!("selected streams: {}", plans.iter().map(|plan| plan.id.as_str()).collect::<Vec<_>>().join(", "));
 
     for plan in &plans {
-        for warning in select::warnings(plan).into_iter().chain(select::hidden_rows(plan, env)) {
+        for warning in select::warnings(plan, env) {
             tracing::warn!("{}: {warning}", plan.id);
         }
         if output.state.clear_on_change(&plan.id, plan.method, plan.replication_key.as_deref()) {
@@ -156,6 +156,9 @@ async fn run(
             }
             (ReplicationMethod::LogBased, None) => Ok(()),
             (ReplicationMethod::FullTable, _) => full_table::sync(output, env, &mut sessions, &mut plan).await,
+            (ReplicationMethod::Incremental, _) if plan.is_by_xmin() => {
+                xmin::sync(output, env, &mut sessions, &mut plan).await
+            }
             (ReplicationMethod::Incremental, _) => incremental::sync(output, env, &mut sessions, &mut plan).await,
         };
         let failed = failures.take(&plan.id, worked)?.is_none();

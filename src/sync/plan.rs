@@ -12,6 +12,9 @@ use crate::pg::table::{Column, Generated, Table, TableKind};
 use crate::singer::JsonBuf;
 use crate::types::{self, Codec, Limit};
 
+/// The replication key of INCREMENTAL streams that need no column: the system column that says which transaction wrote a row.
+pub(crate) const XMIN: &str = "xmin";
+
 /// A stream as it is read in this run.
 #[derive(Clone)]
 pub(crate) struct StreamPlan {
@@ -152,6 +155,12 @@ impl StreamPlan {
             }
         }
         schema
+    }
+
+    /// Whether it is INCREMENTAL by [`XMIN`]. A view may have a column of this name, a table can't.
+    pub(crate) fn is_by_xmin(&self) -> bool {
+        let is_key = self.replication_key.as_deref() == Some(XMIN);
+        self.method == ReplicationMethod::Incremental && is_key && self.table.column(XMIN).is_none()
     }
 
     /// Returns what to read the stream's rows from. The log brings a table's own rows, so that a LOG_BASED copy must

@@ -30,6 +30,11 @@ impl PresentColumns {
         self.0.get(&column.attnum).map(|(name, ..)| name.as_str())
     }
 
+    /// Whether the table has these columns and no other, with their types.
+    pub(crate) fn are(&self, columns: &[Column]) -> bool {
+        self.0.len() == columns.len() && columns.iter().all(|column| self.has(column))
+    }
+
     /// Whether a column is there, with the type that it had.
     pub(crate) fn has(&self, column: &Column) -> bool {
         self.0

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use tokio_postgres::types::ToSql;
 
+use super::copy::xmin;
 use super::env::Env;
 use super::plan::{StreamPlan, is_singers};
 use super::stream::prepare::slot::obstacle;
@@ -131,6 +132,11 @@ async fn planned(
     }
     let replication_key = entry.replication_key().map(str::to_owned);
     let plan = StreamPlan::new(table, Some(entry), method, replication_key, &defaults.env.types);
+    if plan.is_by_xmin()
+        && let Some(error) = xmin::refusal(client, &plan, &defaults.env.config.user).await?
+    {
+        return Ok(Err(error));
+    }
     let unknown = plan.key_properties.iter().find(|key| plan.table.column(key).is_none() || is_singers(key));
     let error = unknown.map(|key| {
         Error::usage(format!("stream \"{}\" has no column \"{key}\" to be its key, or none that can be sent", plan.id))
@@ -222,16 +228,8 @@ async fn unreadable(client: &Client, env: &Env, state: &State, plans: &[StreamPl
     Ok(left_out)
 }
 
-/// Returns what may hide rows of a table from the role.
-pub(crate) fn hidden_rows(plan: &StreamPlan, env: &Env) -> Option<String> {
-    plan.table.row_security.then(|| {
-        let sql = format!("ALTER ROLE {} BYPASSRLS", quote::ident(&env.config.user));
-        format!("row-level security may hide rows of this table from the role; to show them {}", to_run(&[sql]))
-    })
-}
-
-/// Returns what a user should know of a stream's columns and key before it is read.
-pub(crate) fn warnings(plan: &StreamPlan) -> Vec<String> {
+/// Returns what a user should know of a stream's rows, columns and key before it is read.
+pub(crate) fn warnings(plan: &StreamPlan, env: &Env) -> Vec<String> {
     let mut warnings = Vec::new();
     let columns = plan.singers_columns();
     if !columns.is_empty() {
@@ -247,6 +245,19 @@ pub(crate) fn warnings(plan: &StreamPlan) -> Vec<String> {
             "the key that the catalog names ({}) counts for nothing in LOG_BASED, which needs one that the server knows of: give the \
              table a primary key, or choose another replication method",
             named.join(", ")
+        ));
+    }
+    if plan.is_by_xmin() && env.config.limit().is_some() {
+        warnings.push(
+            "`limit` does not count for it: rows by xmin have no order to go on from, so that a run reads all"
+                .to_owned(),
+        );
+    }
+    if plan.table.row_security {
+        let sql = format!("ALTER ROLE {} BYPASSRLS", quote::ident(&env.config.user));
+        warnings.push(format!(
+            "row-level security may hide rows of this table from the role; to show them {}",
+            to_run(&[sql])
         ));
     }
     warnings

@@ -1,5 +1,7 @@
 //! INCREMENTAL: rows at or past the bookmark, whatever the key's type; what a bookmark takes and what clears it.
 
+mod xmin;
+
 use serde_json::{Value, json};
 
 use crate::harness::compare::canonical;

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::key_tracker::KeyTracker;
 use super::query::copy_rows;
-use super::rows::select;
+use super::rows::RowQuery;
 use super::sessions::Sessions;
 use crate::error::{Error, Result};
 use crate::pg::order::{Comparison, Order};
@@ -29,7 +29,7 @@ pub(crate) async fn sync(
     let from = bookmark.replication_key_value().cloned();
 
     let ident = quote::ident(&key);
-    let mut query = select(plan);
+    let mut query = RowQuery::of(plan);
     let mut at_bookmark = String::new();
     if let Some(value) = &from {
         let text = match value {
@@ -39,15 +39,15 @@ pub(crate) async fn sync(
             other => other.to_string(),
         };
         let literal = quote::literal(&text);
-        query += &format!(" WHERE {}", order.compare(&ident, Comparison::AtLeast, &literal));
+        query.condition = Some(order.compare(&ident, Comparison::AtLeast, &literal));
         let equal = order.compare(&ident, Comparison::Equal, &literal);
         at_bookmark = format!(" + (SELECT pg_catalog.count(*) FROM {} WHERE {equal})", plan.own_rows());
     }
     // By the default operator class, whatever is on the search_path.
-    query += &format!(" ORDER BY {ident}");
+    query.order = format!(" ORDER BY {ident}");
     if let Some(limit) = env.config.limit() {
         // The rows of the bookmark come again, and don't count: however many have its value, the run gets past them.
-        query += &format!(" LIMIT {limit}{at_bookmark}");
+        query.order += &format!(" LIMIT {limit}{at_bookmark}");
     }
 
     let mut session = sessions.take().await?;
@@ -74,7 +74,7 @@ pub(crate) async fn sync(
 pub(crate) fn replication_key(plan: &StreamPlan) -> Result<(&str, usize, &Order)> {
     let key = plan.replication_key.as_deref().ok_or_else(|| {
         Error::usage(format!("stream \"{}\" is INCREMENTAL but has no replication key", plan.id))
-            .hint("set replication-key in the table's metadata in the catalog")
+            .hint("set replication-key in the table's metadata in the catalog: a column that grows, or xmin, which every table has")
     })?;
     let Some(position) = plan.position(key) else {
         return Err(Error::usage(format!("stream \"{}\" has no selected column \"{key}\" to replicate by", plan.id))

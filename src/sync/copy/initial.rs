@@ -22,6 +22,7 @@ use super::table::TableCopy;
 use crate::discovery::{Scope, discover};
 use crate::error::{Error, Result};
 use crate::pg::Lsn;
+use crate::pg::connect::Server;
 use crate::pg::wire::Session;
 use crate::positions::{Bookmarkable, CopyPosition, CopySnapshot, TransactionSnapshot};
 use crate::replication::slot::{ExportedSnapshot, Lifetime, is_no_slot_now, is_standby};
@@ -157,7 +158,7 @@ impl<'a> Copier<'a> {
             if open.snapshot.lock_and_see(plan).await? {
                 let present = PresentColumns::read(open.snapshot.session(), plan.table.oid).await?;
                 if !plan.table.columns.iter().all(|column| present.has(column)) {
-                    refresh(self.env, plan).await?;
+                    refresh(self.env, &self.env.primary, plan).await?;
                 }
                 return Ok(self.open.insert(open));
             }
@@ -227,9 +228,9 @@ impl<'a> Copier<'a> {
     }
 }
 
-/// Describes a table again that was altered since it was discovered.
-async fn refresh(env: &Env, plan: &mut StreamPlan) -> Result<()> {
-    let client = env.primary.connect().await?;
+/// Describes a table again, on this server, that was altered since it was discovered.
+pub(super) async fn refresh(env: &Env, server: &Server, plan: &mut StreamPlan) -> Result<()> {
+    let client = server.connect().await?;
     let wanted = [(plan.table.schema.clone(), plan.table.name.clone())];
     let found = discover(&client, Scope::Tables(&wanted)).await?;
     match found.into_iter().find(|table| table.oid == plan.table.oid) {

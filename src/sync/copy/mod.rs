@@ -4,6 +4,7 @@
 //! initial ─┬▶ table ─┬▶ parallel ─▶ several connections ─┐
 //! full_table┘        └▶ query ──▶ one connection ────────┴▶ rows ─▶ RowSink: the run, a batch, a worker's lines
 //! incremental ─────────▲
+//! xmin ───────────────▲▲
 //! ```
 
 mod batch;
@@ -19,3 +20,4 @@ pub(crate) mod sessions;
 pub(crate) mod sink;
 mod snapshot;
 mod table;
+pub(crate) mod xmin;

@@ -24,6 +24,7 @@ use ranges::{Ranges, why_not};
 use work::{Report, Work};
 use worker::Worker;
 
+use super::rows::RowQuery;
 use super::snapshot::{BEGIN, Snapshot, lock};
 use crate::error::{Error, Result};
 use crate::logging::RecordCounter;
@@ -53,14 +54,14 @@ pub(super) fn is_possible(env: &Env, session: &Session, plan: &StreamPlan) -> bo
     obstacle.is_none()
 }
 
-/// Sends the rows of a whole table that a snapshot sees, which `query` selects; false if that is left to one connection.
+/// Sends the rows of a table that a snapshot sees, which `query` selects in no order; false if that is left to one connection.
 pub(super) async fn copy(
     output: &mut Output,
     env: &Env,
     server: &Server,
     snapshot: &mut Snapshot,
     plan: &StreamPlan,
-    query: &str,
+    query: &RowQuery,
     version: i64,
 ) -> Result<bool> {
     let connections = env.config.copy_parallelism.get();
@@ -72,10 +73,11 @@ pub(super) async fn copy(
         quote::literal(&snapshot.export().await?),
         lock(plan)
     );
-    let work = Arc::new(Work::new(server.clone(), begin, query.to_owned(), RecordEnd::new(version), ranges));
+    let work = Arc::new(Work::new(server.clone(), begin, query.clone(), RecordEnd::new(version), ranges));
     // The first lines of the workers may take long.
     output.hand_over().await?;
-    Crew::start(&work, plan, workers).copy(output, plan).await
+    let counter = RecordCounter::of_rows(&plan.id, query.expected_rows(plan));
+    Crew::start(&work, plan, workers).copy(output, plan, counter).await
 }
 
 /// The workers of a copy. Dropped before they have ended, it has their queries cancelled.
@@ -105,8 +107,7 @@ impl Crew {
     }
 
     /// Passes the lines on until all ranges are read; false if no worker could begin.
-    async fn copy(mut self, output: &mut Output, plan: &StreamPlan) -> Result<bool> {
-        let mut counter = RecordCounter::of_rows(&plan.id, Some(plan.table.row_estimate));
+    async fn copy(mut self, output: &mut Output, plan: &StreamPlan, mut counter: RecordCounter) -> Result<bool> {
         while let Some(report) = self.reports.recv().await {
             match report {
                 Report::Lines { mut json, records } => {

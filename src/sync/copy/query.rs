@@ -2,7 +2,7 @@
 
 use super::batch::BatchSink;
 use super::key_tracker::KeyTracker;
-use super::rows::write_rows;
+use super::rows::{RowQuery, write_rows};
 use super::run_sink::RunSink;
 use crate::error::Result;
 use crate::logging::RecordCounter;
@@ -17,20 +17,18 @@ pub(super) async fn copy_rows(
     env: &Env,
     session: &mut Session,
     plan: &mut StreamPlan,
-    query: &str,
+    query: &RowQuery,
     version: i64,
     tracker: Option<&mut KeyTracker>,
 ) -> Result<()> {
-    // How many rows are past a key, only the server could count.
-    let expected = tracker.is_none().then_some(plan.table.row_estimate);
-    let counter = RecordCounter::of_rows(&plan.id, expected);
+    let counter = RecordCounter::of_rows(&plan.id, query.expected_rows(plan));
     if let Some(config) = &env.config.batch_config {
         let mut sink = BatchSink::new(output, config.clone(), plan, version, counter, tracker);
-        write_rows(session, plan, query, &mut sink).await?;
+        write_rows(session, plan, &query.sql(), &mut sink).await?;
         return sink.finish().await;
     }
     let mut sink = RunSink::new(output, version, counter, tracker);
-    write_rows(session, plan, query, &mut sink).await?;
+    write_rows(session, plan, &query.sql(), &mut sink).await?;
     sink.counter.finish();
     Ok(())
 }

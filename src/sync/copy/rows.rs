@@ -12,13 +12,42 @@ use crate::sync::plan::StreamPlan;
 /// The longest time that lines wait while no row comes.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Returns the SELECT of the plan's columns from its table; the caller adds what follows FROM.
-pub(crate) fn select(plan: &StreamPlan) -> String {
-    let columns: Vec<String> = plan.columns.iter().map(|c| quote::ident(&c.name)).collect();
-    let query = format!("SELECT {} FROM {}", columns.join(", "), plan.own_rows());
-    // Without what the caller adds, which may hold a value.
-    tracing::debug!("{}: {query}", plan.id);
-    query
+/// The query of a plan's columns in rows of its table.
+#[derive(Clone)]
+pub(crate) struct RowQuery {
+    select: String,
+    /// The condition of the rows; `None`: all of them.
+    pub condition: Option<String>,
+    /// What follows the condition.
+    pub order: String,
+}
+
+impl RowQuery {
+    /// Returns the query of all rows, in no order.
+    pub(crate) fn of(plan: &StreamPlan) -> RowQuery {
+        let columns: Vec<String> = plan.columns.iter().map(|c| quote::ident(&c.name)).collect();
+        let select = format!("SELECT {} FROM {}", columns.join(", "), plan.own_rows());
+        // Without what the caller adds, which may hold a value.
+        tracing::debug!("{}: {select}", plan.id);
+        RowQuery { select, condition: None, order: String::new() }
+    }
+
+    /// Returns its SQL.
+    pub(crate) fn sql(&self) -> String {
+        self.within(None)
+    }
+
+    /// Returns the SQL for those of its rows that another condition holds for too.
+    pub(crate) fn within(&self, other: Option<&str>) -> String {
+        let conditions: Vec<&str> = self.condition.as_deref().into_iter().chain(other).collect();
+        let joined = if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
+        format!("{}{joined}{}", self.select, self.order)
+    }
+
+    /// Returns how many rows it may have; only the server could count those that a condition holds for.
+    pub(crate) fn expected_rows(&self, plan: &StreamPlan) -> Option<i64> {
+        self.condition.is_none().then_some(plan.table.row_estimate)
+    }
 }
 
 /// Writes a line for every row that `query` yields, whose columns are the plan's.

@@ -2,7 +2,7 @@
 
 use super::parallel;
 use super::query::copy_rows;
-use super::rows::select;
+use super::rows::RowQuery;
 use super::snapshot::Snapshot;
 use crate::error::Result;
 use crate::pg::connect::Server;
@@ -29,7 +29,7 @@ impl TableCopy<'_> {
         snapshot: &mut Snapshot,
     ) -> Result<()> {
         self.begin(output);
-        let query = select(self.plan);
+        let query = RowQuery::of(self.plan);
         env.query_in_hand.set(server, snapshot.session());
         let copied = parallel::is_possible(env, snapshot.session(), self.plan)
             && parallel::copy(output, env, server, snapshot, self.plan, &query, self.version).await?;
@@ -49,7 +49,7 @@ impl TableCopy<'_> {
         mut session: Session,
     ) -> Result<Session> {
         self.begin(output);
-        let query = select(self.plan);
+        let query = RowQuery::of(self.plan);
         env.query_in_hand.set(server, &session);
         let mut copied = false;
         if parallel::is_possible(env, &session, self.plan) {

@@ -151,6 +151,21 @@ impl Cluster {
         self.command("launch");
     }
 
+    /// Sets the id of the next transaction of a server that is stopped and whose rows are all frozen. False if this server came
+    /// without the program for it.
+    #[must_use]
+    pub(crate) fn set_next_xid(&self, epoch: u32, xid: u32) -> bool {
+        let possible = self.bin.join("pg_resetwal").exists();
+        if possible {
+            // A segment has the states of 2^20 transactions.
+            self.command(&format!("next_xid {epoch} {xid} {:04X}", xid >> 20));
+        } else {
+            // Not captured, as what a test prints is.
+            let _ = writeln!(std::io::stderr(), "skipped a test: the server came without pg_resetwal");
+        }
+        possible
+    }
+
     /// Makes a standby a primary; does not wait until it is one.
     pub(crate) fn promote(&self) {
         self.command("promote");

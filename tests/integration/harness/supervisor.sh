@@ -63,6 +63,11 @@ SQL
     fi
 }
 
+# Sets the epoch and id of the next transaction, whose place in this segment of pg_xact is made.
+next_xid() {
+    "$bin/pg_resetwal" -D "$data" -e "$1" -x "$2" && dd if=/dev/zero of="$data/pg_xact/$3" bs=262144 count=1
+}
+
 # Minor releases of 2026 and later load only the output plugins named here.
 allow_plugins() {
     plugins=$("$bin/postgres" -D "$data" -C output_plugin_libraries 2>/dev/null) || return 0
@@ -78,6 +83,8 @@ while read -r command argument; do
     basebackup) basebackup "$argument" >>"$log" 2>&1 ;;
     start) start ${argument:+"$argument"} ;;
     launch) launch ;;
+    # The argument is three words.
+    next_xid) next_xid $argument >>"$log" 2>&1 ;;
     promote) "$bin/pg_ctl" -D "$data" promote >>"$log" 2>&1 ;;
     stop) stop "$argument" || true ;;
     *) false ;;

@@ -4,6 +4,7 @@ use crate::error::Result;
 use crate::pg::table::TableKind;
 use crate::pg::tree::with_tree;
 use crate::pg::wire::Session;
+use crate::sync::copy::rows::RowQuery;
 use crate::sync::plan::StreamPlan;
 
 /// The number of ranges for each connection: enough that all end at about the same time, however unlike the ranges are.
@@ -78,11 +79,11 @@ impl Ranges {
         self.starts.len()
     }
 
-    /// Returns the query for the rows of `query`, a SELECT without a WHERE, that are in a range.
-    pub(crate) fn query(&self, query: &str, range: usize) -> Option<String> {
+    /// Returns the SQL for the rows of `query` that are in a range.
+    pub(crate) fn query(&self, query: &RowQuery, range: usize) -> Option<String> {
         let start = self.starts.get(range)?;
         let end = self.starts.get(range + 1).map_or(String::new(), |end| format!(" AND ctid < '({end},0)'"));
-        Some(format!("{query} WHERE ctid >= '({start},0)'{end}{}", self.tables))
+        Some(query.within(Some(&format!("ctid >= '({start},0)'{end}{}", self.tables))))
     }
 }
 

@@ -7,6 +7,7 @@ use super::ranges::Ranges;
 use crate::error::Error;
 use crate::pg::connect::Server;
 use crate::singer::writer::KEEP;
+use crate::sync::copy::rows::RowQuery;
 use crate::sync::plan::RecordEnd;
 
 /// The data that the workers of a copy share.
@@ -14,7 +15,7 @@ pub(super) struct Work {
     pub(super) server: Server,
     /// The statements that a session begins with: the snapshot, and a lock on the table.
     pub(super) begin: String,
-    query: String,
+    query: RowQuery,
     pub(super) end: RecordEnd,
     ranges: Ranges,
     /// The first range that nobody has taken.
@@ -26,7 +27,7 @@ pub(super) struct Work {
 }
 
 impl Work {
-    pub(super) fn new(server: Server, begin: String, query: String, end: RecordEnd, ranges: Ranges) -> Work {
+    pub(super) fn new(server: Server, begin: String, query: RowQuery, end: RecordEnd, ranges: Ranges) -> Work {
         let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
         Work { server, begin, query, end, ranges, next, done, empty: Mutex::default() }
     }
