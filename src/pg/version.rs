@@ -101,7 +101,9 @@ impl ServerVersion {
             "SELECT written.xmin FROM pg_catalog.pg_publication_namespace s \
              JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = -1 \
              CROSS JOIN LATERAL (SELECT p.xmin UNION ALL SELECT s.xmin \
-                                 UNION ALL SELECT t.xmin WHERE NOT (t.xmin = a.xmin AND t.cmin = a.cmin)) written(xmin) \
+                                 UNION ALL SELECT t.xmin \
+                                 WHERE NOT (t.xmin = a.xmin AND t.cmin = a.cmin AND t.xmax::text = '0' AND a.xmax::text = '0')) \
+                                written(xmin) \
              WHERE s.pnpubid = p.oid AND s.pnnspid = c.relnamespace"
         } else {
             "SELECT NULL::pg_catalog.xid WHERE false"

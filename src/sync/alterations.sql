@@ -11,10 +11,10 @@ WITH RECURSIVE tree(stream, oid) AS (
     JOIN pg_catalog.pg_inherits i ON i.inhparent = tree.oid
 ),
 -- Columns. Those that were dropped are in no row that is sent. A system column is written when the table is made, and never
--- again: what was written by the same command was never otherwise.
+-- again: what was written by the same command was never otherwise. Who tried to delete a row (xmax) has left his command in it.
 attributes AS (
   SELECT a.attrelid, a.attnum, a.attname, a.atttypid, a.xmin AS written,
-         a.xmin = made.xmin AND a.cmin = made.cmin AS as_made
+         a.xmin = made.xmin AND a.cmin = made.cmin AND a.xmax::text = '0' AND made.xmax::text = '0' AS as_made
     FROM pg_catalog.pg_attribute a
     JOIN pg_catalog.pg_attribute made ON made.attrelid = a.attrelid AND made.attnum = -1
    WHERE a.attrelid IN (SELECT oid FROM tree) AND a.attnum > 0 AND NOT a.attisdropped
@@ -84,7 +84,8 @@ facts(oid, what, written, name) AS (
     FROM pg_catalog.pg_class c
     JOIN pg_catalog.pg_type t ON t.oid = c.reltype
     JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = -1
-   WHERE c.oid IN (SELECT oid FROM tree) AND NOT (t.xmin = a.xmin AND t.cmin = a.cmin)
+   WHERE c.oid IN (SELECT oid FROM tree)
+     AND NOT (t.xmin = a.xmin AND t.cmin = a.cmin AND t.xmax::text = '0' AND a.xmax::text = '0')
   UNION ALL
   SELECT c.oid, 'schema', n.xmin, NULL
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -115,7 +116,8 @@ facts(oid, what, written, name) AS (
     FROM pg_catalog.pg_inherits i
     JOIN pg_catalog.pg_attribute a ON a.attrelid = i.inhrelid AND a.attnum = -1
    WHERE i.inhrelid IN (SELECT oid FROM tree) AND i.inhrelid <> ALL ($1)
-     AND (i.xmin <> a.xmin OR i.cmin::text::int8 - a.cmin::text::int8 > 2)
+     AND NOT (i.xmin = a.xmin AND i.cmin::text::int8 - a.cmin::text::int8 BETWEEN 0 AND 2
+              AND i.xmax::text = '0' AND a.xmax::text = '0')
   UNION ALL
   SELECT oid, 'published', written, NULL FROM published
 ),

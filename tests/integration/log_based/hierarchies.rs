@@ -12,7 +12,8 @@ with_both_plugins!(
     every_level_by_itself_and_beside_others,
     leaves_that_no_log_has,
     leaves_that_lose_their_log,
-    leaves_that_are_gone
+    leaves_that_are_gone,
+    leaves_that_were_attached,
 );
 
 /// A root, what lies between, and leaves, one of them in another schema.
@@ -322,6 +323,28 @@ fn leaves_that_are_gone(plugin: &str) {
         let output = source.run(&state);
         let told = output.stderr.matches("public-t: partitions were detached or dropped").count();
         assert_eq!(told, usize::from(is_told), "{sql}: {}", output.stderr);
+        state = output.last_state().clone();
+    }
+}
+
+/// A partition that was a table of its own is told from one that was made as one, whatever was tried with it since.
+fn leaves_that_were_attached(plugin: &str) {
+    if !needs(11, "a partitioned table with a key") {
+        return;
+    }
+    let sql = "create table t (id integer primary key) partition by range (id);
+        create table t0 partition of t for values from (0) to (10); insert into t values (1);";
+    let source = Source::new(plugin, sql, &["t"]);
+    let mut state = source.copied();
+    let made = "begin; create table t1 partition of t for values from (10) to (20); insert into t values (11); commit;";
+    let attached = "begin; create table t2 (like t including all); insert into t2 values (21);
+        alter table t attach partition t2 for values from (20) to (30); commit;";
+    let nearly_gone = "begin; create table t3 (like t including all); insert into t3 values (31);
+        alter table t attach partition t3 for values from (30) to (40); commit;
+        begin; alter table t detach partition t3; rollback;";
+    for (sql, is_told) in [(made, false), (attached, true), (nearly_gone, true)] {
+        let output = source.run_after(sql, &state);
+        assert_eq!(output.stderr.contains("was attached as a partition"), is_told, "{sql}: {}", output.stderr);
         state = output.last_state().clone();
     }
 }
