@@ -24,7 +24,7 @@ use crate::sync::visibility::wait_visible;
 /// At most so many lines wait, and are looked up together.
 const MOST: usize = 200;
 /// Values of about so many bytes are in memory at a time, or one row.
-const BYTES: u64 = 8 * 1024 * 1024;
+const BYTES: u64 = 4 * 1024 * 1024;
 
 /// Reads what buffered lines lack.
 #[derive(Default)]
