@@ -109,8 +109,7 @@ async fn alterations(
         }
         let is_pgoutput = choice.plugin == OutputPluginName::Pgoutput;
         let mut warnings = unlogged_changes(plan, bookmark, &alterations);
-        let tables = alterations.of_stream(plan.table.oid).filter(|table| !table.was_attached());
-        warnings.extend(tables.filter_map(|table| other_files(plan, table, is_pgoutput)));
+        warnings.extend(other_files(plan, &alterations, is_pgoutput));
         for warning in warnings {
             report.warning(format_args!("{id}: {warning}"));
         }

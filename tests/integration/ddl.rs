@@ -6,6 +6,8 @@
 
 mod writer;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -80,10 +82,12 @@ fn alterations(plugin: &'static str) {
 
     let (copied, _) = run("auto", None);
     assert!(copied.iter().any(|message| matches!(message, Message::Record(_))));
-    let writer = writer(&db, plugin, random.next());
+    let runs = Arc::new(AtomicU64::new(0));
+    let writer = writer(&db, plugin, random.next(), Arc::clone(&runs));
     for _ in 0..setting("TAP_SCHEMA_ROUNDS").unwrap_or(6) {
         let reader = ["stream", "bulk", "auto"][random.below(3) as usize];
         let until = random.chance(40).then(|| Duration::from_millis(200 + random.below(1500)));
+        runs.fetch_add(1, Ordering::Relaxed);
         run(reader, until);
         thread::sleep(Duration::from_millis(random.below(300)));
     }

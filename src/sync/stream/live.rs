@@ -29,6 +29,8 @@ pub(crate) struct Live {
     pub resumed: bool,
     /// Whether the log had a TRUNCATE of it.
     pub truncated: bool,
+    /// Whether it was told that partitions are gone.
+    pub lost_partitions: bool,
     /// Whether it has failed: its changes are left out from there on.
     pub failed: bool,
     /// Whether it was reported that the log does not identify the row of a delete.
@@ -62,6 +64,7 @@ impl Live {
             altered: alterations.columns(plan.table.oid),
             resumed,
             truncated: false,
+            lost_partitions: false,
             version,
             end: RecordEnd::new(version),
             counter: RecordCounter::new(&plan.id),

@@ -1,6 +1,7 @@
 //! An application whose tables are altered at random, in and between the transactions that write to them.
 
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -32,13 +33,21 @@ const TYPES: [(&str, &str, &[Way]); 5] = [
 /// A type's place above, and what ALTER TABLE says after it.
 type Way = (usize, &'static str);
 
-/// Starts what writes and alters until it is told to stop: what it did, the last transaction being over.
-pub(super) fn writer(db: &TestDb, plugin: &'static str, seed: u64) -> Background<Vec<String>> {
+/// How many transactions there are for a run, so that a slow reader has no more to read than a fast one.
+const A_RUN: u64 = 80;
+
+/// Starts what writes and alters until it is told to stop: what it did, the last transaction being over. `runs`: how many runs
+/// have begun.
+pub(super) fn writer(db: &TestDb, plugin: &'static str, seed: u64, runs: Arc<AtomicU64>) -> Background<Vec<String>> {
     let schema = Schema { extra: Default::default(), leaves: vec![0, 1], count: 1 };
     let mut application = Application { session: db.session(), plugin, random: Random(seed), schema, told: Vec::new() };
     Background::start(move |stop| {
+        let mut done = 0;
         while !stop.load(Ordering::Relaxed) {
-            application.transaction();
+            if done < runs.load(Ordering::Relaxed) * A_RUN {
+                application.transaction();
+                done += 1;
+            }
             thread::sleep(Duration::from_millis(application.random.below(25)));
         }
         application.told

@@ -240,8 +240,8 @@ impl Player {
         }
         if error
             || says("WARNING", "was truncated")
-            || says("WARNING", "other files")
-            || says("WARNING", "was attached")
+            || says("WARNING", "other files than before")
+            || says("WARNING", "attached as a partition")
             || says("WARNING", "what that publishes, was altered")
         {
             return Ok(true);

@@ -8,7 +8,6 @@ use crate::error::{Error, Result};
 use crate::pg::error::query_error;
 use crate::pg::row::Fields as _;
 use crate::pg::tree::with_tree;
-use crate::sync::alterations::Altered;
 use crate::sync::output::Output;
 use crate::sync::stream::live::{Live, Transaction};
 use crate::sync::stream::prepare::definitions::{PARTITIONS_GONE, other_files};
@@ -75,7 +74,11 @@ impl Applier<'_> {
             of_stream.entry(stream).or_default().push(leaf);
         }
         for (stream, leaves) in of_stream {
-            let plan = &self.streams[stream].plan;
+            let live = &mut self.streams[stream];
+            let plan = &live.plan;
+            if live.lost_partitions {
+                continue;
+            }
             let sql = format!(
                 "{} SELECT EXISTS (SELECT FROM pg_catalog.unnest($2::oid[]) leaf WHERE leaf NOT IN (SELECT oid FROM tree))",
                 with_tree("$1::oid")
@@ -84,6 +87,7 @@ impl Applier<'_> {
             let row = row.map_err(|e| query_error("cannot list the partitions", e))?;
             if row.field(0)? {
                 tracing::warn!("{}: {}", plan.id, PARTITIONS_GONE);
+                live.lost_partitions = true;
             }
         }
         Ok(())
@@ -97,12 +101,9 @@ impl Applier<'_> {
             if let Some(altered) = self.at_start.of(oid) {
                 output.state.set_definition(id, &altered.definition);
             }
-            let mut tables: Vec<&Altered> =
-                self.at_start.of_stream(oid).filter(|table| !table.was_attached()).collect();
-            tables.sort_by(|a, b| a.name.cmp(&b.name));
             // A TRUNCATE that the log has was told of.
-            let told = tables.into_iter().filter(|_| !live.truncated);
-            for warning in told.filter_map(|table| other_files(&live.plan, table, self.is_pgoutput)) {
+            let warning = other_files(&live.plan, &self.at_start, self.is_pgoutput).filter(|_| !live.truncated);
+            if let Some(warning) = warning {
                 tracing::warn!("{id}: {warning}");
             }
         }

@@ -69,27 +69,45 @@ pub(crate) fn unlogged_changes(plan: &StreamPlan, bookmark: Bookmark<'_>, altera
              log{COPY_AGAIN}"
         ));
     }
-    let attached = tables.iter().filter(|table| table.was_attached());
-    changes.extend(attached.map(|table| {
-        format!("{} was attached as a partition: the rows that it had before are in no log{COPY_AGAIN}", table.name)
-    }));
+    let attached: Vec<&str> =
+        tables.iter().filter(|table| table.was_attached()).map(|table| table.name.as_str()).collect();
+    if !attached.is_empty() {
+        let names = some_of(&attached);
+        changes.push(format!(
+            "attached as a partition: {names}: the rows that were there before are in no log{COPY_AGAIN}"
+        ));
+    }
     changes
 }
 
-/// Returns a warning of a table, of a stream's, whose rows are in another file than they were in.
-pub(crate) fn other_files(plan: &StreamPlan, table: &Altered, is_pgoutput: bool) -> Option<String> {
+/// Returns a warning of tables, of a stream's, whose rows are in other files than they were in.
+pub(crate) fn other_files(plan: &StreamPlan, alterations: &Alterations, is_pgoutput: bool) -> Option<String> {
+    let is_other = |table: &&Altered| table.has_other_file() && !table.was_attached();
+    let tables = alterations.of_stream(plan.table.oid).filter(is_other);
+    let mut names: Vec<&str> = tables.map(|table| table.name.as_str()).collect();
+    if names.is_empty() {
+        return None;
+    }
+    names.sort_unstable();
     let truncated = if is_pgoutput && plan.table.kind == TableKind::Partitioned {
-        ", or a TRUNCATE of the partition alone, which pgoutput does not send"
+        ", or a TRUNCATE of a partition alone, which pgoutput does not send"
     } else {
         ""
     };
-    table.has_other_file().then(|| {
-        format!(
-            "{} has other files than it had, as after VACUUM FULL, CLUSTER or an ALTER that rewrites it: of such the log lacks \
-             what was written while it was UNLOGGED{truncated}{COPY_AGAIN}",
-            table.name
-        )
-    })
+    Some(format!(
+        "other files than before, as after VACUUM FULL, CLUSTER or an ALTER that rewrites a table: {}: of such the log lacks what \
+         was written while it was UNLOGGED{truncated}{COPY_AGAIN}",
+        some_of(&names)
+    ))
+}
+
+/// Returns some of these names, and how many more there are.
+fn some_of(names: &[&str]) -> String {
+    const SOME: usize = 5;
+    match names.split_at_checked(SOME) {
+        Some((some, more)) if !more.is_empty() => format!("{} and {} more", some.join(", "), more.len()),
+        _ => names.join(", "),
+    }
 }
 
 /// What is told of partitions that are gone.
