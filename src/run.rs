@@ -107,7 +107,7 @@ async fn cut_short(output: &mut Output, env: &Env) {
             output.ledger().checked();
             output.state.set_unchecked(&seen);
         }
-        Names::NotRead => {}
+        Names::Others | Names::NotRead => {}
     }
     output.cut_short();
 }

@@ -33,20 +33,28 @@ impl TransactionSnapshot {
         self.xmin as u32
     }
 
-    /// Returns its text; where many transactions were running, that of one which sees less.
-    pub(crate) fn in_short(&self) -> String {
+    /// Returns it, or, where many transactions were running, one which sees less.
+    pub(crate) fn short(&self) -> TransactionSnapshot {
         const MANY: usize = 16;
-        let TransactionSnapshot { xmin, xmax, running } = self;
+        let TransactionSnapshot { xmin, running, .. } = self;
         if running.len() > MANY {
-            return format!("{xmin}:{}:{xmin}", xmin + 1);
+            return TransactionSnapshot { xmin: *xmin, xmax: xmin + 1, running: vec![*xmin] };
         }
+        self.clone()
+    }
+
+    /// Returns the text of the [short](Self::short) one.
+    pub(crate) fn in_short(&self) -> String {
+        let TransactionSnapshot { xmin, xmax, running } = self.short();
         let running: Vec<String> = running.iter().map(u64::to_string).collect();
         format!("{xmin}:{xmax}:{}", running.join(","))
     }
 
-    /// Whether a transaction was running that it does not see.
-    pub(crate) fn has_running(&self) -> bool {
-        !self.running.is_empty()
+    /// Whether it sees what the owner of this id has written, which may be a subtransaction: of these, a snapshot does not say which
+    /// are running.
+    pub(crate) fn sees_writer(&self, xid: u32) -> bool {
+        let limit = if self.running.is_empty() { self.xmax } else { self.xmin };
+        (xid.wrapping_sub(limit as u32) as i32) < 0
     }
 
     /// Whether no transaction with this id had begun.
@@ -83,9 +91,18 @@ mod tests {
         assert_eq!(few.in_short(), "10:15:10,12");
         let many = TransactionSnapshot { xmin: 10, xmax: 90, running: (10..40).collect() };
         let short = TransactionSnapshot::parse(&many.in_short()).unwrap();
-        assert!(short.has_running());
         assert!((0..100).all(|xid| many.sees(xid) || !short.sees(xid)));
         assert!(short.sees(9));
+    }
+
+    #[test]
+    fn subtransactions_count_as_running_beside_a_transaction_that_is() {
+        let writers = |text: &str| {
+            let snapshot = TransactionSnapshot::parse(text).unwrap();
+            [9, 10, 11, 12].map(|xid| snapshot.sees_writer(xid))
+        };
+        assert_eq!(writers("10:12:10"), [true, false, false, false]);
+        assert_eq!(writers("12:12:"), [true, true, true, false]);
     }
 
     #[test]

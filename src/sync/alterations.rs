@@ -2,7 +2,7 @@
 //!
 //! The log speaks of tables, columns, types and labels as they were; the tap knows them as they are. Whether the two may differ
 //! can be told: a row of a catalog that concerns the table was written by a transaction that is not older than the slot's
-//! `catalog_xmin`. A false alarm costs look-ups, nothing else.
+//! `catalog_xmin`. A false alarm costs look-ups, or a warning.
 
 use std::collections::{HashMap, HashSet};
 
@@ -44,11 +44,11 @@ struct Fact {
 enum What {
     /// A column.
     Column,
-    /// A type of a column. No lock keeps those from it who have used it.
+    /// A type of a column.
     Type,
     /// The table's name or schema.
     Name,
-    /// The schema's name, under the same reservation as a type.
+    /// The schema's name.
     Schema,
     /// The table was made.
     Created,
@@ -81,11 +81,6 @@ impl What {
     /// Whether it made the table, or a partition of it.
     fn is_of_birth(self) -> bool {
         matches!(self, What::Created | What::Attached)
-    }
-
-    /// Whether nobody who had used it before can have been at work when it was altered.
-    fn is_locked(self) -> bool {
-        !matches!(self, What::Type | What::Schema | What::Key)
     }
 }
 
@@ -137,6 +132,10 @@ impl Alterations {
         seen: TransactionSnapshot,
     ) -> Result<Alterations> {
         let oids: Vec<u32> = selected.iter().map(|(oid, _)| *oid).collect();
+        // Of many tables it takes far longer to compile than to run.
+        if client.server_version().has_jit() {
+            client.batch_execute("SET jit = off").await.map_err(|e| query_error("cannot set up the session", e))?;
+        }
         let of_schema = client.server_version().publication_of_schema();
         let sql = include_str!("alterations.sql").replace("{of_schema}", of_schema);
         let rows = client
@@ -150,12 +149,10 @@ impl Alterations {
         for row in &rows {
             let (stream, what, by): (u32, Vec<&str>, Vec<i64>) = (row.field(0)?, row.field(3)?, row.field(4)?);
             let (table, columns): (u32, Vec<String>) = (row.field(1)?, row.field(5)?);
-            let is_past = |what: What, by: u32| {
-                past.get(&stream).is_some_and(|seen| seen.sees(by) && (what.is_locked() || !seen.has_running()))
-            };
+            let is_past = |by: u32| past.get(&stream).is_some_and(|seen| seen.sees_writer(by));
             let facts = what.iter().zip(by).zip(columns).filter_map(|((what, by), column)| {
                 let (what, by) = (What::parse(what)?, by as u32);
-                (!is_past(what, by)).then_some(Fact { what, by, column })
+                (!is_past(by)).then_some(Fact { what, by, column })
             });
             let (name, created, columns, key) = (row.field(2)?, row.field(6)?, row.field(8)?, row.field(9)?);
             let attached_by = row.field::<Option<i64>>(7)?.map(|by| by as u32);
@@ -165,15 +162,16 @@ impl Alterations {
                 name,
                 facts: Vec::new(),
                 attached_by,
-                definition: Definition { created, columns, key, partitions: 0, seen: seen.clone() },
+                definition: Definition { created, columns, key, partitions: 0, seen: seen.short() },
             });
             altered.streams.push(stream);
             altered.facts.extend(facts);
             trees.entry(stream).or_default().push(table);
         }
         for (stream, tree) in &trees {
-            let is_seen =
-                |part: &&Altered| part.facts.iter().all(|fact| !fact.what.is_of_birth() || seen.sees(fact.by));
+            let is_seen = |part: &&Altered| {
+                part.facts.iter().all(|fact| !fact.what.is_of_birth() || seen.short().sees_writer(fact.by))
+            };
             let parts =
                 tree.iter().filter(|table| *table != stream).filter_map(|table| tables.get(table)).filter(is_seen);
             let partitions = parts.map(|part| i64::from(part.table)).sum();
@@ -231,7 +229,7 @@ impl Alterations {
     pub(crate) fn lacks_partitions(&self, table: u32, known: &Definition) -> bool {
         let Some(now) = self.of(table).filter(|now| known.is_of_the_same_making(&now.definition)) else { return false };
         // What the run can't have seen came since; an id from before the last wrap of ids may look younger than it can be.
-        let came = |by: u32| self.seen.sees(by) && !known.seen.sees(by);
+        let came = |by: u32| self.seen.sees(by) && !known.seen.sees_writer(by);
         let then = self
             .of_stream(now.table)
             .filter(|part| part.table != table)
@@ -263,12 +261,12 @@ impl Alterations {
 
     /// Whether the stream's tables got names that a snapshot does not see.
     pub(crate) fn moved_after(&self, stream: u32, snapshot: &TransactionSnapshot) -> bool {
-        self.of_stream(stream).any(|altered| altered.facts_of_name().any(|fact| !snapshot.sees(fact.by)))
+        self.of_stream(stream).any(|altered| altered.facts_of_name().any(|fact| !snapshot.sees_writer(fact.by)))
     }
 
     /// Whether the table's columns are others than a snapshot sees.
     pub(crate) fn columns_after(&self, table: u32, snapshot: &TransactionSnapshot) -> bool {
-        self.of(table).is_some_and(|altered| altered.facts_of_columns().any(|fact| !snapshot.sees(fact.by)))
+        self.of(table).is_some_and(|altered| altered.facts_of_columns().any(|fact| !snapshot.sees_writer(fact.by)))
     }
 }
 

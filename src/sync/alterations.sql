@@ -60,7 +60,9 @@ published(oid, written) AS (
     FROM lineage l
     JOIN pg_catalog.pg_publication_rel r ON r.prrelid = l.member
     JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid AND p.pubname::text = ANY ($3)
-   CROSS JOIN LATERAL (SELECT r.xmin UNION ALL SELECT p.xmin) row(xmin)
+    -- What is published as soon as it is made misses nothing.
+    JOIN pg_catalog.pg_attribute made ON made.attrelid = l.member AND made.attnum = -1
+   CROSS JOIN LATERAL (SELECT r.xmin WHERE r.xmin <> made.xmin UNION ALL SELECT p.xmin) row(xmin)
   UNION ALL
   SELECT l.oid, row.xmin
     FROM lineage l

@@ -42,7 +42,9 @@ pub(crate) enum Names {
     Hold,
     /// Nobody can be asked any more; this was seen when the run began.
     Unknown(TransactionSnapshot),
-    /// They may be others, or no table was read by its name.
+    /// They may be others.
+    Others,
+    /// No table was read by its name.
     NotRead,
 }
 
@@ -55,7 +57,7 @@ impl Env {
         let check = async { names.still_hold(&self.primary.connect().await?).await };
         match timeout(CHECK_PATIENCE, check).await {
             Ok(Ok(true)) => Names::Hold,
-            Ok(Ok(false)) => Names::NotRead,
+            Ok(Ok(false)) => Names::Others,
             Ok(Err(_)) | Err(_) => Names::Unknown(names.seen),
         }
     }

@@ -10,11 +10,12 @@ use crate::pg::wire::Session;
 pub(crate) struct PresentColumns(HashMap<i16, (String, u32, i32)>);
 
 impl PresentColumns {
-    /// Reads the columns that the table with this oid has in the session's transaction.
+    /// Reads the columns that the table with this oid has in the session's transaction, as far as the role may read them.
     pub(crate) async fn read(session: &mut Session, table: u32) -> Result<Self> {
         let sql = format!(
             "SELECT attnum, attname, atttypid, atttypmod FROM pg_catalog.pg_attribute \
-             WHERE attrelid = {table} AND attnum > 0 AND NOT attisdropped"
+             WHERE attrelid = {table} AND attnum > 0 AND NOT attisdropped \
+             AND pg_catalog.has_column_privilege(attrelid, attnum, 'SELECT')"
         );
         let rows = session.query(&sql).await?.into_iter();
         let column = |row: Vec<Option<String>>| {

@@ -145,7 +145,7 @@ impl<'a> Run<'a> {
     async fn write_state(&mut self, output: &mut Output) -> Result<()> {
         self.fill_holes(output).await?;
         self.applier.check_names(output).await?;
-        self.applier.check_leaves().await?;
+        self.applier.check_leaves(output).await?;
         output.settle().map_err(held_back)?;
         // What the run has seen of the tables goes into bookmarks that are past it.
         if self.end.is_some_and(|end| output.ledger().settled() >= end) {

@@ -242,7 +242,7 @@ impl Player {
             || says("WARNING", "was truncated")
             || says("WARNING", "other files than before")
             || says("WARNING", "attached as a partition")
-            || says("WARNING", "what that publishes, was altered")
+            || says("WARNING", "what that publishes, may have been altered")
         {
             return Ok(true);
         }

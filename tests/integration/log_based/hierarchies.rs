@@ -313,6 +313,9 @@ fn leaves_that_are_gone(plugin: &str) {
         ("drop table t3; create table t3 partition of t for values from (30) to (40);", true),
         ("alter table t add v text; update t set v = 'x'", false),
         ("insert into t values (1, 7)", false),
+        ("truncate t; insert into u values (1)", false),
+        ("insert into t values (35, 35)", false),
+        ("update t set id = 36; drop table t3", true),
     ];
     for (sql, is_told) in steps {
         // The run that copied it saw the tables as they were before this.

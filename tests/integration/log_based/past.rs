@@ -197,10 +197,10 @@ fn an_identity_that_is_no_more(plugin: &str) {
             assert_eq!(lsn(output.last_state(), "d"), lsn(first.last_state(), "d"));
         }
     }
-    // A table of nobody that could be one, were it not for a column.
+    // Another table's rows, though it has no column that this one has not; with names only nothing else tells them apart.
     let source = Source::new(plugin, setup, &["d"]);
     let state = source.copied();
-    let changes = "alter table of_nobody add x text; insert into of_nobody values (1, 2, 'x'); alter table d rename to x; alter table x rename to d;";
+    let changes = "insert into of_nobody values (1, 2); alter table d rename to x; alter table x rename to d;";
     source.run_after(changes, &state);
 }
 

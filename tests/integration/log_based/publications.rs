@@ -161,7 +161,12 @@ fn not_published_for_a_while() {
             db.psql(&format!("insert into {schema}.t values (2, 'sent'); insert into u values (1)"));
             let state = output.last_state();
             let checked = Tap::new(&db).catalog(&catalog).state(state).arg("--test").output().expect_code(0);
-            assert_eq!(checked.stderr.matches("what that publishes, was altered").count(), 1, "{}", checked.stderr);
+            assert_eq!(
+                checked.stderr.matches("what that publishes, may have been altered").count(),
+                1,
+                "{}",
+                checked.stderr
+            );
             let (warnings, output) = run(state);
             assert!(warnings.len() == 1 && warnings[0].contains(&format!("{id}: ")), "{away}: {warnings:?}");
             let (warnings, _) = run(output.last_state());
@@ -180,7 +185,7 @@ fn some_changes_not_published_for_a_while() {
     let all = if release() >= 11 { "insert, update, delete, truncate" } else { "insert, update, delete" };
     source.db.psql(&format!("alter publication {} set (publish = '{all}')", source.slot));
     let output = source.run(&state);
-    assert!(output.stderr.contains("what that publishes, was altered"), "{}", output.stderr);
+    assert!(output.stderr.contains("what that publishes, may have been altered"), "{}", output.stderr);
     let output = source.run(output.last_state());
     assert!(!output.stderr.contains("what that publishes"), "{}", output.stderr);
 }

@@ -67,7 +67,7 @@ impl Applier<'_> {
     }
 
     /// Tells of partitions that changes were of and that are not there any more: their rows stay in the target.
-    pub(crate) async fn check_leaves(&mut self) -> Result<()> {
+    pub(crate) async fn check_leaves(&mut self, output: &Output) -> Result<()> {
         let leaves = std::mem::take(&mut self.leaves);
         let mut of_stream: BTreeMap<usize, Vec<u32>> = BTreeMap::new();
         for (stream, leaf) in leaves {
@@ -76,7 +76,9 @@ impl Applier<'_> {
         for (stream, leaves) in of_stream {
             let live = &mut self.streams[stream];
             let plan = &live.plan;
-            if live.lost_partitions {
+            let known = output.state.bookmark(&plan.id).definition();
+            live.lost_partitions |= known.is_some_and(|known| self.at_start.lacks_partitions(plan.table.oid, &known));
+            if live.lost_partitions || live.failed {
                 continue;
             }
             let sql = format!(

@@ -52,8 +52,10 @@ pub(crate) struct Applier<'a> {
     is_pgoutput: bool,
     /// Whether the server was asked for some names only.
     names_are_filtered: bool,
-    /// The stream whose root was described last: pgoutput describes the partition that a change is of right behind it.
-    root: Option<usize>,
+    /// The stream whose root was described last, with the relation: pgoutput describes the partition that a change is of right behind it.
+    root: Option<(usize, RelationId)>,
+    /// The partition that was described behind a root: the next change is of it if it comes under the root's name.
+    behind_root: Option<(usize, RelationId, u32)>,
     /// Partitions that changes were of, by stream, until it was checked that they are still there.
     leaves: HashSet<(usize, u32)>,
     /// The last transaction with a row that was taken by the name of its table, until names and columns were checked.
@@ -86,6 +88,7 @@ impl<'a> Applier<'a> {
             all_partitions: None,
             names_are_filtered: source.whole_schemas.is_some(),
             root: None,
+            behind_root: None,
             leaves: HashSet::new(),
             unchecked: None,
         }
@@ -108,6 +111,7 @@ impl<'a> Applier<'a> {
             Change::Update { relation, old, new } => (relation, RowChange { old: old.map(tuple), new: Some(new) }),
             Change::Delete { relation, old } => (relation, RowChange { old: Some(tuple(old)), new: None }),
             Change::Truncate { relations } => {
+                self.behind_root = None;
                 for relation in relations {
                     self.truncate(output, transaction, relation).await?;
                 }
@@ -147,7 +151,7 @@ impl<'a> Applier<'a> {
     ) -> Result<()> {
         match relation.oid {
             None => self.renew_alterations(transaction).await?,
-            Some(oid) => self.note_leaf(oid),
+            Some(oid) => self.note_leaf(relation.id, oid),
         }
         let catalogs = catalogs(self.client, &self.alterations, &self.at_start, transaction);
         let route = self.routes.describe(&catalogs, &self.streams, relation, transaction).await?;
@@ -161,15 +165,11 @@ impl<'a> Applier<'a> {
         Ok(())
     }
 
-    /// Takes note of a relation that follows that of a root: it is the partition that a change is of.
-    fn note_leaf(&mut self, relation: u32) {
-        let is_root = |live: &Live| live.plan.table.oid == relation && live.plan.table.kind == TableKind::Partitioned;
-        if let Some(stream) = self.root.take()
-            && !self.at_start.has_part(self.streams[stream].plan.table.oid, relation)
-        {
-            self.leaves.insert((stream, relation));
-        }
-        self.root = self.streams.iter().position(is_root);
+    /// Takes note of a relation that follows that of a root.
+    fn note_leaf(&mut self, relation: RelationId, table: u32) {
+        self.behind_root = self.root.take().map(|(stream, root)| (stream, root, table));
+        let is_root = |live: &Live| live.plan.table.oid == table && live.plan.table.kind == TableKind::Partitioned;
+        self.root = self.streams.iter().position(is_root).map(|stream| (stream, relation));
     }
 
     /// Returns where the changes of a table go.
@@ -213,6 +213,13 @@ impl<'a> Applier<'a> {
         relation: RelationId,
         change: RowChange<'_>,
     ) -> Result<u64> {
+        if let Some((stream, root, leaf)) = self.behind_root.take()
+            && root == relation
+            && output.ledger().wants(stream)
+            && !self.at_start.has_part(self.streams[stream].plan.table.oid, leaf)
+        {
+            self.leaves.insert((stream, leaf));
+        }
         let route = self.route(relation, transaction).await?;
         let by_name = self.routes.is_by_name(route);
         if by_name {
@@ -278,6 +285,12 @@ impl<'a> Applier<'a> {
         let (stream, writer) = self.writer(transaction, lsn, target);
         let pointed = if writer.looks_up { writer.point(output, stream, uncertain, change) } else { Err(NoLead) };
         pointed.unwrap_or_else(|NoLead| {
+            let plan = &self.streams[stream].plan;
+            let is_insert = change.old.is_none();
+            if uncertain && is_insert && !plan.key_properties.iter().any(|key| self.streams[stream].was_altered(key)) {
+                // An insert has the whole key: it is another table's.
+                return 0;
+            }
             let error = of_another_key(&self.streams[stream].plan);
             self.fail(output, (stream, error));
             0

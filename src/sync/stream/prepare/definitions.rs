@@ -65,8 +65,8 @@ pub(crate) fn unlogged_changes(plan: &StreamPlan, bookmark: Bookmark<'_>, altera
     tables.sort_by(|a, b| a.name.cmp(&b.name));
     if tables.iter().any(|table| table.was_published_anew()) {
         changes.push(format!(
-            "its place in the publication, or what that publishes, was altered: what was not published meanwhile is not in the \
-             log{COPY_AGAIN}"
+            "its place in the publication, or what that publishes, may have been altered for a while: what was not published then \
+             is not in the log{COPY_AGAIN}"
         ));
     }
     let attached: Vec<&str> =
