@@ -168,10 +168,10 @@ impl Alterations {
             altered.facts.extend(facts);
             trees.entry(stream).or_default().push(table);
         }
+        let short = seen.short();
+        let is_seen =
+            |part: &&Altered| part.facts.iter().all(|fact| !fact.what.is_of_birth() || short.sees_writer(fact.by));
         for (stream, tree) in &trees {
-            let is_seen = |part: &&Altered| {
-                part.facts.iter().all(|fact| !fact.what.is_of_birth() || seen.short().sees_writer(fact.by))
-            };
             let parts =
                 tree.iter().filter(|table| *table != stream).filter_map(|table| tables.get(table)).filter(is_seen);
             let partitions = parts.map(|part| i64::from(part.table)).sum();

@@ -197,26 +197,10 @@ impl Question<'_> {
 
 /// Returns what SQL says of how long a column's text is; `None` for what is never long.
 fn size(column: &Column, value: &str) -> Option<String> {
-    const FIXED: [&str; 14] = [
-        "bool",
-        "int2",
-        "int4",
-        "int8",
-        "float4",
-        "float8",
-        "oid",
-        "uuid",
-        "date",
-        "time",
-        "timetz",
-        "timestamp",
-        "timestamptz",
-        "interval",
-    ];
-    let (ty, _) = column.ty.base(column.typmod);
-    if FIXED.iter().any(|name| ty.is_builtin(name)) {
+    if column.ty.has_fixed_length() {
         return None;
     }
+    let (ty, _) = column.ty.base(column.typmod);
     // Of these it is known without reading a value that is stored elsewhere.
     let stored = ["text", "varchar", "bpchar", "json", "bytea"].iter().any(|name| ty.is_builtin(name));
     let size = match ty.name.as_str() {
