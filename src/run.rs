@@ -17,7 +17,7 @@ use crate::servers;
 use crate::singer::MessageWriter;
 use crate::state::State;
 use crate::sync::cancel::QueryInHand;
-use crate::sync::env::{Env, Names};
+use crate::sync::env::{Env, Names, Slicing};
 use crate::sync::output::Output;
 use crate::sync::plan::XMIN;
 use crate::sync::sync;
@@ -77,6 +77,7 @@ fn environment(config: Config, cli: &Cli) -> Result<Env> {
         types,
         primary,
         secondary,
+        slicing: Slicing::from_environment(),
         state_file: cli.state.clone(),
         query_in_hand: QueryInHand::default(),
         names_to_check: Mutex::default(),

@@ -74,11 +74,13 @@ async fn bookmarks(
         let resume = stands.map_or(Resume::Copy, |_| resume(plan, state));
         let stands = Slot { confirmed_flush: stands.unwrap_or_default(), wal_end };
         match (gap(plan, resume, (slot, stands)), resume) {
+            (Some(_), Resume::Copying(_)) => report.ok(format_args!("{id}: a run begins with a copy of the table")),
             (Some(error), _) if env.config.on_slot_lost == OnSlotLost::CopyAgain => {
                 report.warning_of(&error, "a run copies the stream again");
             }
             (Some(error), _) => report.failure(&error),
             (None, Resume::Copy) => report.ok(format_args!("{id}: a run begins with a copy of the table")),
+            (None, Resume::Copying(_)) => report.ok(format_args!("{id}: a run goes on with the copy of the table")),
             (None, Resume::AtSlot) => report.ok(format_args!("{id}: a run goes on where the slot stands")),
             (None, Resume::At(lsn)) => {
                 report.ok(format_args!("{id}: the slot has everything since the bookmark at {lsn}"));

@@ -163,9 +163,12 @@ pub(crate) struct Config {
     /// `logical_poll_total_seconds` or `max_run_seconds`.
     #[serde(default = "yes", deserialize_with = "setting")]
     pub break_at_end_lsn: bool,
-    /// LOG_BASED: end the run after so many seconds.
+    /// LOG_BASED: end the run after so many seconds; a table that is being copied by then goes on in the next run.
     #[serde(default = "max_run_seconds", deserialize_with = "setting")]
     max_run_seconds: u64,
+    /// LOG_BASED: of these, how many at most are for copies of tables, so that the changes of others are not kept waiting.
+    #[serde(default, deserialize_with = "setting")]
+    max_copy_seconds: Option<u64>,
     /// LOG_BASED: add `_sdc_lsn` to the records.
     #[serde(default, deserialize_with = "setting")]
     pub debug_lsn: bool,
@@ -329,6 +332,11 @@ impl Config {
     /// Returns the time limit of the stream phase.
     pub(crate) fn max_run(&self) -> Duration {
         Duration::from_secs(self.max_run_seconds)
+    }
+
+    /// Returns how long tables may be copied.
+    pub(crate) fn max_copy(&self) -> Option<Duration> {
+        self.max_copy_seconds.map(Duration::from_secs)
     }
 
     /// Returns the slots to look for, in this order; the last is the one to create.

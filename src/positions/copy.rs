@@ -11,6 +11,8 @@ pub(crate) enum CopyPosition {
     Exact(Lsn),
     /// Those that the snapshot sees. Its changes have to be streamed in the same run.
     Visible(CopySnapshot),
+    /// Those that a standby had replayed, of which all committed before this position: more than the main slot is past.
+    Replayed(Lsn),
 }
 
 impl CopyPosition {
@@ -18,8 +20,70 @@ impl CopyPosition {
     pub(crate) fn bookmark(&self, floor: Bookmarkable) -> Bookmarkable {
         match self {
             CopyPosition::Exact(consistent_point) => Bookmarkable(*consistent_point),
-            CopyPosition::Visible(_) => floor,
+            CopyPosition::Visible(_) | CopyPosition::Replayed(_) => floor,
         }
+    }
+
+    /// Whether the copy holds everything that committed before this position, as each slice of a copy has to.
+    pub(crate) fn holds_until(&self, position: Lsn) -> bool {
+        match self {
+            CopyPosition::Exact(consistent_point) => *consistent_point >= position,
+            CopyPosition::Visible(copy) => copy.until >= position && !copy.lacks_some(),
+            CopyPosition::Replayed(until) => *until >= position,
+        }
+    }
+
+    /// Returns the position that the log has to be read up to, so that nothing in it is older than the copy.
+    fn until(&self) -> Lsn {
+        match self {
+            CopyPosition::Exact(until) | CopyPosition::Replayed(until) => *until,
+            CopyPosition::Visible(copy) => copy.until,
+        }
+    }
+}
+
+/// A copy in slices, each read in a snapshot of its own. The log is read from the bookmark on, whatever the snapshots see: what a
+/// slice does not hold commits behind its bookmark, and what comes again is older than a slice and followed by all that is between.
+/// So the bookmark stays until the log was read past the last slice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Slices {
+    /// From where on the log is read.
+    from: Lsn,
+    /// What the slices of this run see committed before this.
+    upto: Lsn,
+    /// Whether the last slice was sent.
+    complete: bool,
+}
+
+impl Slices {
+    /// Begins, or goes on, with a bookmark at this position.
+    pub(crate) fn from(from: Lsn) -> Slices {
+        Slices { from, upto: from, complete: false }
+    }
+
+    /// Returns from where on the log is read.
+    pub(crate) fn start(&self) -> Lsn {
+        self.from
+    }
+
+    /// Takes note of a slice.
+    pub(crate) fn add(&mut self, position: &CopyPosition) {
+        self.upto = self.upto.max(position.until());
+    }
+
+    /// Takes note that there is no slice left.
+    pub(crate) fn complete(&mut self) {
+        self.complete = true;
+    }
+
+    /// Whether the last slice was sent.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.complete
+    }
+
+    /// Whether the log up to this position holds all that the slices see.
+    pub(super) fn is_passed(&self, position: Lsn) -> bool {
+        position >= self.upto
     }
 }
 

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use super::slot::least;
-use super::{Bookmarkable, CopySnapshot, Resume, Slot, Stored};
+use super::{Bookmarkable, CopySnapshot, Resume, Slices, Slot, Stored};
 use crate::pg::Lsn;
 
 /// A server whose log ends inside a record that is not complete stops within a page of it.
@@ -27,6 +27,8 @@ pub(crate) enum Track {
     AtSlot,
     /// With the transactions that a copy of this run does not hold.
     AfterCopy(CopySnapshot),
+    /// With the bookmark of a copy in slices.
+    Slices(Slices),
 }
 
 /// How far bookmarks are to be moved.
@@ -71,6 +73,8 @@ struct Stream {
     from: Lsn,
     /// The copy of this run that is not yet known to be complete.
     copy: Option<CopySnapshot>,
+    /// The slices of a copy that its bookmark is not known to be past, or of which more are to come.
+    slices: Option<Slices>,
     /// What its bookmark holds; `None` for "where the slot stands".
     bookmark: Option<Lsn>,
     /// Where its part in the run ended, if it failed: its bookmark never gets past this.
@@ -94,12 +98,13 @@ impl Ledger {
         end: Option<End>,
     ) -> Ledger {
         let stream = |(id, track)| {
-            let (bookmark, copy) = match track {
-                Track::From(lsn) => (Some(lsn), None),
-                Track::AtSlot => (None, None),
-                Track::AfterCopy(copy) => (None, Some(copy)),
+            let (bookmark, copy, slices) = match track {
+                Track::From(lsn) => (Some(lsn), None, None),
+                Track::AtSlot => (None, None, None),
+                Track::AfterCopy(copy) => (None, Some(copy), None),
+                Track::Slices(slices) => (Some(slices.start()), None, Some(slices)),
             };
-            Stream { id, from: bookmark.unwrap_or(Lsn::INVALID), copy, bookmark, failed: None }
+            Stream { id, from: bookmark.unwrap_or(Lsn::INVALID), copy, slices, bookmark, failed: None }
         };
         Ledger {
             streams: streams.into_iter().map(stream).collect(),
@@ -214,7 +219,7 @@ impl Ledger {
     }
 
     /// Returns the bookmarks that move (rule 1), each with its stream. They never go back, nor to where the slot can't serve
-    /// them, and that of a copy that is not known to be complete stays.
+    /// them; that of a copy that is not known to be complete stays, and that of slices until the log is past them.
     pub(crate) fn bookmarks(&mut self, upto: Upto) -> impl Iterator<Item = (&str, Bookmarkable)> {
         let position = match upto {
             Upto::LastCommit => self.committed,
@@ -225,7 +230,8 @@ impl Ledger {
         self.streams.iter_mut().filter_map(move |stream| {
             let position = stream.failed.map_or(position, |end| end.min(position));
             let served = position >= acknowledged;
-            let moves = served && stream.copy.is_none() && stream.bookmark.is_none_or(|known| known < position);
+            let copied = stream.copy.is_none() && stream.slices.is_none_or(|slices| slices.is_passed(position));
+            let moves = served && copied && stream.bookmark.is_none_or(|known| known < position);
             moves.then(|| {
                 stream.bookmark = Some(position);
                 (stream.id.as_str(), Bookmarkable(position))
@@ -236,9 +242,14 @@ impl Ledger {
     /// Takes the copies that are complete because the log was read past what their snapshots see (rule 6). Returns their streams
     /// with their first bookmarks, and one of those that may lack a transaction.
     pub(crate) fn finished_copies(&mut self) -> (Vec<(String, Bookmarkable)>, Option<HeldBack>) {
-        let position = self.reached();
+        let (position, settled) = (self.reached(), self.settled());
         let (mut finished, mut held_back) = (Vec::new(), None);
         for stream in self.streams.iter_mut().filter(|stream| stream.failed.is_none()) {
+            if stream.slices.is_some_and(|slices| slices.is_complete() && slices.is_passed(settled)) {
+                let position = settled.max(stream.from);
+                (stream.slices, stream.bookmark) = (None, Some(position));
+                finished.push((stream.id.clone(), Bookmarkable(position)));
+            }
             match &stream.copy {
                 Some(copy) if !copy.is_passed(position) => {}
                 Some(copy) if copy.lacks_some() => held_back = Some(HeldBack { stream: stream.id.clone() }),

@@ -22,7 +22,7 @@ mod snapshot;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use copy::{CopyPosition, CopySnapshot};
+pub(crate) use copy::{CopyPosition, CopySnapshot, Slices};
 pub(crate) use ledger::{End, HeldBack, Ledger, Track, Upto};
 pub(crate) use slot::{Gap, Slot};
 pub(crate) use snapshot::TransactionSnapshot;
@@ -40,6 +40,23 @@ pub(crate) enum Resume {
     AtSlot,
     /// With the transactions that committed at or after this position.
     At(Lsn),
+    /// With these, and with what a copy in slices has not sent yet.
+    Copying(Lsn),
+}
+
+impl Resume {
+    /// Returns the position that the log has to be there from; `None` where that is none, or not known.
+    pub(crate) fn lsn(self) -> Option<Lsn> {
+        match self {
+            Resume::At(lsn) | Resume::Copying(lsn) => Some(lsn),
+            Resume::Copy | Resume::AtSlot => None,
+        }
+    }
+
+    /// Whether the target has every row of the table.
+    pub(crate) fn is_copied(self) -> bool {
+        matches!(self, Resume::At(_) | Resume::AtSlot)
+    }
 }
 
 /// A position that a bookmark may hold (rule 1): each transaction that committed before it is in the lines before the STATE,

@@ -34,7 +34,7 @@ pub(crate) enum Gap {
 impl Slot {
     /// Returns why the slot can't serve a bookmark, if it can't (rule 3).
     pub(crate) fn gap(&self, resume: Resume) -> Option<Gap> {
-        let Resume::At(bookmark) = resume else { return None };
+        let bookmark = resume.lsn()?;
         if bookmark > self.wal_end {
             Some(Gap::PastTheLog { bookmark, wal_end: self.wal_end })
         } else if self.confirmed_flush > bookmark {
@@ -62,7 +62,7 @@ impl Slot {
 pub(super) fn least(given: impl IntoIterator<Item = Resume>) -> Option<Lsn> {
     let mut least: Option<Lsn> = None;
     for resume in given {
-        let Resume::At(lsn) = resume else { return None };
+        let lsn = resume.lsn()?;
         least = Some(least.map_or(lsn, |known| known.min(lsn)));
     }
     least
@@ -81,6 +81,7 @@ mod tests {
         assert_eq!((at(100), at(200)), (None, None));
         assert_eq!(at(201), Some(Gap::PastTheLog { bookmark: Lsn(201), wal_end: Lsn(200) }));
         assert_eq!((SLOT.gap(Resume::Copy), SLOT.gap(Resume::AtSlot)), (None, None));
+        assert_eq!(SLOT.gap(Resume::Copying(Lsn(99))), at(99));
     }
 
     #[test]
@@ -88,6 +89,7 @@ mod tests {
         let stored = |given: &[Resume]| SLOT.stored(given.iter().copied()).map(|stored| stored.lsn().0);
         let at = |lsn| Resume::At(Lsn(lsn));
         assert_eq!(stored(&[at(180), at(150)]), Some(150));
+        assert_eq!(stored(&[at(180), Resume::Copying(Lsn(150))]), Some(150));
         assert_eq!(stored(&[at(150), Resume::AtSlot]), None);
         assert_eq!((stored(&[at(100)]), stored(&[at(90), at(150)])), (None, None));
         assert_eq!((stored(&[at(201)]), stored(&[])), (None, None));

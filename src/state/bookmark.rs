@@ -11,7 +11,7 @@ use crate::positions::{Resume, TransactionSnapshot};
 pub(super) const LSN_KEY: &str = "lsn";
 
 /// The keys whose meaning is known here; every method's bookmark has some of them.
-pub(super) const KEYS: [&str; 9] = [
+pub(super) const KEYS: [&str; 10] = [
     "last_replication_method",
     LSN_KEY,
     "version",
@@ -19,6 +19,7 @@ pub(super) const KEYS: [&str; 9] = [
     "table_oid",
     DEFINITION_KEY,
     UNCHECKED_KEY,
+    PROGRESS_KEY,
     "replication_key",
     "replication_key_value",
 ];
@@ -28,6 +29,9 @@ pub(super) const DEFINITION_KEY: &str = "definition";
 
 /// Under which a LOG_BASED bookmark holds since when nobody could tell whether its table was altered.
 pub(super) const UNCHECKED_KEY: &str = "unchecked_since";
+
+/// Under which a LOG_BASED bookmark holds the [`Progress`] of its copy.
+pub(super) const PROGRESS_KEY: &str = "copy";
 
 /// PipelineWise's reset: "start where the slot stands".
 const SLOT_POSITION: u64 = 1;
@@ -120,6 +124,11 @@ impl<'a> Bookmark<'a> {
         marked || (is_current && without_xmin && self.get(LSN_KEY).is_some())
     }
 
+    /// Returns how far an unfinished copy is.
+    pub(crate) fn progress(self) -> Option<Progress> {
+        self.get(PROGRESS_KEY).and_then(Progress::read)
+    }
+
     /// Returns the column of an INCREMENTAL bookmark.
     pub(crate) fn replication_key(self) -> Option<&'a str> {
         self.get("replication_key")?.as_str()
@@ -148,6 +157,26 @@ impl<'a> Bookmark<'a> {
     }
 }
 
+/// How far a copy in slices of pages is. A bookmark has it as `[page, [file, …]]`; one of another form counts as none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Progress {
+    /// The first page that is not known to be sent.
+    pub(crate) page: u64,
+    /// The files of the table and its partitions (`pg_class.relfilenode`): in others, rows are in other pages.
+    pub(crate) files: Vec<u32>,
+}
+
+impl Progress {
+    fn read(value: &Value) -> Option<Progress> {
+        let [page, files] = value.as_array()?.as_slice() else { return None };
+        Some(Progress { page: page.as_u64()?, files: numbers(files)? })
+    }
+
+    pub(super) fn write(&self) -> Value {
+        serde_json::json!([self.page, self.files])
+    }
+}
+
 /// How a table is defined, as far as has to be known to tell later that it was altered. The first three numbers are made of the
 /// ids of the transactions that wrote rows of the catalogs, and are others when one of these is written again. A bookmark has all
 /// of it as an array; one of another form, from another version of the tap, counts as none.
@@ -163,24 +192,32 @@ pub(crate) struct Definition {
     pub(crate) partitions: i64,
     /// What this snapshot sees had committed before the bookmark's position, and was known to the run.
     pub(crate) seen: TransactionSnapshot,
+    /// Writers of which the snapshot alone does not tell, and that were known to the run all the same.
+    pub(crate) known: Vec<u32>,
 }
 
 impl Definition {
     fn read(value: &Value) -> Option<Definition> {
         match value.as_array()?.as_slice() {
-            [created, columns, key, partitions, seen] => Some(Definition {
+            [created, columns, key, partitions, seen, known] => Some(Definition {
                 created: created.as_i64()?,
                 columns: columns.as_i64()?,
                 key: key.as_i64()?,
                 partitions: partitions.as_i64()?,
                 seen: TransactionSnapshot::parse(seen.as_str()?)?,
+                known: numbers(known)?,
             }),
             _ => None,
         }
     }
 
     pub(super) fn write(&self) -> Value {
-        serde_json::json!([self.created, self.columns, self.key, self.partitions, self.seen.in_short()])
+        serde_json::json!([self.created, self.columns, self.key, self.partitions, self.seen.in_short(), self.known])
+    }
+
+    /// Whether the run knew what the owner of this id had written.
+    pub(crate) fn knows_of(&self, writer: u32) -> bool {
+        self.seen.sees_writer(writer) || self.known.contains(&writer)
     }
 
     /// Whether the other numbers of the two can be compared.
@@ -219,12 +256,17 @@ fn problem(key: &str, value: &Value) -> Option<&'static str> {
         "version" => (parse_number::<i64>(value).is_some(), "an integer"),
         "xmin" => (parse_number::<u64>(value).is_some(), "an integer or null"),
         "table_oid" => (parse_number::<u32>(value).is_some(), "an oid"),
-        DEFINITION_KEY => (value.is_array(), "an array"),
+        DEFINITION_KEY | PROGRESS_KEY => (value.is_array(), "an array"),
         UNCHECKED_KEY => (value.as_str().is_some_and(|text| TransactionSnapshot::parse(text).is_some()), "a snapshot"),
         "replication_key_value" => (!value.is_object() && !value.is_array(), "a number or a text"),
         _ => (true, ""),
     };
     (!fits).then_some(expected)
+}
+
+/// Reads an array of oids or ids of transactions.
+fn numbers(value: &Value) -> Option<Vec<u32>> {
+    value.as_array()?.iter().map(|number| u32::try_from(number.as_u64()?).ok()).collect()
 }
 
 /// Reads an integer, or a text of its digits.

@@ -15,8 +15,8 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-pub(crate) use bookmark::{Bookmark, Definition};
-use bookmark::{DEFINITION_KEY, KEYS, LSN_KEY, UNCHECKED_KEY};
+pub(crate) use bookmark::{Bookmark, Definition, Progress};
+use bookmark::{DEFINITION_KEY, KEYS, LSN_KEY, PROGRESS_KEY, UNCHECKED_KEY};
 
 use crate::error::{Error, Result};
 use crate::json_file::{self, shown};
@@ -126,7 +126,12 @@ impl State {
             (Some(copied), Some(now)) => copied == now,
             _ => true,
         };
-        if is_same_table && !self.copy_unfinished(id) { bookmark.position() } else { Resume::Copy }
+        match bookmark.position() {
+            _ if !is_same_table => Resume::Copy,
+            position if !self.copy_unfinished(id) => position,
+            Resume::At(lsn) if bookmark.progress().is_some() => Resume::Copying(lsn),
+            _ => Resume::Copy,
+        }
     }
 
     /// Returns from where on the log has to be kept for a stream's bookmark, whether or not its copy was finished.
@@ -221,6 +226,19 @@ impl State {
     pub(crate) fn finish_copy(&mut self, id: &str, position: Bookmarkable) {
         self.set_lsn(id, position);
         self.replace(id, "xmin", Copy::Finished.xmin());
+        self.forget_progress(id);
+    }
+
+    /// Notes in a LOG_BASED bookmark how far its copy is; nothing happens to a stream without a bookmark.
+    pub(crate) fn set_progress(&mut self, id: &str, progress: &Progress) {
+        self.replace(id, PROGRESS_KEY, progress.write());
+    }
+
+    /// Has a copy begin with the first page.
+    fn forget_progress(&mut self, id: &str) {
+        if let Some(bookmark) = self.bookmarks.get_mut(id).and_then(Value::as_object_mut) {
+            bookmark.shift_remove(PROGRESS_KEY);
+        }
     }
 
     /// Gives a LOG_BASED bookmark another version; nothing happens to a stream without a bookmark.
@@ -252,6 +270,7 @@ impl State {
     /// nothing to mark: the reference refuses `xmin` without `lsn`, and copies such a stream anyway.
     pub(crate) fn announce_copy(&mut self, id: &str) {
         let has_lsn = self.bookmark(id).has_lsn();
+        self.forget_progress(id);
         let bookmark = self.bookmark_mut(id);
         bookmark.insert("last_replication_method".to_owned(), json!(ReplicationMethod::LogBased.as_str()));
         if has_lsn {

@@ -4,7 +4,7 @@
 //! can be told: a row of a catalog that concerns the table was written by a transaction that is not older than the slot's
 //! `catalog_xmin`. A false alarm costs look-ups, or a warning.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::error::Result;
 use crate::pg::connect::Client;
@@ -13,6 +13,9 @@ use crate::pg::row::Fields as _;
 use crate::positions::TransactionSnapshot;
 use crate::state::Definition;
 use crate::sync::visibility::{settled, wait_visible};
+
+/// The most ids of writers that a bookmark lists.
+const MANY_WRITERS: usize = 64;
 
 /// What was altered of a table since a transaction.
 #[derive(Clone, Debug)]
@@ -89,8 +92,8 @@ impl What {
 pub(crate) struct Alterations {
     /// By oid.
     tables: HashMap<u32, Altered>,
-    /// The selected tables, each with what a run has seen before.
-    selected: Vec<(u32, Option<TransactionSnapshot>)>,
+    /// The selected tables, each with what a run has known before.
+    selected: Vec<(u32, Option<Definition>)>,
     /// The tables of each selected one, itself included.
     trees: HashMap<u32, Vec<u32>>,
     /// The publications that decide what is sent.
@@ -118,15 +121,14 @@ impl Alterations {
             None => None,
         };
         let since = since.unwrap_or_else(|| seen.oldest());
-        let tables = tables.iter().map(|(table, known)| (*table, known.as_ref().map(|known| known.seen.clone())));
-        Alterations::read(client, tables.collect(), publications, since, seen).await
+        Alterations::read(client, tables.to_vec(), publications, since, seen).await
     }
 
     /// Reads what was altered of tables by now, by transactions that are not older than the one with the id `since`. What the
-    /// snapshot beside a table sees is past for it: the changes from before it are not wanted any more.
+    /// definition beside a table knows of is past for it: the changes from before it are not wanted any more.
     async fn read(
         client: &Client,
-        selected: Vec<(u32, Option<TransactionSnapshot>)>,
+        selected: Vec<(u32, Option<Definition>)>,
         publications: &[String],
         since: u32,
         seen: TransactionSnapshot,
@@ -142,14 +144,18 @@ impl Alterations {
             .query(&sql, &[&oids, &since.to_string(), &publications])
             .await
             .map_err(|e| query_error("cannot read what was altered", e))?;
-        let past: HashMap<u32, &TransactionSnapshot> =
-            selected.iter().filter_map(|(oid, seen)| Some((*oid, seen.as_ref()?))).collect();
+        let past: HashMap<u32, &Definition> =
+            selected.iter().filter_map(|(oid, known)| Some((*oid, known.as_ref()?))).collect();
+        let short = seen.short();
         let mut tables: HashMap<u32, Altered> = HashMap::with_capacity(rows.len());
         let mut trees: HashMap<u32, Vec<u32>> = HashMap::new();
+        let mut known: HashMap<u32, BTreeSet<u32>> = HashMap::new();
         for row in &rows {
             let (stream, what, by): (u32, Vec<&str>, Vec<i64>) = (row.field(0)?, row.field(3)?, row.field(4)?);
             let (table, columns): (u32, Vec<String>) = (row.field(1)?, row.field(5)?);
-            let is_past = |by: u32| past.get(&stream).is_some_and(|seen| seen.sees_writer(by));
+            let is_past = |by: u32| past.get(&stream).is_some_and(|known| known.knows_of(by));
+            // What is in the catalogs has committed, whatever the snapshot says.
+            known.entry(stream).or_default().extend(by.iter().map(|by| *by as u32).filter(|by| !short.sees_writer(*by)));
             let facts = what.iter().zip(by).zip(columns).filter_map(|((what, by), column)| {
                 let (what, by) = (What::parse(what)?, by as u32);
                 (!is_past(by)).then_some(Fact { what, by, column })
@@ -162,21 +168,22 @@ impl Alterations {
                 name,
                 facts: Vec::new(),
                 attached_by,
-                definition: Definition { created, columns, key, partitions: 0, seen: seen.short() },
+                definition: Definition { created, columns, key, partitions: 0, seen: short.clone(), known: Vec::new() },
             });
             altered.streams.push(stream);
             altered.facts.extend(facts);
             trees.entry(stream).or_default().push(table);
         }
-        let short = seen.short();
-        let is_seen =
-            |part: &&Altered| part.facts.iter().all(|fact| !fact.what.is_of_birth() || short.sees_writer(fact.by));
         for (stream, tree) in &trees {
+            // Of many, a bookmark would get long: of those the next run is told again.
+            let known = known.remove(stream).filter(|known| known.len() <= MANY_WRITERS).unwrap_or_default();
+            let is_known = |by: u32| short.sees_writer(by) || known.contains(&by);
+            let is_seen = |part: &&Altered| part.facts.iter().all(|fact| !fact.what.is_of_birth() || is_known(fact.by));
             let parts =
                 tree.iter().filter(|table| *table != stream).filter_map(|table| tables.get(table)).filter(is_seen);
             let partitions = parts.map(|part| i64::from(part.table)).sum();
             if let Some(altered) = tables.get_mut(stream) {
-                altered.definition.partitions = partitions;
+                (altered.definition.partitions, altered.definition.known) = (partitions, known.into_iter().collect());
             }
         }
         let publications = publications.to_vec();
@@ -229,7 +236,7 @@ impl Alterations {
     pub(crate) fn lacks_partitions(&self, table: u32, known: &Definition) -> bool {
         let Some(now) = self.of(table).filter(|now| known.is_of_the_same_making(&now.definition)) else { return false };
         // What the run can't have seen came since; an id from before the last wrap of ids may look younger than it can be.
-        let came = |by: u32| self.seen.sees(by) && !known.seen.sees_writer(by);
+        let came = |by: u32| self.seen.sees(by) && !known.knows_of(by);
         let then = self
             .of_stream(now.table)
             .filter(|part| part.table != table)

@@ -17,6 +17,37 @@ use crate::types;
 /// How long a run that was told to end looks at names once more.
 const CHECK_PATIENCE: Duration = Duration::from_secs(2);
 
+/// How a copy is divided into slices.
+pub(crate) struct Slicing {
+    /// About how many bytes of the table a query reads, its large values included.
+    pub(crate) bytes: u64,
+    /// How often a STATE says how far the copy is.
+    pub(crate) state_interval: Duration,
+    /// How old a snapshot gets before another replaces it. Vacuum waits for it.
+    pub(crate) snapshot_age: Duration,
+}
+
+impl Slicing {
+    /// What a kill costs is read again in seconds, and a query of so much costs nothing beside its rows.
+    const USUAL: Slicing = Slicing {
+        bytes: 8 << 20,
+        state_interval: Duration::from_secs(2),
+        snapshot_age: Duration::from_secs(240),
+    };
+
+    /// Returns the usual one. Builds for development take a smaller one, `bytes,milliseconds,milliseconds`, so that tests need no
+    /// large tables.
+    pub(crate) fn from_environment() -> Slicing {
+        let Some(given) = std::env::var("TAP_TEST_SLICING").ok().filter(|_| cfg!(debug_assertions)) else {
+            return Slicing::USUAL;
+        };
+        let numbers: Vec<u64> = given.split(',').filter_map(|number| number.parse().ok()).collect();
+        let [bytes, state, age] = numbers.as_slice() else { return Slicing::USUAL };
+        let [state_interval, snapshot_age] = [*state, *age].map(Duration::from_millis);
+        Slicing { bytes: *bytes, state_interval, snapshot_age }
+    }
+}
+
 /// The environment of a run: settings and servers.
 pub(crate) struct Env {
     /// The settings.
@@ -27,6 +58,8 @@ pub(crate) struct Env {
     pub primary: Server,
     /// Where tables are read from, if that is another server.
     pub secondary: Option<Server>,
+    /// How copies are divided.
+    pub(crate) slicing: Slicing,
     /// The state file, which may be rewritten while the run goes on.
     pub state_file: Option<PathBuf>,
     /// The query to cancel if the run is cut short.

@@ -12,6 +12,10 @@ pub(crate) mod select;
 pub(crate) mod stream;
 mod visibility;
 
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 use crate::catalog::Catalog;
 use crate::error::Result;
 use crate::method::ReplicationMethod;
@@ -68,13 +72,21 @@ pub(crate) async fn sync(output: &mut Output, env: &Env, catalog: Option<Catalog
     Ok(failures)
 }
 
+/// A stream whose changes are streamed from its place on.
+struct Streamed {
+    plan: StreamPlan,
+    track: Track,
+    /// Whether the state that the run was given has a bookmark for it.
+    resumed: bool,
+}
+
 /// The LOG_BASED streams of a run.
 struct LogBased {
     source: Source,
-    /// Those that are copied first.
+    /// Those that are copied first, or of which a copy goes on.
     copies: Vec<StreamPlan>,
-    /// Those whose changes are streamed, each from its place.
-    streamed: Vec<(StreamPlan, Track)>,
+    /// Those whose changes are streamed.
+    streamed: Vec<Streamed>,
     acknowledge: Option<Stored>,
 }
 
@@ -93,25 +105,27 @@ impl LogBased {
         let Some(mut source) = prepare::prepare(env, client, &mut plans, &output.state, failures).await? else {
             return Ok(None);
         };
-        let (mut copies, mut streamed, mut given) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut copies, mut new, mut streamed, mut given) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for plan in plans {
             let resume = resume(&plan, &output.state);
             let track = match resume {
-                Resume::At(lsn) => Track::From(lsn),
-                Resume::AtSlot => Track::AtSlot,
-                Resume::Copy => {
-                    copies.push(plan);
-                    continue;
-                }
+                _ if source.copy_again.contains(&plan.id) => None,
+                Resume::At(lsn) => Some(Track::From(lsn)),
+                Resume::AtSlot => Some(Track::AtSlot),
+                Resume::Copy | Resume::Copying(_) => None,
             };
-            if source.copy_again.contains(&plan.id) {
-                copies.push(plan);
-            } else {
+            let goes_on = track.is_some() || matches!(resume, Resume::Copying(_));
+            if goes_on && !source.copy_again.contains(&plan.id) {
                 given.push(resume);
-                streamed.push((plan, track));
+            } else {
+                new.push(plan.id.clone());
+            }
+            match track {
+                Some(track) => streamed.push(Streamed { plan, track, resumed: true }),
+                None => copies.push(plan),
             }
         }
-        for plan in &copies {
+        for plan in copies.iter().filter(|plan| new.contains(&plan.id)) {
             let oid = output.state.bookmark(&plan.id).table_oid();
             if oid.is_some_and(|oid| oid != plan.table.oid) {
                 tracing::warn!("{}: the table was dropped and made again; copying it again", plan.id);
@@ -145,14 +159,18 @@ async fn run(
     let mut copier = log_based.as_mut().map(|LogBased { source, acknowledge, .. }| {
         Copier::new(env, source.exported.take(), source.position.floor(*acknowledge), source.publications.clone())
     });
+    let (began, mut copying) = (Instant::now(), Duration::ZERO);
     let mut sessions = Sessions::new(env.tables());
     for mut plan in in_order(copies, others, output.state.currently_syncing()) {
         output.state.set_currently_syncing(Some(&plan.id));
-        let mut copied = None;
+        let mut track = None;
+        let resumed = matches!(resume(&plan, &output.state), Resume::Copying(_));
         let worked = match (plan.method, &mut copier) {
             (ReplicationMethod::LogBased, Some(copier)) => {
                 copies_left -= 1;
-                copier.copy(output, &mut plan).await.map(|snapshot| copied = snapshot)
+                let altered = log_based.as_ref().and_then(|log_based| log_based.source.alterations.of(plan.table.oid));
+                let definition = altered.map(|altered| &altered.definition);
+                copier.copy(output, &mut plan, definition).await.map(|copied| track = copied)
             }
             (ReplicationMethod::LogBased, None) => Ok(()),
             (ReplicationMethod::FullTable, _) => full_table::sync(output, env, &mut sessions, &mut plan).await,
@@ -161,22 +179,19 @@ async fn run(
             }
             (ReplicationMethod::Incremental, _) => incremental::sync(output, env, &mut sessions, &mut plan).await,
         };
-        let failed = failures.take(&plan.id, worked)?.is_none();
+        failures.take(&plan.id, worked)?;
         if let Some(log_based) = &mut log_based {
-            if failed {
-                // It is copied again, whatever the log keeps for it.
+            if resume(&plan, &output.state) == Resume::Copy && track.is_none() {
+                // It is copied anew, whatever the log keeps for it.
                 log_based.source.streams.retain(|id| *id != plan.id);
-            } else if let (ReplicationMethod::LogBased, Some(altered)) =
-                (plan.method, log_based.source.alterations.of(plan.table.oid))
-            {
-                output.state.set_definition(&plan.id, &altered.definition);
             }
-            log_based.streamed.extend(copied.map(|snapshot| (plan, Track::AfterCopy(snapshot))));
+            log_based.streamed.extend(track.map(|track| Streamed { plan, track, resumed }));
         }
         if copies_left == 0
             && let Some(copier) = copier.take()
         {
             copier.close().await;
+            copying = began.elapsed();
         }
         output.state.set_currently_syncing(None);
         output.write_state_between_streams().await?;
@@ -188,7 +203,8 @@ async fn run(
     sessions.close().await;
     match log_based {
         Some(LogBased { mut source, streamed, acknowledge, .. }) if !streamed.is_empty() => {
-            stream::stream(output, env, client, &mut source, streamed, acknowledge, failures).await
+            let time = env.config.max_run().saturating_sub(copying);
+            stream::stream(output, env, client, &mut source, streamed, (acknowledge, time), failures).await
         }
         _ => Ok(()),
     }

@@ -11,7 +11,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 use super::key_tracker::KeyTracker;
-use super::sink::RowSink;
+use super::sink::{RowSink, StateSink};
 use crate::config::{BatchCompression, BatchConfig};
 use crate::error::{Error, Result};
 use crate::logging::RecordCounter;
@@ -142,6 +142,13 @@ impl RowSink for BatchSink<'_> {
 
     async fn hand_over(&mut self) -> Result<()> {
         self.output.hand_over().await
+    }
+}
+
+impl StateSink for BatchSink<'_> {
+    async fn complete(&mut self) -> Result<&mut Output> {
+        self.close().await?;
+        Ok(self.output)
     }
 }
 

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::key_tracker::KeyTracker;
 use super::query::copy_rows;
+use super::reading::Reading;
 use super::rows::RowQuery;
 use super::sessions::Sessions;
 use crate::error::{Error, Result};
@@ -56,7 +57,7 @@ pub(crate) async fn sync(
     output.state.set_incremental(&plan.id, &key, from.clone(), version);
     output.schema(&plan.id, &plan.schema, &plan.key_properties, &[&key]);
     output.activate_version(&plan.id, version);
-    copy_rows(output, env, &mut session, plan, &query, version, Some(&mut tracker)).await?;
+    copy_rows(output, env, &mut session, plan, &mut Reading::of(query, version), Some(&mut tracker)).await?;
     sessions.give_back(session);
     tracker.store(&mut output.state);
     let reached = output.state.bookmark(&plan.id).replication_key_value();

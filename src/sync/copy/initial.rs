@@ -4,6 +4,7 @@
 //! others, so the copy holds them, and the log from C on holds the rest. Reading a position and then selecting would lose
 //! a transaction that is in the log and not yet visible.
 
+mod copied;
 mod held_commits;
 mod membership;
 mod secondary;
@@ -12,21 +13,28 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use copied::{Copied, tell};
 use held_commits::HeldCommits;
 use membership::Membership;
 use secondary::Secondary;
 
+use super::parallel;
+use super::query::copy_snapshot;
+use super::ranges::{Heaps, Ranges, why_not};
+use super::reading::Reading;
+use super::rows::RowQuery;
 use super::sessions::Sessions;
 use super::snapshot::Snapshot;
 use super::table::TableCopy;
+use super::watermark::Watermark;
 use crate::discovery::{Scope, discover};
 use crate::error::{Error, Result};
 use crate::pg::Lsn;
 use crate::pg::connect::Server;
 use crate::pg::wire::Session;
-use crate::positions::{Bookmarkable, CopyPosition, CopySnapshot, TransactionSnapshot};
+use crate::positions::{Bookmarkable, CopyPosition, CopySnapshot, Track, TransactionSnapshot};
 use crate::replication::slot::{ExportedSnapshot, Lifetime, is_no_slot_now, is_standby};
-use crate::state::Copy;
+use crate::state::{Copy, Definition, Progress};
 use crate::sync::env::{Env, next_version, version_now};
 use crate::sync::output::Output;
 use crate::sync::plan::StreamPlan;
@@ -37,6 +45,8 @@ use crate::sync::visibility::visible_to;
 const SHARED_FOR: Duration = Duration::from_secs(60);
 /// The number of times that a table may be rewritten between the snapshot and the lock.
 const REWRITES: usize = 5;
+/// How long a commit that waits for a synchronous standby may keep a copy in slices waiting.
+const HELD_PATIENCE: Duration = Duration::from_secs(60);
 
 /// A copier of streams, one after the other.
 pub(crate) struct Copier<'a> {
@@ -50,9 +60,13 @@ pub(crate) struct Copier<'a> {
     sessions: Sessions<'a>,
     open: Option<OpenSnapshot>,
     secondary: Option<Secondary<'a>>,
+    /// When no table is begun any more, and no slice.
+    late: Option<Instant>,
+    /// Whether a table was begun.
+    has_begun: bool,
 }
 
-/// A snapshot on the primary, and its place in the log.
+/// A snapshot, and its place in the log.
 struct OpenSnapshot {
     snapshot: Snapshot,
     taken: Instant,
@@ -65,6 +79,8 @@ enum Place {
     Exact(Lsn),
     /// It sees what it sees, all of which committed before `until`.
     Visible { transactions: TransactionSnapshot, until: Lsn, held: HeldCommits },
+    /// It is the secondary's, and sees what that has replayed, all of which committed before this.
+    Replayed(Lsn),
 }
 
 impl Place {
@@ -72,6 +88,7 @@ impl Place {
     fn of_copy(&self, plan: &StreamPlan) -> CopyPosition {
         match self {
             Place::Exact(lsn) => CopyPosition::Exact(*lsn),
+            Place::Replayed(until) => CopyPosition::Replayed(*until),
             Place::Visible { transactions, until, held } => {
                 CopyPosition::Visible(CopySnapshot::new(transactions.clone(), *until, held.of(&plan.table)))
             }
@@ -89,52 +106,158 @@ impl<'a> Copier<'a> {
         publications: Vec<String>,
     ) -> Self {
         let secondary = env.secondary.as_ref().map(Secondary::new);
-        Copier { env, exported, floor, publications, sessions: Sessions::new(&env.primary), open: None, secondary }
+        let time = env.config.max_copy().map_or(env.config.max_run(), |most| most.min(env.config.max_run()));
+        Copier {
+            env,
+            exported,
+            floor,
+            publications,
+            sessions: Sessions::new(&env.primary),
+            open: None,
+            secondary,
+            late: Instant::now().checked_add(time),
+            has_begun: false,
+        }
     }
 
-    /// Copies a stream. If it returns a snapshot, the copy has no position in the log and its bookmark stays
-    /// unfinished: the caller has to stream the table in this run, until it is past what the snapshot sees.
-    pub(crate) async fn copy(&mut self, output: &mut Output, plan: &mut StreamPlan) -> Result<Option<CopySnapshot>> {
-        tracing::info!("{}: copying the table before its changes are streamed", plan.id);
-        let bookmark = output.state.bookmark(&plan.id);
-        let (first_run, version) = (bookmark.is_new(), next_version(bookmark));
+    /// Copies a stream, or goes on with it, as far as there is time: a table with a key in slices, in snapshots that are soon
+    /// replaced, others in one. Returns from where on its changes have to be streamed in this run; `None` if a later run can do
+    /// that, or has to copy the table. `definition`: how the table is defined.
+    pub(crate) async fn copy(
+        &mut self,
+        output: &mut Output,
+        plan: &mut StreamPlan,
+        definition: Option<&Definition>,
+    ) -> Result<Option<Track>> {
         let (id, oid) = (plan.id.clone(), plan.table.oid);
-        let env = self.env;
-        if !plan.key_properties.is_empty()
-            && let Some(mut snapshot) = self.begin_on_secondary().await?
-        {
-            // Until its changes are streamed, a copy that no slot stands behind has the position of the main slot.
-            output.state.set_log_based(&id, self.floor, version, Copy::Unfinished, oid);
-            TableCopy { plan, version, first_run }.copy_snapshot(output, env, env.tables(), &mut snapshot).await?;
-            if let Some(secondary) = &mut self.secondary {
-                secondary.end(snapshot).await?;
-            }
-            output.state.set_log_based(&id, self.floor, version, Copy::Finished, oid);
-            return Ok(None);
+        let mut slices = Copied::of(plan, &output.state);
+        if self.is_late() && self.has_begun {
+            tracing::info!("{id}: there is no time left to copy it in this run");
+            return Ok(slices.map(|copied| Track::Slices(copied.slices)));
         }
-        let floor = self.floor;
-        let open = self.snapshot_for(plan).await?;
-        let position = open.place.of_copy(plan);
-        let bookmark = position.bookmark(floor);
-        output.state.set_log_based(&id, bookmark, version, Copy::Unfinished, oid);
-        let copy = TableCopy { plan, version, first_run };
-        let copied = copy.copy_snapshot(output, env, &env.primary, &mut open.snapshot).await;
-        if copied.is_err() {
-            // What failed in a transaction has ended it.
-            self.open = None;
+        self.has_begun = true;
+        match &slices {
+            None => tracing::info!("{id}: copying the table before its changes are streamed"),
+            Some(_) => tracing::info!("{id}: going on with the copy of the table"),
         }
-        copied?;
-        match position {
-            CopyPosition::Exact(_) => {
-                output.state.set_log_based(&id, bookmark, version, Copy::Finished, oid);
-                Ok(None)
+        let bookmark = output.state.bookmark(&id);
+        let mut first_run = bookmark.is_new();
+        let mut version = bookmark.version().filter(|_| slices.is_some()).unwrap_or_else(|| next_version(bookmark));
+        let (mut announced, began, mut waited) = (false, slices.as_ref().map(|copied| copied.progress.page), None);
+        loop {
+            let from = slices.as_ref().map(|copied| copied.slices.start());
+            let (mut open, altered) = self.snapshot_for(plan, from).await?;
+            let heaps = heaps(&mut open, plan).await?;
+            if slices.as_ref().is_some_and(|copied| !heaps.as_ref().is_some_and(|heaps| heaps.hold(&copied.progress))) {
+                tracing::warn!("{id}: its rows are not where they were when its copy began; copying it anew");
+                (slices, first_run, announced) = (None, false, false);
+                version = next_version(output.state.bookmark(&id));
             }
-            CopyPosition::Visible(copy) => Ok(Some(copy)),
+            let mut reading = Reading::of(RowQuery::of(plan), version);
+            let page = slices.as_ref().map_or(0, |copied| copied.progress.page);
+            self.divide(&mut open, plan, heaps.as_ref(), page, &mut reading).await?;
+            let position = open.place.of_copy(plan);
+            let in_slices = reading.watermark.is_some();
+            if (in_slices || from.is_some()) && !position.holds_until(from.unwrap_or_default()) {
+                // What a later slice lacks of a transaction that an earlier run has streamed would never come again.
+                let since = *waited.get_or_insert_with(Instant::now);
+                if since.elapsed() >= HELD_PATIENCE {
+                    return Err(Error::transient(format!("{id}: a commit waits for a synchronous standby"))
+                        .hint("run again when the standby answers"));
+                }
+                self.end(open).await?;
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+            let place = position.bookmark(self.floor);
+            let mut copied = match slices.take() {
+                Some(copied) => copied,
+                None => {
+                    output.state.set_log_based(&id, place, version, Copy::Unfinished, oid);
+                    if let Some(definition) = definition {
+                        output.state.set_definition(&id, definition);
+                    }
+                    Copied::begin(place.lsn())
+                }
+            };
+            let table = TableCopy { plan, version, first_run };
+            if !announced || altered {
+                table.begin(output);
+                (announced, first_run) = (true, false);
+            }
+            let server = if matches!(open.place, Place::Replayed(_)) { self.env.tables() } else { &self.env.primary };
+            copy_snapshot(output, self.env, server, &mut open.snapshot, plan, &mut reading).await?;
+            copied.add(&position);
+            if let Some(mark) = reading.watermark {
+                copied.progress = mark.into_progress();
+            }
+            if reading.ranges.is_left() {
+                output.state.set_progress(&id, &copied.progress);
+                if let Some(heaps) = &heaps {
+                    tell(&id, heaps, &copied.progress, began.unwrap_or(0), self.is_late());
+                }
+                self.end(open).await?;
+                output.write_state().await?;
+                if self.is_late() {
+                    return Ok(Some(Track::Slices(copied.slices)));
+                }
+                slices = Some(copied);
+                continue;
+            }
+            output.activate_version(&id, version);
+            self.keep(open).await?;
+            return Ok(match position {
+                CopyPosition::Visible(copy) if copied.is_of_one_snapshot => Some(Track::AfterCopy(copy)),
+                CopyPosition::Exact(_) | CopyPosition::Replayed(_) if copied.is_of_one_snapshot => {
+                    output.state.finish_copy(&id, place);
+                    None
+                }
+                _ => {
+                    let longest = heaps.map_or(0, |heaps| heaps.longest());
+                    copied.progress.page = copied.progress.page.max(longest);
+                    output.state.set_progress(&id, &copied.progress);
+                    copied.slices.complete();
+                    Some(Track::Slices(copied.slices))
+                }
+            });
         }
     }
 
-    /// Returns a snapshot on the secondary that a copy with a key can be read in, if there is one.
-    async fn begin_on_secondary(&mut self) -> Result<Option<Snapshot>> {
+    /// Says what is read in a snapshot, from this page on.
+    async fn divide(
+        &self,
+        open: &mut OpenSnapshot,
+        plan: &StreamPlan,
+        heaps: Option<&Heaps>,
+        page: u64,
+        reading: &mut Reading,
+    ) -> Result<()> {
+        let (env, session) = (self.env, open.snapshot.session());
+        let Some(heaps) = heaps else {
+            if parallel::is_possible(env, session, plan) {
+                parallel::divide(env, session, plan, reading).await?;
+            }
+            return Ok(());
+        };
+        reading.ranges = Ranges::of_bytes(heaps, env.slicing.bytes, page);
+        let is_divided = reading.ranges.clone().nth(1).is_some();
+        if is_divided || page > 0 {
+            let progress = Progress { page, files: heaps.files() };
+            reading.watermark = Some(Watermark::new(&plan.id, progress, env.slicing.state_interval));
+            let old = open.taken.checked_add(env.slicing.snapshot_age);
+            reading.until = [old, self.late].into_iter().flatten().min();
+        }
+        reading.several =
+            is_divided && parallel::is_possible(env, session, plan) && parallel::may_export(session, plan).await?;
+        Ok(())
+    }
+
+    fn is_late(&self) -> bool {
+        self.late.is_some_and(|late| Instant::now() >= late)
+    }
+
+    /// Returns a snapshot on the secondary that sees everything that committed before this, if there is a secondary.
+    async fn on_secondary(&mut self, position: Lsn) -> Result<Option<OpenSnapshot>> {
         let Some(secondary) = &mut self.secondary else { return Ok(None) };
         let mut published = String::new();
         if !self.publications.is_empty() {
@@ -143,38 +266,50 @@ impl<'a> Copier<'a> {
             published = Membership::read(&mut session, &self.publications, &snapshot).await?.rows;
             self.sessions.give_back(session);
         }
-        let snapshot = secondary.begin(self.floor.lsn(), &self.publications, &published).await?;
-        if snapshot.is_none() {
+        let Some(mut snapshot) = secondary.begin(position, &self.publications, &published).await? else {
             tracing::info!("the secondary is no standby; copying from the primary");
-        }
-        Ok(snapshot)
+            return Ok(None);
+        };
+        let taken = Instant::now();
+        // The position is read after the snapshot.
+        let sql = "SELECT pg_catalog.pg_last_wal_replay_lsn() FROM pg_catalog.pg_class LIMIT 1";
+        let place = Place::Replayed(position_of(snapshot.session(), sql).await?);
+        Ok(Some(OpenSnapshot { snapshot, taken, place }))
     }
 
-    /// Returns a snapshot on the primary that sees the table's rows, and whose transaction holds the table so that this stays
-    /// so.
-    async fn snapshot_for(&mut self, plan: &mut StreamPlan) -> Result<&mut OpenSnapshot> {
+    /// Returns a snapshot that sees the table's rows, and whose transaction holds the table so that this stays so; and whether the
+    /// table was described anew for it. `from`: it has to see everything that committed before this.
+    async fn snapshot_for(&mut self, plan: &mut StreamPlan, from: Option<Lsn>) -> Result<(OpenSnapshot, bool)> {
+        let mut altered = false;
         for _ in 0..REWRITES {
-            let mut open = self.fresh_snapshot().await?;
+            let mut open = self.fresh_snapshot(plan, from).await?;
             if open.snapshot.lock_and_see(plan).await? {
                 let present = PresentColumns::read(open.snapshot.session(), plan.table.oid).await?;
                 // A column that came since counts as known to the next run.
                 if !present.are(&plan.table.columns) {
                     refresh(self.env, &self.env.primary, plan).await?;
+                    altered = true;
                 }
-                return Ok(self.open.insert(open));
+                return Ok((open, altered));
             }
             tracing::info!("{}: rewritten since the snapshot was taken; taking another", plan.id);
-            self.sessions.give_back(open.snapshot.end().await?);
+            self.end(open).await?;
         }
         Err(Error::stream(format!("the table of \"{}\" is rewritten again and again", plan.id))
             .hint("copy it when nobody alters or truncates it"))
     }
 
     /// Returns the open snapshot where it is fresh enough, else another.
-    async fn fresh_snapshot(&mut self) -> Result<OpenSnapshot> {
+    async fn fresh_snapshot(&mut self, plan: &StreamPlan, from: Option<Lsn>) -> Result<OpenSnapshot> {
+        if !plan.key_properties.is_empty() {
+            let position = from.unwrap_or_default().max(self.floor.lsn());
+            if let Some(open) = self.on_secondary(position).await? {
+                return Ok(open);
+            }
+        }
         match self.open.take() {
             Some(open) if open.taken.elapsed() < SHARED_FOR => return Ok(open),
-            Some(open) => self.sessions.give_back(open.snapshot.end().await?),
+            Some(open) => self.end(open).await?,
             None => {}
         }
         let mut session = self.sessions.take().await?;
@@ -193,6 +328,26 @@ impl<'a> Copier<'a> {
             }
         };
         Ok(OpenSnapshot { snapshot, taken: Instant::now(), place })
+    }
+
+    /// Keeps a snapshot for the next stream, where it may share it.
+    async fn keep(&mut self, open: OpenSnapshot) -> Result<()> {
+        if matches!(open.place, Place::Replayed(_)) {
+            return self.end(open).await;
+        }
+        self.open = Some(open);
+        Ok(())
+    }
+
+    /// Ends a snapshot's transaction.
+    async fn end(&mut self, open: OpenSnapshot) -> Result<()> {
+        match (&mut self.secondary, open.place) {
+            (Some(secondary), Place::Replayed(_)) => secondary.end(open.snapshot).await,
+            _ => {
+                self.sessions.give_back(open.snapshot.end().await?);
+                Ok(())
+            }
+        }
     }
 
     /// Returns the snapshot of the slot that this run made, or of a temporary one; `None` where there can be none now.
@@ -229,6 +384,15 @@ impl<'a> Copier<'a> {
     }
 }
 
+/// Returns the heaps of a table that can be copied in slices: by its key the target tells a row that comes again.
+async fn heaps(open: &mut OpenSnapshot, plan: &StreamPlan) -> Result<Option<Heaps>> {
+    let session = open.snapshot.session();
+    if plan.key_properties.is_empty() || why_not(session, plan).is_some() {
+        return Ok(None);
+    }
+    Heaps::read(session, plan).await
+}
+
 /// Describes a table again, on this server, that was altered since it was discovered.
 pub(super) async fn refresh(env: &Env, server: &Server, plan: &mut StreamPlan) -> Result<()> {
     let client = server.connect().await?;
@@ -250,14 +414,17 @@ pub(super) async fn refresh(env: &Env, server: &Server, plan: &mut StreamPlan) -
 async fn current_place(session: &mut Session, held: HeldCommits, publications: &[String]) -> Result<Place> {
     let transactions = visible_to(session).await?;
     // The position is read after the snapshot, in which everything visible was committed before it.
-    let until = session.query_value("SELECT pg_catalog.pg_current_wal_insert_lsn()").await?;
-    let until = until
-        .and_then(|lsn| lsn.parse().ok())
-        .ok_or_else(|| Error::run("the server does not say where its WAL ends"))?;
+    let until = position_of(session, "SELECT pg_catalog.pg_current_wal_insert_lsn()").await?;
     if !publications.is_empty() && !Membership::read(session, publications, &transactions).await?.settled {
         return Err(Error::stream("a transaction that is still writing is older than a change of a publication").hint(
             "run again when it has ended; or free a replication slot (max_replication_slots), for which the server waits itself",
         ));
     }
     Ok(Place::Visible { transactions, until, held })
+}
+
+/// Reads a position of the log.
+async fn position_of(session: &mut Session, sql: &str) -> Result<Lsn> {
+    let position = session.query_value(sql).await?.and_then(|lsn| lsn.parse().ok());
+    position.ok_or_else(|| Error::run("the server does not say where its WAL ends"))
 }

@@ -1,10 +1,8 @@
 //! Rows of tables, read with COPY: the copy that a LOG_BASED stream begins with, FULL_TABLE and INCREMENTAL.
 //!
 //! ```text
-//! initial ─┬▶ table ─┬▶ parallel ─▶ several connections ─┐
-//! full_table┘        └▶ query ──▶ one connection ────────┴▶ rows ─▶ RowSink: the run, a batch, a worker's lines
-//! incremental ─────────▲
-//! xmin ───────────────▲▲
+//! initial, full_table (table), xmin ─▶ Reading ─▶ query ─┬▶ parallel ─▶ several connections ─┐
+//! incremental ───────────────────────────────────▲       └▶ one connection ─────────────────┴▶ rows ─▶ RowSink: the run, a batch, …
 //! ```
 
 mod batch;
@@ -14,10 +12,13 @@ pub(crate) mod initial;
 mod key_tracker;
 mod parallel;
 mod query;
+mod ranges;
+mod reading;
 pub(crate) mod rows;
 mod run_sink;
 pub(crate) mod sessions;
 pub(crate) mod sink;
 mod snapshot;
 mod table;
+mod watermark;
 pub(crate) mod xmin;

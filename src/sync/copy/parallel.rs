@@ -10,7 +10,6 @@
 //! The row that a snapshot sees stays in its page, and every page is in one range, so each row is read once. A range holds
 //! those pages of every leaf of a partitioned table: the root is read, as by one connection, with its columns and its rights.
 
-mod ranges;
 mod work;
 mod worker;
 
@@ -20,11 +19,11 @@ use std::thread;
 
 use tokio::sync::mpsc;
 
-use ranges::{Ranges, why_not};
 use work::{Report, Work};
 use worker::Worker;
 
-use super::rows::RowQuery;
+use super::ranges::{Heaps, Ranges, why_not};
+use super::reading::Reading;
 use super::snapshot::{BEGIN, Snapshot, lock};
 use crate::error::{Error, Result};
 use crate::logging::RecordCounter;
@@ -34,11 +33,12 @@ use crate::pg::wire::Session;
 use crate::sync::cancel::CANCEL_PATIENCE;
 use crate::sync::env::Env;
 use crate::sync::output::Output;
-use crate::sync::plan::{RecordEnd, StreamPlan};
+use crate::sync::plan::StreamPlan;
 
 /// The timeout of a worker's lock on the table. A session that waits to alter the table waits for the copy's session,
 /// and the server does not know that the copy's session in turn waits for the worker.
 const LOCK_PATIENCE: &str = "10s";
+
 /// Whether a table can be read by several connections; logs why it can't.
 pub(super) fn is_possible(env: &Env, session: &Session, plan: &StreamPlan) -> bool {
     if env.config.copy_parallelism.get() == 1 {
@@ -54,30 +54,52 @@ pub(super) fn is_possible(env: &Env, session: &Session, plan: &StreamPlan) -> bo
     obstacle.is_none()
 }
 
-/// Sends the rows of a table that a snapshot sees, which `query` selects in no order; false if that is left to one connection.
+/// Divides what is to be read among several connections, if they may read it and that is worth it.
+pub(super) async fn divide(env: &Env, session: &mut Session, plan: &StreamPlan, reading: &mut Reading) -> Result<()> {
+    if !may_export(session, plan).await? {
+        return Ok(());
+    }
+    let Some(heaps) = Heaps::read(session, plan).await? else { return Ok(()) };
+    reading.ranges = Ranges::for_connections(&heaps, env.config.copy_parallelism.get());
+    reading.several = reading.ranges.clone().nth(1).is_some();
+    Ok(())
+}
+
+/// Whether the role may have several sessions see the same.
+pub(super) async fn may_export(session: &mut Session, plan: &StreamPlan) -> Result<bool> {
+    let sql = "SELECT pg_catalog.has_function_privilege('pg_catalog.pg_export_snapshot()', 'EXECUTE')";
+    let allowed = session.query_bool(sql).await?;
+    if !allowed {
+        tracing::info!("{}: copied by one connection: the role may not export a snapshot", plan.id);
+    }
+    Ok(allowed)
+}
+
+/// Sends what a snapshot sees, as far as `reading` says, whose query has no order; false, and nothing done, if no other connection can
+/// be had.
 pub(super) async fn copy(
     output: &mut Output,
     env: &Env,
     server: &Server,
     snapshot: &mut Snapshot,
     plan: &StreamPlan,
-    query: &RowQuery,
-    version: i64,
+    reading: &mut Reading,
 ) -> Result<bool> {
-    let connections = env.config.copy_parallelism.get();
-    let Some(ranges) = Ranges::of(snapshot.session(), plan, connections).await? else { return Ok(false) };
-    let workers = connections.min(ranges.len());
-    tracing::info!("{}: copied in {} ranges by up to {workers} connections", plan.id, ranges.len());
+    let ranges = reading.ranges.clone().count();
+    let workers = env.config.copy_parallelism.get().min(ranges);
+    tracing::info!("{}: copied in {ranges} ranges by up to {workers} connections", plan.id);
     let begin = format!(
         "{BEGIN}; SET TRANSACTION SNAPSHOT {}; SET LOCAL lock_timeout = '{LOCK_PATIENCE}'; {}",
         quote::literal(&snapshot.export().await?),
         lock(plan)
     );
-    let work = Arc::new(Work::new(server.clone(), begin, query.clone(), RecordEnd::new(version), ranges));
+    let work = Arc::new(Work::new(server.clone(), begin, reading));
     // The first lines of the workers may take long.
     output.hand_over().await?;
-    let counter = RecordCounter::of_rows(&plan.id, query.expected_rows(plan));
-    Crew::start(&work, plan, workers).copy(output, plan, counter).await
+    let counter = RecordCounter::of_rows(&plan.id, reading.query.expected_rows(plan));
+    let copied = Crew::start(&work, plan, workers).copy(output, plan, counter, reading).await?;
+    reading.ranges = work.left();
+    Ok(copied)
 }
 
 /// The workers of a copy. Dropped before they have ended, it has their queries cancelled.
@@ -106,8 +128,14 @@ impl Crew {
         Crew { work: Arc::clone(work), reports, finished }
     }
 
-    /// Passes the lines on until all ranges are read; false if no worker could begin.
-    async fn copy(mut self, output: &mut Output, plan: &StreamPlan, mut counter: RecordCounter) -> Result<bool> {
+    /// Passes the lines on until all ranges that were begun are read; false if no worker could begin.
+    async fn copy(
+        mut self,
+        output: &mut Output,
+        plan: &StreamPlan,
+        mut counter: RecordCounter,
+        reading: &mut Reading,
+    ) -> Result<bool> {
         while let Some(report) = self.reports.recv().await {
             match report {
                 Report::Lines { mut json, records } => {
@@ -115,6 +143,12 @@ impl Crew {
                     output.append_records(&mut json);
                     self.work.give_back(json);
                     output.hand_over().await?;
+                }
+                Report::Done(range) => {
+                    if reading.sent(&range) {
+                        reading.store(&mut output.state);
+                        output.write_state().await?;
+                    }
                 }
                 Report::Refused(error) => tracing::info!("{}: one connection less copies: {error}", plan.id),
                 Report::Failed(error) => return Err(error),

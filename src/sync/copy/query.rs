@@ -1,34 +1,71 @@
-//! The rows of one query, into the run's messages or into batches.
+//! The rows of a query, into the run's messages or into batches.
 
 use super::batch::BatchSink;
 use super::key_tracker::KeyTracker;
-use super::rows::{RowQuery, write_rows};
+use super::parallel;
+use super::reading::Reading;
+use super::rows::write_rows;
 use super::run_sink::RunSink;
+use super::sink::StateSink;
+use super::snapshot::Snapshot;
 use crate::error::Result;
 use crate::logging::RecordCounter;
+use crate::pg::connect::Server;
 use crate::pg::wire::Session;
 use crate::sync::env::Env;
 use crate::sync::output::Output;
 use crate::sync::plan::StreamPlan;
 
-/// Sends every row that `query` yields, whose columns are the plan's; `tracker` follows the replication key.
+/// Sends what a snapshot sees, as far as `reading` says, by several connections where they may read it.
+pub(super) async fn copy_snapshot(
+    output: &mut Output,
+    env: &Env,
+    server: &Server,
+    snapshot: &mut Snapshot,
+    plan: &mut StreamPlan,
+    reading: &mut Reading,
+) -> Result<()> {
+    env.query_in_hand.set(server, snapshot.session());
+    if reading.several && parallel::copy(output, env, server, snapshot, plan, reading).await? {
+        return Ok(());
+    }
+    copy_rows(output, env, snapshot.session(), plan, reading, None).await
+}
+
+/// Sends what `reading` says by one connection; the columns of its query are the plan's. `tracker` follows the replication key.
 pub(super) async fn copy_rows(
     output: &mut Output,
     env: &Env,
     session: &mut Session,
     plan: &mut StreamPlan,
-    query: &RowQuery,
-    version: i64,
+    reading: &mut Reading,
     tracker: Option<&mut KeyTracker>,
 ) -> Result<()> {
-    let counter = RecordCounter::of_rows(&plan.id, query.expected_rows(plan));
+    let counter = RecordCounter::of_rows(&plan.id, reading.query.expected_rows(plan));
     if let Some(config) = &env.config.batch_config {
-        let mut sink = BatchSink::new(output, config.clone(), plan, version, counter, tracker);
-        write_rows(session, plan, &query.sql(), &mut sink).await?;
+        let mut sink = BatchSink::new(output, config.clone(), plan, reading.version, counter, tracker);
+        read(session, plan, reading, &mut sink).await?;
         return sink.finish().await;
     }
-    let mut sink = RunSink::new(output, version, counter, tracker);
-    write_rows(session, plan, &query.sql(), &mut sink).await?;
+    let mut sink = RunSink::new(output, reading.version, counter, tracker);
+    read(session, plan, reading, &mut sink).await?;
     sink.counter.finish();
+    Ok(())
+}
+
+async fn read(
+    session: &mut Session,
+    plan: &mut StreamPlan,
+    reading: &mut Reading,
+    sink: &mut impl StateSink,
+) -> Result<()> {
+    while let Some((range, sql)) = reading.next() {
+        write_rows(session, plan, &sql, sink).await?;
+        if reading.sent(&range) {
+            let output = sink.complete().await?;
+            reading.store(&mut output.state);
+            output.write_state().await?;
+        }
+    }
     Ok(())
 }

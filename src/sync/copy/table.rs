@@ -1,7 +1,8 @@
-//! Whole tables, by one connection or several.
+//! Whole tables under versions of their own.
 
 use super::parallel;
-use super::query::copy_rows;
+use super::query::{copy_rows, copy_snapshot};
+use super::reading::Reading;
 use super::rows::RowQuery;
 use super::snapshot::Snapshot;
 use crate::error::Result;
@@ -20,26 +21,6 @@ pub(super) struct TableCopy<'a> {
 }
 
 impl TableCopy<'_> {
-    /// Sends what a snapshot sees of the table, which its transaction holds.
-    pub(super) async fn copy_snapshot(
-        self,
-        output: &mut Output,
-        env: &Env,
-        server: &Server,
-        snapshot: &mut Snapshot,
-    ) -> Result<()> {
-        self.begin(output);
-        let query = RowQuery::of(self.plan);
-        env.query_in_hand.set(server, snapshot.session());
-        let copied = parallel::is_possible(env, snapshot.session(), self.plan)
-            && parallel::copy(output, env, server, snapshot, self.plan, &query, self.version).await?;
-        if !copied {
-            copy_rows(output, env, snapshot.session(), self.plan, &query, self.version, None).await?;
-        }
-        output.activate_version(&self.plan.id, self.version);
-        Ok(())
-    }
-
     /// Sends what is there now. Returns the session.
     pub(super) async fn copy_now(
         self,
@@ -49,29 +30,38 @@ impl TableCopy<'_> {
         mut session: Session,
     ) -> Result<Session> {
         self.begin(output);
-        let query = RowQuery::of(self.plan);
+        let mut reading = Reading::of(RowQuery::of(self.plan), self.version);
         env.query_in_hand.set(server, &session);
-        let mut copied = false;
         if parallel::is_possible(env, &session, self.plan) {
             let mut snapshot = Snapshot::begin(session).await?;
-            copied = snapshot.lock_and_see(self.plan).await?
-                && parallel::copy(output, env, server, &mut snapshot, self.plan, &query, self.version).await?;
+            if snapshot.lock_and_see(self.plan).await? {
+                parallel::divide(env, snapshot.session(), self.plan, &mut reading).await?;
+            }
+            if reading.several {
+                copy_snapshot(output, env, server, &mut snapshot, self.plan, &mut reading).await?;
+            }
             session = snapshot.end().await?;
         }
-        if !copied {
+        if reading.ranges.is_left() {
             let mut snapshot = Snapshot::begin_with_lock(session, self.plan).await?;
-            copy_rows(output, env, snapshot.session(), self.plan, &query, self.version, None).await?;
+            copy_rows(output, env, snapshot.session(), self.plan, &mut reading, None).await?;
             session = snapshot.end().await?;
         }
-        output.activate_version(&self.plan.id, self.version);
+        self.end(output);
         Ok(session)
     }
 
-    fn begin(&self, output: &mut Output) {
+    /// Announces the stream.
+    pub(super) fn begin(&self, output: &mut Output) {
         let TableCopy { plan, version, first_run } = self;
         output.schema(&plan.id, &plan.schema, &plan.key_properties, &[]);
         if *first_run {
             output.activate_version(&plan.id, *version);
         }
+    }
+
+    /// Says that every row was sent.
+    pub(super) fn end(self, output: &mut Output) {
+        output.activate_version(&self.plan.id, self.version);
     }
 }

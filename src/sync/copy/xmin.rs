@@ -21,7 +21,8 @@ use window::Window;
 
 use super::initial::refresh;
 use super::parallel;
-use super::query::copy_rows;
+use super::query::copy_snapshot;
+use super::reading::Reading;
 use super::rows::RowQuery;
 use super::sessions::Sessions;
 use super::snapshot::{Snapshot, lock};
@@ -70,12 +71,11 @@ pub(crate) async fn sync(
     output.activate_version(&plan.id, version);
     let mut query = RowQuery::of(plan);
     query.condition = condition;
-    env.query_in_hand.set(sessions.server(), session);
-    let copied = parallel::is_possible(env, session, plan)
-        && parallel::copy(output, env, sessions.server(), &mut snapshot, plan, &query, version).await?;
-    if !copied {
-        copy_rows(output, env, snapshot.session(), plan, &query, version, None).await?;
+    let mut reading = Reading::of(query, version);
+    if parallel::is_possible(env, session, plan) {
+        parallel::divide(env, session, plan, &mut reading).await?;
     }
+    copy_snapshot(output, env, sessions.server(), &mut snapshot, plan, &mut reading).await?;
     sessions.give_back(snapshot.end().await?);
     set_bookmark(&mut output.state, plan, Some(json!(seen.xmin().to_string())), version);
     Ok(())

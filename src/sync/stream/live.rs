@@ -27,6 +27,8 @@ pub(crate) struct Live {
     hidden: HashSet<Vec<u8>>,
     /// Whether it goes on from a bookmark; else this run has copied it.
     pub resumed: bool,
+    /// Whether the target may lack rows of it that the log has changes of: its copy is not known to be complete.
+    pub in_slices: bool,
     /// Whether the log had a TRUNCATE of it.
     pub truncated: bool,
     /// Whether it was told that partitions are gone.
@@ -58,11 +60,17 @@ pub(crate) struct Transaction {
 
 impl Live {
     /// Returns a stream whose records carry this version.
-    pub(crate) fn new(plan: StreamPlan, version: i64, resumed: bool, alterations: &Alterations) -> Self {
+    pub(crate) fn new(
+        plan: StreamPlan,
+        version: i64,
+        (resumed, in_slices): (bool, bool),
+        alterations: &Alterations,
+    ) -> Self {
         Live {
             past: alterations.seen.clone(),
             altered: alterations.columns(plan.table.oid),
             resumed,
+            in_slices,
             truncated: false,
             lost_partitions: false,
             version,

@@ -39,42 +39,46 @@ use crate::positions::{Ledger, Stored, Track};
 use crate::replication::bulk::BulkRead;
 use crate::replication::standbys::unless_held_back;
 use crate::replication::stream::WalStream;
+use crate::sync::Streamed;
 use crate::sync::env::{Env, version_now};
 use crate::sync::failures::Failures;
 use crate::sync::output::Output;
-use crate::sync::plan::StreamPlan;
 
 /// How long the server may take to say what the slot keeps.
 const LAST_WORD: Duration = Duration::from_secs(5);
 
-/// Streams the changes of these tables; the state has their bookmarks.
+/// Streams the changes of these tables for so long; the state has their bookmarks.
 pub(super) async fn stream(
     output: &mut Output,
     env: &Env,
     client: &Client,
     source: &mut Source,
-    plans: Vec<(StreamPlan, Track)>,
-    acknowledge: Option<Stored>,
+    streamed: Vec<Streamed>,
+    (acknowledge, time): (Option<Stored>, Duration),
     failures: &mut Failures,
 ) -> Result<()> {
     let config = &env.config;
     let end = end_of_run(client).await?;
     let end_read = Instant::now();
     let (mut streams, mut tracks) = (Vec::new(), Vec::new());
-    for (plan, track) in plans {
+    // More of a copy is to come: its bookmark, and with it the slot, moves only where the log was read past what there is of it.
+    let is_cut = |streamed: &Streamed| matches!(&streamed.track, Track::Slices(slices) if !slices.is_complete());
+    let is_cut = streamed.iter().any(is_cut);
+    let ends = config.break_at_end_lsn || is_cut;
+    for Streamed { plan, track, resumed } in streamed {
         let version = output.state.bookmark(&plan.id).version().unwrap_or_else(version_now);
-        // A bookmark in another tap's form; that of a copy of this run is in this tap's already.
-        if !matches!(track, Track::AfterCopy(_)) {
+        let in_slices = matches!(track, Track::Slices(_));
+        // A bookmark in another tap's form; that of a copy is in this tap's already.
+        if resumed && !in_slices {
             output.state.adopt(&plan.id, version, plan.table.oid);
         }
-        let resumed = !matches!(track, Track::AfterCopy(_));
         tracks.push((plan.id.clone(), track));
-        streams.push(Live::new(plan, version, resumed, &source.alterations));
+        streams.push(Live::new(plan, version, (resumed, in_slices), &source.alterations));
     }
     for live in &streams {
         live.announce(output, config.debug_lsn);
     }
-    let bound = config.break_at_end_lsn.then_some(end);
+    let bound = ends.then_some(end);
     output.stream(Ledger::new(tracks, source.position, acknowledge, bound));
     if source.publications.is_empty() {
         output.ledger().wait_for_checks();
@@ -92,14 +96,14 @@ pub(super) async fn stream(
         source.plugin.name(),
     );
     let applier = Applier::new(env, client, source, streams, failures);
-    let mut run = Run::new(applier, state_file, from, end.lsn, config.break_at_end_lsn);
+    let mut run = Run::new(applier, state_file, from, end.lsn, ends);
     let began = Instant::now();
     let limits = Limits {
         began,
-        give_up: began.checked_add(config.max_run()),
+        give_up: began.checked_add(time).filter(|_| !is_cut),
         poll: Some(config.logical_poll()),
         patience: None,
-        bounded: config.break_at_end_lsn,
+        bounded: ends,
     };
     let mut log = Log { env, client, source, acknowledge, limits };
     let read = match reader {

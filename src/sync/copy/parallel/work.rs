@@ -3,10 +3,13 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::ranges::Ranges;
+use tokio::time::Instant;
+
 use crate::error::Error;
 use crate::pg::connect::Server;
 use crate::singer::writer::KEEP;
+use crate::sync::copy::ranges::{Range, Ranges};
+use crate::sync::copy::reading::Reading;
 use crate::sync::copy::rows::RowQuery;
 use crate::sync::plan::RecordEnd;
 
@@ -17,9 +20,11 @@ pub(super) struct Work {
     pub(super) begin: String,
     query: RowQuery,
     pub(super) end: RecordEnd,
-    ranges: Ranges,
-    /// The first range that nobody has taken.
-    next: AtomicUsize,
+    ranges: Mutex<Ranges>,
+    /// When no range is begun any more.
+    until: Option<Instant>,
+    /// How many ranges were taken.
+    taken: AtomicUsize,
     /// The number of ranges that were read and whose lines were handed over.
     done: AtomicUsize,
     /// Buffers whose lines have gone out.
@@ -27,14 +32,36 @@ pub(super) struct Work {
 }
 
 impl Work {
-    pub(super) fn new(server: Server, begin: String, query: RowQuery, end: RecordEnd, ranges: Ranges) -> Work {
-        let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Work { server, begin, query, end, ranges, next, done, empty: Mutex::default() }
+    /// Returns the work of reading what `reading` says.
+    pub(super) fn new(server: Server, begin: String, reading: &Reading) -> Work {
+        let Reading { query, version, ranges, until, .. } = reading;
+        Work {
+            server,
+            begin,
+            query: query.clone(),
+            end: RecordEnd::new(*version),
+            ranges: Mutex::new(ranges.clone()),
+            until: *until,
+            taken: AtomicUsize::new(0),
+            done: AtomicUsize::new(0),
+            empty: Mutex::default(),
+        }
     }
 
-    /// Returns the query of the next range; `None` when there is none left.
-    pub(super) fn take_range(&self) -> Option<String> {
-        self.ranges.query(&self.query, self.next.fetch_add(1, Ordering::Relaxed))
+    /// Returns the next range and its query; `None` when there is none left, or no time.
+    pub(super) fn take_range(&self) -> Option<(Range, String)> {
+        let mut ranges = self.ranges.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.has_begun() && self.until.is_some_and(|until| Instant::now() >= until) {
+            return None;
+        }
+        let range = ranges.next()?;
+        self.taken.fetch_add(1, Ordering::Relaxed);
+        Some((range, ranges.sql(&self.query, &range)))
+    }
+
+    /// Returns the ranges that nobody has taken.
+    pub(super) fn left(&self) -> Ranges {
+        self.ranges.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Counts a range that was read and its lines handed over.
@@ -44,12 +71,12 @@ impl Work {
 
     /// Whether a worker has taken a range.
     pub(super) fn has_begun(&self) -> bool {
-        self.next.load(Ordering::Relaxed) > 0
+        self.taken.load(Ordering::Relaxed) > 0
     }
 
-    /// Whether every range was read.
+    /// Whether every range was read that was taken.
     pub(super) fn is_done(&self) -> bool {
-        self.done.load(Ordering::Relaxed) == self.ranges.len()
+        self.done.load(Ordering::Relaxed) == self.taken.load(Ordering::Relaxed)
     }
 
     /// Returns a buffer for lines.
@@ -69,6 +96,8 @@ impl Work {
 pub(super) enum Report {
     /// Whole lines.
     Lines { json: Vec<u8>, records: u64 },
+    /// A range was read, and its lines went before.
+    Done(Range),
     /// The worker could not begin.
     Refused(Error),
     /// The worker could not go on.

@@ -77,10 +77,11 @@ impl Worker {
 
     async fn read(&mut self, session: &mut Session) -> Result<()> {
         let mut sink = WorkerSink { work: &self.work, reports: &self.reports, buf: JsonBuf::new(), records: 0 };
-        while let Some(query) = self.work.take_range() {
+        while let Some((range, query)) = self.work.take_range() {
             write_rows(session, &mut self.plan, &query, &mut sink).await?;
             sink.hand_over().await?;
             self.work.range_done();
+            sink.report(Report::Done(range)).await?;
         }
         Ok(())
     }
@@ -117,7 +118,13 @@ impl RowSink for WorkerSink<'_> {
             return Ok(());
         }
         let json = self.buf.replace(self.work.take_empty());
-        let report = Report::Lines { json, records: std::mem::take(&mut self.records) };
+        let records = std::mem::take(&mut self.records);
+        self.report(Report::Lines { json, records }).await
+    }
+}
+
+impl WorkerSink<'_> {
+    async fn report(&self, report: Report) -> Result<()> {
         self.reports.send(report).await.map_err(|_| Error::run("the copy was cut short"))
     }
 }

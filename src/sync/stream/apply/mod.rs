@@ -311,7 +311,7 @@ impl<'a> Applier<'a> {
             shape: &target.shape,
             debug_lsn: self.env.config.debug_lsn,
             looks_up: !live.plan.key_properties.is_empty(),
-            omits_unchanged: self.env.config.unchanged_toast == UnchangedToast::Omit,
+            omits_unchanged: self.env.config.unchanged_toast == UnchangedToast::Omit && !live.in_slices,
             may_have_changed: false,
             is_past: live.is_past(transaction),
             written: 0,

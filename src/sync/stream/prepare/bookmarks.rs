@@ -20,6 +20,14 @@ pub(super) fn check_bookmarks(
     copy_again: &mut HashSet<String>,
     failures: &mut Failures,
 ) {
+    // A copy that is under way begins anew, as it does where it can't go on for another reason.
+    for plan in plans.iter() {
+        let place = resume(plan, state);
+        if let (Resume::Copying(_), Some(gap)) = (place, gap(plan, place, slot)) {
+            tracing::warn!("{gap}; copying the table anew");
+            copy_again.insert(plan.id.clone());
+        }
+    }
     let problem = |plan: &StreamPlan, copy_again: &HashSet<String>| {
         if copy_again.contains(&plan.id) { None } else { gap(plan, resume(plan, state), slot) }
     };

@@ -6,7 +6,6 @@ use crate::error::{Error, ErrorKind, Result, to_run};
 use crate::pg::connect::Client;
 use crate::pg::error::query_error;
 use crate::pg::row::Fields as _;
-use crate::positions::Resume;
 use crate::replication::publication::{self, Publications};
 use crate::replication::slot::{Slot, create_sql};
 use crate::state::State;
@@ -40,7 +39,7 @@ impl SlotChoice {
         let Some(slot) = found else {
             let name = config.slot_candidates().pop().unwrap_or_default();
             let plugin = config.output_plugin;
-            let bookmarked = plans.iter().find(|plan| resume(plan, state) != Resume::Copy);
+            let bookmarked = plans.iter().find(|plan| resume(plan, state).is_copied());
             return match (bookmarked, config.on_slot_lost) {
                 (Some(plan), OnSlotLost::Fail) => Err(slot_gone(&name, plan)),
                 (None, _) if !config.create_replication_slot => {
