@@ -129,8 +129,7 @@ impl Server {
     }
 
     fn snapshot(&self) -> TransactionSnapshot {
-        let running: Vec<u32> =
-            self.running.iter().chain(&self.invisible).map(|(xid, _)| *xid).collect();
+        let running: Vec<u32> = self.running.iter().chain(&self.invisible).map(|(xid, _)| *xid).collect();
         let xmin = running.iter().copied().min().unwrap_or(self.next_xid);
         let list: Vec<String> = running.iter().map(u32::to_string).collect();
         TransactionSnapshot::parse(&format!("{xmin}:{}:{}", self.next_xid, list.join(","))).unwrap()
@@ -142,9 +141,7 @@ impl Server {
 
     /// What is in these pages: of each row the last change.
     fn in_pages(&self, stream: usize, pages: std::ops::Range<u64>, holds: impl Fn(&Committed) -> bool) -> Vec<u32> {
-        let last = |key: usize| {
-            self.log.iter().rfind(|tx| tx.changes.of[stream] && tx.changes.key == key && holds(tx))
-        };
+        let last = |key: usize| self.log.iter().rfind(|tx| tx.changes.of[stream] && tx.changes.key == key && holds(tx));
         let rows = (0..KEYS).filter_map(last);
         rows.filter(|tx| tx.changes.page.is_some_and(|page| pages.contains(&page))).map(|tx| tx.xid).collect()
     }
@@ -611,12 +608,7 @@ impl History<'_, '_> {
         Outcome::Complete
     }
 
-    fn write_state(
-        &mut self,
-        ledger: &mut Ledger,
-        state: &mut State,
-        written: &mut Written,
-    ) -> Result<(), HeldBack> {
+    fn write_state(&mut self, ledger: &mut Ledger, state: &mut State, written: &mut Written) -> Result<(), HeldBack> {
         // Missing values are read first.
         written.hole = false;
         move_bookmarks(ledger, Upto::Reached, state);

@@ -155,7 +155,10 @@ impl Alterations {
             let (table, columns): (u32, Vec<String>) = (row.field(1)?, row.field(5)?);
             let is_past = |by: u32| past.get(&stream).is_some_and(|known| known.knows_of(by));
             // What is in the catalogs has committed, whatever the snapshot says.
-            known.entry(stream).or_default().extend(by.iter().map(|by| *by as u32).filter(|by| !short.sees_writer(*by)));
+            known
+                .entry(stream)
+                .or_default()
+                .extend(by.iter().map(|by| *by as u32).filter(|by| !short.sees_writer(*by)));
             let facts = what.iter().zip(by).zip(columns).filter_map(|((what, by), column)| {
                 let (what, by) = (What::parse(what)?, by as u32);
                 (!is_past(by)).then_some(Fact { what, by, column })

@@ -29,11 +29,8 @@ pub(crate) struct Slicing {
 
 impl Slicing {
     /// What a kill costs is read again in seconds, and a query of so much costs nothing beside its rows.
-    const USUAL: Slicing = Slicing {
-        bytes: 8 << 20,
-        state_interval: Duration::from_secs(2),
-        snapshot_age: Duration::from_secs(240),
-    };
+    const USUAL: Slicing =
+        Slicing { bytes: 8 << 20, state_interval: Duration::from_secs(2), snapshot_age: Duration::from_secs(240) };
 
     /// Returns the usual one. Builds for development take a smaller one, `bytes,milliseconds,milliseconds`, so that tests need no
     /// large tables.

@@ -18,8 +18,8 @@ use crate::harness::messages::Record;
 use crate::harness::random::{Random, Told, seed, setting};
 use crate::harness::tap::{gather, wait};
 use crate::harness::target::{Target, assert_rows, source_rows};
-use crate::harness::{Catalog, Cluster, Message, Tap, TestDb, check_protocol, plugins};
-use writer::{DROP_ORIGIN, HUGE_TRANSACTION, TABLES, writer};
+use crate::harness::{Catalog, Cluster, Message, Tap, TestDb, check_protocol, plugins, release};
+use writer::{DROP_ORIGIN, HUGE_TRANSACTION, PARTITIONED, TABLES, writer};
 
 #[test]
 fn pgoutput() {
@@ -108,9 +108,13 @@ impl Life {
     fn new(cluster: &std::sync::Arc<Cluster>, plugin: &'static str, seed: u64) -> Life {
         let db = TestDb::on(cluster, &format!("crash_{plugin}"));
         db.psql(TABLES);
+        let mut random = Random(seed);
+        if release() >= 13 && random.chance(40) {
+            db.psql(PARTITIONED);
+        }
         let catalog = STREAMS.iter().fold(Tap::new(&db).discover(), |catalog, id| catalog.select(id, "LOG_BASED"));
         let (target, state) = (Target::default(), json!({}));
-        Life { db, plugin, catalog, random: Random(seed), target, state, log: Vec::new() }
+        Life { db, plugin, catalog, random, target, state, log: Vec::new() }
     }
 
     /// One run; the target keeps what a STATE confirmed.
@@ -123,16 +127,25 @@ impl Life {
         let spare = self.random.chance(60);
         self.spare_slots(spare);
         let forever = matches!(cut, Cut::Time(..)) && self.random.chance(15);
-        self.log.push(format!("{cut:?} {reader} spare slots: {spare}, forever: {forever}, state {}", self.state));
+        let connections = [1, 3][self.random.below(2) as usize];
+        let in_steps = !matches!(cut, Cut::Never) && self.random.chance(30);
+        self.log.push(format!(
+            "{cut:?} {reader} spare slots: {spare}, forever: {forever}, {connections} connections, in steps: {in_steps}, state {}",
+            self.state
+        ));
         let before = self.confirmed_flush();
         let tap = Tap::new(&self.db)
             .config("create_replication_slot", true)
             .config("output_plugin", self.plugin)
             .config("wal_reader", reader)
             .config("break_at_end_lsn", !forever)
+            .config("copy_parallelism", connections)
+            // Slices of a page or two, a STATE after each, snapshots that are soon too old.
+            .env("TAP_TEST_SLICING", "16384,0,60")
             .catalog(&self.catalog)
             .state(&self.state)
             .timeout(Duration::from_secs(300));
+        let tap = if in_steps { tap.config("max_copy_seconds", 0) } else { tap };
         let mut messages = self.run(&tap, cut);
         check_protocol(&messages);
         self.assert_forward(&messages);
@@ -144,8 +157,8 @@ impl Life {
             messages = again;
         }
         if let Some((before, after)) = before.zip(self.confirmed_flush()) {
-            // A stream that is copied again asks for nothing that was.
-            let stored = STREAMS.iter().filter_map(|id| finished_lsn(&self.state, id)).min();
+            // A stream that is copied from the start asks for nothing that was.
+            let stored = STREAMS.iter().filter_map(|id| needed_lsn(&self.state, id)).min();
             let allowed = before.max(stored.unwrap_or(0));
             assert!(after <= allowed, "acknowledged {after}, past {allowed}: {:#?}", self.log);
         }
@@ -259,6 +272,12 @@ impl Life {
             assert_rows(&format!("{table} after {:#?}", self.log), &found, &expected);
         }
     }
+}
+
+/// The position of a stream from which the log has to be there.
+fn needed_lsn(state: &Value, id: &str) -> Option<u64> {
+    let bookmark = &state["bookmarks"][id];
+    bookmark["lsn"].as_u64().filter(|_| bookmark["xmin"].is_null() || bookmark["copy"].is_array())
 }
 
 /// The position of a stream whose copy is done.

@@ -18,6 +18,7 @@ mod histories;
 mod hostile;
 mod incremental;
 mod log_based;
+mod meanwhile;
 mod meltano;
 mod memory;
 mod names;

@@ -2,11 +2,13 @@
 
 use serde_json::Value;
 
+use super::held::describe_held;
 use super::key_tracker::KeyTracker;
 use super::query::copy_rows;
 use super::reading::Reading;
 use super::rows::RowQuery;
 use super::sessions::Sessions;
+use super::snapshot::Snapshot;
 use crate::error::{Error, Result};
 use crate::pg::order::{Comparison, Order};
 use crate::pg::quote;
@@ -22,6 +24,8 @@ pub(crate) async fn sync(
     sessions: &mut Sessions<'_>,
     plan: &mut StreamPlan,
 ) -> Result<()> {
+    let mut snapshot = Snapshot::begin_with_lock(sessions.take().await?, plan).await?;
+    describe_held(snapshot.session(), env, sessions.server(), plan).await?;
     let (key, position, order) = replication_key(plan)?;
     let (key, order) = (key.to_owned(), order.clone());
     tracing::info!("{}: reading rows by {key}", plan.id);
@@ -51,14 +55,13 @@ pub(crate) async fn sync(
         query.order += &format!(" LIMIT {limit}{at_bookmark}");
     }
 
-    let mut session = sessions.take().await?;
-    env.query_in_hand.set(sessions.server(), &session);
+    env.query_in_hand.set(sessions.server(), snapshot.session());
     let mut tracker = KeyTracker::new(plan.id.clone(), key.clone(), position, version);
     output.state.set_incremental(&plan.id, &key, from.clone(), version);
     output.schema(&plan.id, &plan.schema, &plan.key_properties, &[&key]);
     output.activate_version(&plan.id, version);
-    copy_rows(output, env, &mut session, plan, &mut Reading::of(query, version), Some(&mut tracker)).await?;
-    sessions.give_back(session);
+    copy_rows(output, env, snapshot.session(), plan, &mut Reading::of(query, version), Some(&mut tracker)).await?;
+    sessions.give_back(snapshot.end().await?);
     tracker.store(&mut output.state);
     let reached = output.state.bookmark(&plan.id).replication_key_value();
     if reached == from.as_ref() && env.config.limit().is_some_and(|limit| tracker.rows() >= limit) {

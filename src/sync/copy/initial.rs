@@ -18,6 +18,7 @@ use held_commits::HeldCommits;
 use membership::Membership;
 use secondary::Secondary;
 
+use super::held::describe_held;
 use super::parallel;
 use super::query::copy_snapshot;
 use super::ranges::{Heaps, Ranges, why_not};
@@ -27,10 +28,8 @@ use super::sessions::Sessions;
 use super::snapshot::Snapshot;
 use super::table::TableCopy;
 use super::watermark::Watermark;
-use crate::discovery::{Scope, discover};
 use crate::error::{Error, Result};
 use crate::pg::Lsn;
-use crate::pg::connect::Server;
 use crate::pg::wire::Session;
 use crate::positions::{Bookmarkable, CopyPosition, CopySnapshot, Track, TransactionSnapshot};
 use crate::replication::slot::{ExportedSnapshot, Lifetime, is_no_slot_now, is_standby};
@@ -38,7 +37,6 @@ use crate::state::{Copy, Definition, Progress};
 use crate::sync::env::{Env, next_version, version_now};
 use crate::sync::output::Output;
 use crate::sync::plan::StreamPlan;
-use crate::sync::present_columns::PresentColumns;
 use crate::sync::visibility::visible_to;
 
 /// The time within which streams share a snapshot. An older one holds back vacuum for longer than it is worth.
@@ -284,12 +282,8 @@ impl<'a> Copier<'a> {
         for _ in 0..REWRITES {
             let mut open = self.fresh_snapshot(plan, from).await?;
             if open.snapshot.lock_and_see(plan).await? {
-                let present = PresentColumns::read(open.snapshot.session(), plan.table.oid).await?;
                 // A column that came since counts as known to the next run.
-                if !present.are(&plan.table.columns) {
-                    refresh(self.env, &self.env.primary, plan).await?;
-                    altered = true;
-                }
+                altered |= describe_held(open.snapshot.session(), self.env, &self.env.primary, plan).await?;
                 return Ok((open, altered));
             }
             tracing::info!("{}: rewritten since the snapshot was taken; taking another", plan.id);
@@ -391,21 +385,6 @@ async fn heaps(open: &mut OpenSnapshot, plan: &StreamPlan) -> Result<Option<Heap
         return Ok(None);
     }
     Heaps::read(session, plan).await
-}
-
-/// Describes a table again, on this server, that was altered since it was discovered.
-pub(super) async fn refresh(env: &Env, server: &Server, plan: &mut StreamPlan) -> Result<()> {
-    let client = server.connect().await?;
-    let wanted = [(plan.table.schema.clone(), plan.table.name.clone())];
-    let found = discover(&client, Scope::Tables(&wanted)).await?;
-    match found.into_iter().find(|table| table.oid == plan.table.oid) {
-        Some(table) => {
-            plan.refresh(table, &env.types);
-            Ok(())
-        }
-        None => Err(Error::stream(format!("the table of \"{}\" was dropped during the run", plan.id))
-            .hint("run again: a table made anew under its name is another table")),
-    }
 }
 
 /// Returns the place of a transaction's snapshot. A writer that is older than a table's membership in a publication has

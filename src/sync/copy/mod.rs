@@ -7,6 +7,7 @@
 
 mod batch;
 pub(crate) mod full_table;
+mod held;
 pub(crate) mod incremental;
 pub(crate) mod initial;
 mod key_tracker;

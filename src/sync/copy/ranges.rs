@@ -2,8 +2,8 @@
 
 mod heaps;
 
-use crate::pg::wire::Session;
 use crate::pg::table::TableKind;
+use crate::pg::wire::Session;
 use crate::sync::copy::rows::RowQuery;
 use crate::sync::plan::StreamPlan;
 

@@ -1,5 +1,6 @@
 //! Whole tables under versions of their own.
 
+use super::held::describe_held;
 use super::parallel;
 use super::query::{copy_rows, copy_snapshot};
 use super::reading::Reading;
@@ -29,26 +30,29 @@ impl TableCopy<'_> {
         server: &Server,
         mut session: Session,
     ) -> Result<Session> {
-        self.begin(output);
-        let mut reading = Reading::of(RowQuery::of(self.plan), self.version);
         env.query_in_hand.set(server, &session);
         if parallel::is_possible(env, &session, self.plan) {
             let mut snapshot = Snapshot::begin(session).await?;
             if snapshot.lock_and_see(self.plan).await? {
+                describe_held(snapshot.session(), env, server, self.plan).await?;
+                let mut reading = Reading::of(RowQuery::of(self.plan), self.version);
                 parallel::divide(env, snapshot.session(), self.plan, &mut reading).await?;
-            }
-            if reading.several {
-                copy_snapshot(output, env, server, &mut snapshot, self.plan, &mut reading).await?;
+                if reading.several {
+                    self.begin(output);
+                    copy_snapshot(output, env, server, &mut snapshot, self.plan, &mut reading).await?;
+                    output.activate_version(&self.plan.id, self.version);
+                    return snapshot.end().await;
+                }
             }
             session = snapshot.end().await?;
         }
-        if reading.ranges.is_left() {
-            let mut snapshot = Snapshot::begin_with_lock(session, self.plan).await?;
-            copy_rows(output, env, snapshot.session(), self.plan, &mut reading, None).await?;
-            session = snapshot.end().await?;
-        }
-        self.end(output);
-        Ok(session)
+        let mut snapshot = Snapshot::begin_with_lock(session, self.plan).await?;
+        describe_held(snapshot.session(), env, server, self.plan).await?;
+        self.begin(output);
+        let mut reading = Reading::of(RowQuery::of(self.plan), self.version);
+        copy_rows(output, env, snapshot.session(), self.plan, &mut reading, None).await?;
+        output.activate_version(&self.plan.id, self.version);
+        snapshot.end().await
     }
 
     /// Announces the stream.
@@ -58,10 +62,5 @@ impl TableCopy<'_> {
         if *first_run {
             output.activate_version(&plan.id, *version);
         }
-    }
-
-    /// Says that every row was sent.
-    pub(super) fn end(self, output: &mut Output) {
-        output.activate_version(&self.plan.id, self.version);
     }
 }

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 pub(crate) use tables::refusal;
 use window::Window;
 
-use super::initial::refresh;
+use super::held::describe_held;
 use super::parallel;
 use super::query::copy_snapshot;
 use super::reading::Reading;
@@ -33,7 +33,6 @@ use crate::state::State;
 use crate::sync::env::{Env, next_version, version_now};
 use crate::sync::output::Output;
 use crate::sync::plan::{StreamPlan, XMIN};
-use crate::sync::present_columns::PresentColumns;
 use crate::sync::visibility::visible_to;
 
 /// Sends the rows that were written since the last run. They have no order, so that the bookmark moves when all are sent.
@@ -49,9 +48,7 @@ pub(crate) async fn sync(
     // What is altered from here on, the next run finds out; what was before, since the table was described, this one does.
     let seen = visible_to(session).await?;
     session.query(&lock(plan)).await?;
-    if !PresentColumns::read(session, plan.table.oid).await?.are(&plan.table.columns) {
-        refresh(env, sessions.server(), plan).await?;
-    }
+    describe_held(session, env, sessions.server(), plan).await?;
 
     let bookmark = output.state.bookmark(&plan.id);
     let is_another = bookmark.table_oid().is_some_and(|oid| oid != plan.table.oid);

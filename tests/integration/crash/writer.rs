@@ -9,6 +9,16 @@ use crate::harness::database::Session;
 use crate::harness::random::Random;
 use crate::harness::{Background, TestDb};
 
+/// What makes `keyed` a partitioned table.
+pub(super) const PARTITIONED: &str = "
+    alter table keyed rename to keyed_rows; alter index keyed_pkey rename to keyed_rows_pkey;
+    create table keyed (id integer primary key, n integer, note text, big text) partition by hash (id);
+    alter table keyed alter big set storage external;
+    create table keyed_0 partition of keyed for values with (modulus 3, remainder 0);
+    create table keyed_1 partition of keyed for values with (modulus 3, remainder 1);
+    create table keyed_2 partition of keyed for values with (modulus 3, remainder 2);
+    insert into keyed select * from keyed_rows; drop table keyed_rows;";
+
 /// `keyed` is changed in every way, `keyless` only grows, nobody selects `other`.
 pub(super) const TABLES: &str = "
     create table keyed (id integer primary key, n integer, note text, big text);
@@ -48,6 +58,9 @@ fn write(mut connections: Vec<Connection>, mut random: Random, stop: &AtomicBool
     while !stop.load(Ordering::Relaxed) {
         let which = random.below(CONNECTIONS as u64) as usize;
         connections[which].step(&mut random);
+        if random.chance(2) && connections.iter().all(Connection::is_idle) {
+            connections[which].maintain(&mut random);
+        }
         thread::sleep(Duration::from_micros(random.below(4000)));
     }
     for connection in &mut connections {
@@ -78,6 +91,18 @@ impl Connection {
             session.run("select pg_replication_origin_session_setup(current_database() || '_elsewhere');");
         }
         Connection { session, number, open: false, prepared: Vec::new(), count: 0 }
+    }
+
+    fn is_idle(&self) -> bool {
+        !self.open && self.prepared.is_empty()
+    }
+
+    /// Has rows lie in other pages, or pages be used again.
+    fn maintain(&mut self, random: &mut Random) {
+        let how = ["vacuum", "vacuum", "vacuum full", "cluster"][random.below(4) as usize];
+        let index = if how == "cluster" { " using keyed_pkey" } else { "" };
+        // A run that reads the table does not wait for it forever.
+        self.session.run(&format!("set lock_timeout = '500ms'; {how} keyed{index}; reset lock_timeout;"));
     }
 
     fn step(&mut self, random: &mut Random) {

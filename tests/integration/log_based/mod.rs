@@ -40,6 +40,7 @@ mod rounds;
 mod schema_changes;
 mod secondary;
 mod secondary_lag;
+mod slices;
 mod slot_lost;
 mod slots;
 mod snapshots;

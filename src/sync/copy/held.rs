@@ -1,0 +1,42 @@
+//! Whether a table that is about to be read by its name is the one that was discovered, and still as it was.
+
+use crate::discovery::{Scope, discover};
+use crate::error::{Error, Result};
+use crate::pg::connect::Server;
+use crate::pg::quote;
+use crate::pg::wire::Session;
+use crate::sync::env::Env;
+use crate::sync::plan::StreamPlan;
+use crate::sync::present_columns::PresentColumns;
+
+/// Describes a table again, on this server, if it was altered since it was discovered: hours may lie between. Returns whether it was.
+/// The session's transaction holds what has the table's name, so that this stays so.
+///
+/// # Errors
+/// Another table has its name by now.
+pub(super) async fn describe_held(
+    session: &mut Session,
+    env: &Env,
+    server: &Server,
+    plan: &mut StreamPlan,
+) -> Result<bool> {
+    let (oid, name) = (plan.table.oid, quote::qualified(&plan.table.schema, &plan.table.name));
+    let is_it = format!("SELECT pg_catalog.to_regclass({})::pg_catalog.oid = {oid}", quote::literal(&name));
+    if !session.query_bool(&is_it).await? {
+        return Err(is_another(plan));
+    }
+    if PresentColumns::read(session, oid).await?.are(&plan.table.columns) {
+        return Ok(false);
+    }
+    let client = server.connect().await?;
+    let wanted = [(plan.table.schema.clone(), plan.table.name.clone())];
+    let found = discover(&client, Scope::Tables(&wanted)).await?;
+    let table = found.into_iter().find(|table| table.oid == oid).ok_or_else(|| is_another(plan))?;
+    plan.refresh(table, &env.types);
+    Ok(true)
+}
+
+fn is_another(plan: &StreamPlan) -> Error {
+    Error::stream(format!("the table of \"{}\" was renamed or dropped during the run", plan.id))
+        .hint("run again: a table made anew under its name is another table")
+}
