@@ -102,7 +102,9 @@ impl Connection {
         let how = ["vacuum", "vacuum", "vacuum full", "cluster"][random.below(4) as usize];
         let index = if how == "cluster" { " using keyed_pkey" } else { "" };
         // A run that reads the table does not wait for it forever.
-        self.session.run(&format!("set lock_timeout = '500ms'; {how} keyed{index}; reset lock_timeout;"));
+        self.session.run(&format!(
+            "\\set ON_ERROR_STOP off\nset lock_timeout = '500ms'; {how} keyed{index}; reset lock_timeout;\n\\set ON_ERROR_STOP on"
+        ));
     }
 
     fn step(&mut self, random: &mut Random) {

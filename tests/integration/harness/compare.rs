@@ -87,7 +87,7 @@ pub(crate) fn state_placeholders(state: &Value) -> Value {
             }
         }
         if let Some(value) = bookmark.get_mut("definition") {
-            replace(value, |value| value.as_array().is_some_and(|numbers| numbers.len() == 5), "<definition>");
+            replace(value, |value| value.as_array().is_some_and(|numbers| numbers.len() == 6), "<definition>");
         }
         // 1 marks an unfinished copy and means something; any other number is a transaction's.
         if let Some(xmin) = bookmark.get_mut("xmin") {
