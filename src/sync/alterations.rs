@@ -198,10 +198,9 @@ impl Alterations {
         Alterations::read(client, self.selected.clone(), &self.publications, self.since, seen).await
     }
 
-    /// Reads what of the same tables was altered after a snapshot.
+    /// Reads what of the same tables was altered after a snapshot. What was past for this is past for that, too.
     pub(crate) async fn after(&self, client: &Client, snapshot: &TransactionSnapshot) -> Result<Alterations> {
-        let selected = self.selected.iter().map(|(oid, _)| (*oid, None)).collect();
-        Alterations::read(client, selected, &self.publications, snapshot.oldest(), snapshot.clone()).await
+        Alterations::read(client, self.selected.clone(), &self.publications, snapshot.oldest(), snapshot.clone()).await
     }
 
     /// Whether the tables have still the names and columns that they had.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{Source, assert_fits, assert_holds, lsn, numbers, with_both_plugins};
-use crate::harness::{Message, TestDb, needs};
+use crate::harness::{Cluster, Message, TestDb, needs};
 
 with_both_plugins!(
     a_name_that_another_table_had,
@@ -24,6 +24,7 @@ with_both_plugins!(
     a_table_that_has_another_name_while_it_is_read,
     a_truncated_leaf_that_is_new,
     what_one_run_has_seen,
+    what_one_run_has_seen_beside_an_open_transaction,
 );
 
 /// Whatever was altered, a target of the copy and of the run after these changes holds what the tables do, read in either way.
@@ -257,6 +258,31 @@ fn what_no_log_shows(plugin: &str) {
     assert!(!output.stderr.contains("public.p2 "), "{}", output.stderr);
     let again = source.run(output.last_state());
     assert!(!again.stderr.contains("bookmark to copy"), "said once: {}", again.stderr);
+}
+
+/// A transaction that stays open keeps a snapshot from telling what has committed beside it: what was told of is told once all the same.
+fn what_one_run_has_seen_beside_an_open_transaction(plugin: &str) {
+    let cluster = Cluster::start("");
+    let setup = "create table d (id int primary key); insert into d values (1); create table v (id int primary key); create table other (id int);
+        create schema arch;";
+    let source = Source::on(&cluster, plugin, setup, &["d", "v"]);
+    let state = source.copied();
+    let mut open = source.db.session();
+    open.run("begin; insert into other values (1);");
+    let told = source.run_after(
+        "alter table d set schema arch; insert into arch.d values (2); alter table arch.d set schema public; insert into d values (3);
+         alter table v add c int default 7;",
+        &state,
+    );
+    assert_eq!(numbers(&told, "d", "id"), [2, 3]);
+    assert_eq!(told.logged("public-v: columns were added"), 1, "{}", told.stderr);
+    // As it is for a run that nothing had to be told.
+    let quiet = source.run_after("insert into d values (4); insert into v values (1)", told.last_state());
+    assert_eq!(numbers(&quiet, "d", "id"), [4]);
+    assert_eq!(quiet.warnings().len(), 0, "{:?}", quiet.warnings());
+    open.run("commit;");
+    let last = source.run_after("insert into d values (5)", quiet.last_state());
+    assert_eq!(numbers(&last, "d", "id"), [5]);
 }
 
 /// Through the root pgoutput says nothing of it.
