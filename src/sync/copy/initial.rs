@@ -9,11 +9,12 @@ mod held_commits;
 mod membership;
 mod secondary;
 
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use copied::{Copied, tell};
+use copied::{Copied, Copying, tell};
 use held_commits::HeldCommits;
 use membership::Membership;
 use secondary::Secondary;
@@ -34,7 +35,7 @@ use crate::pg::wire::Session;
 use crate::positions::{Bookmarkable, CopyPosition, CopySnapshot, Track, TransactionSnapshot};
 use crate::replication::slot::{ExportedSnapshot, Lifetime, is_no_slot_now, is_standby};
 use crate::state::{Copy, Definition, Progress};
-use crate::sync::env::{Env, next_version, version_now};
+use crate::sync::env::{Env, version_now};
 use crate::sync::output::Output;
 use crate::sync::plan::StreamPlan;
 use crate::sync::visibility::visible_to;
@@ -43,8 +44,6 @@ use crate::sync::visibility::visible_to;
 const SHARED_FOR: Duration = Duration::from_secs(60);
 /// The number of times that a table may be rewritten between the snapshot and the lock.
 const REWRITES: usize = 5;
-/// How long a commit that waits for a synchronous standby may keep a copy in slices waiting.
-const HELD_PATIENCE: Duration = Duration::from_secs(60);
 
 /// A copier of streams, one after the other.
 pub(crate) struct Copier<'a> {
@@ -127,98 +126,90 @@ impl<'a> Copier<'a> {
         plan: &mut StreamPlan,
         definition: Option<&Definition>,
     ) -> Result<Option<Track>> {
-        let (id, oid) = (plan.id.clone(), plan.table.oid);
-        let mut slices = Copied::of(plan, &output.state);
+        let id = &plan.id;
+        let mut copying = Copying::of(plan, &output.state);
         if self.is_late() && self.has_begun {
             tracing::info!("{id}: there is no time left to copy it in this run");
-            return Ok(slices.map(|copied| Track::Slices(copied.slices)));
+            return Ok(copying.copied.map(|copied| Track::Slices(copied.slices)));
         }
         self.has_begun = true;
-        match &slices {
+        match &copying.copied {
             None => tracing::info!("{id}: copying the table before its changes are streamed"),
             Some(_) => tracing::info!("{id}: going on with the copy of the table"),
         }
-        let bookmark = output.state.bookmark(&id);
-        let mut first_run = bookmark.is_new();
-        let mut version = bookmark.version().filter(|_| slices.is_some()).unwrap_or_else(|| next_version(bookmark));
-        let (mut announced, began, mut waited) = (false, slices.as_ref().map(|copied| copied.progress.page), None);
         loop {
-            let from = slices.as_ref().map(|copied| copied.slices.start());
-            let (mut open, altered) = self.snapshot_for(plan, from).await?;
-            let heaps = heaps(&mut open, plan).await?;
-            if slices.as_ref().is_some_and(|copied| !heaps.as_ref().is_some_and(|heaps| heaps.hold(&copied.progress))) {
-                tracing::warn!("{id}: its rows are not where they were when its copy began; copying it anew");
-                (slices, first_run, announced) = (None, false, false);
-                version = next_version(output.state.bookmark(&id));
+            if let ControlFlow::Break(track) = self.read_snapshot(output, plan, definition, &mut copying).await? {
+                return Ok(track);
             }
-            let mut reading = Reading::of(RowQuery::of(plan), version);
-            let page = slices.as_ref().map_or(0, |copied| copied.progress.page);
-            self.divide(&mut open, plan, heaps.as_ref(), page, &mut reading).await?;
-            let position = open.place.of_copy(plan);
-            let in_slices = reading.watermark.is_some();
-            if (in_slices || from.is_some()) && !position.holds_until(from.unwrap_or_default()) {
-                // What a later slice lacks of a transaction that an earlier run has streamed would never come again.
-                let since = *waited.get_or_insert_with(Instant::now);
-                if since.elapsed() >= HELD_PATIENCE {
-                    return Err(Error::transient(format!("{id}: a commit waits for a synchronous standby"))
-                        .hint("run again when the standby answers"));
-                }
-                self.end(open).await?;
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-            let place = position.bookmark(self.floor);
-            let mut copied = match slices.take() {
-                Some(copied) => copied,
-                None => {
-                    output.state.set_log_based(&id, place, version, Copy::Unfinished, oid);
-                    if let Some(definition) = definition {
-                        output.state.set_definition(&id, definition);
-                    }
-                    Copied::begin(place.lsn())
-                }
-            };
-            let table = TableCopy { plan, version, first_run };
-            if !announced || altered {
-                table.begin(output);
-                (announced, first_run) = (true, false);
-            }
-            let server = if matches!(open.place, Place::Replayed(_)) { self.env.tables() } else { &self.env.primary };
-            copy_snapshot(output, self.env, server, &mut open.snapshot, plan, &mut reading).await?;
-            copied.add(&position);
-            if let Some(mark) = reading.watermark {
-                copied.progress = mark.into_progress();
-            }
-            if reading.ranges.is_left() {
-                output.state.set_progress(&id, &copied.progress);
-                if let Some(heaps) = &heaps {
-                    tell(&id, heaps, &copied.progress, began.unwrap_or(0), self.is_late());
-                }
-                self.end(open).await?;
-                output.write_state().await?;
-                if self.is_late() {
-                    return Ok(Some(Track::Slices(copied.slices)));
-                }
-                slices = Some(copied);
-                continue;
-            }
-            output.activate_version(&id, version);
-            self.keep(open).await?;
-            return Ok(match position {
-                CopyPosition::Visible(copy) if copied.is_of_one_snapshot => Some(Track::AfterCopy(copy)),
-                CopyPosition::Exact(_) | CopyPosition::Replayed(_) if copied.is_of_one_snapshot => {
-                    output.state.finish_copy(&id, place);
-                    None
-                }
-                _ => {
-                    let longest = heaps.map_or(0, |heaps| heaps.longest());
-                    copied.progress.page = copied.progress.page.max(longest);
-                    output.state.set_progress(&id, &copied.progress);
-                    copied.slices.complete();
-                    Some(Track::Slices(copied.slices))
-                }
-            });
         }
+    }
+
+    /// Reads what there is time for in one snapshot. Breaks with what the copy comes to in this run.
+    async fn read_snapshot(
+        &mut self,
+        output: &mut Output,
+        plan: &mut StreamPlan,
+        definition: Option<&Definition>,
+        copying: &mut Copying,
+    ) -> Result<ControlFlow<Option<Track>>> {
+        let (id, oid) = (plan.id.clone(), plan.table.oid);
+        let from = copying.copied.as_ref().map(|copied| copied.slices.start());
+        let (mut open, altered) = self.snapshot_for(plan, from).await?;
+        let heaps = heaps(&mut open, plan).await?;
+        copying.check(&id, heaps.as_ref(), &output.state);
+        let mut reading = Reading::of(RowQuery::of(plan), copying.version);
+        self.divide(&mut open, plan, heaps.as_ref(), copying.page(), &mut reading).await?;
+        let position = open.place.of_copy(plan);
+        if (reading.watermark.is_some() || from.is_some()) && !position.holds_until(from.unwrap_or_default()) {
+            // What a later slice lacks of a transaction that an earlier run has streamed would never come again.
+            self.end(open).await?;
+            copying.wait(&id).await?;
+            return Ok(ControlFlow::Continue(()));
+        }
+        let place = position.bookmark(self.floor);
+        let copied = copying.copied.get_or_insert_with(|| {
+            output.state.set_log_based(&id, place, copying.version, Copy::Unfinished, oid);
+            if let Some(definition) = definition {
+                output.state.set_definition(&id, definition);
+            }
+            Copied::begin(place.lsn())
+        });
+        if !copying.announced || altered {
+            TableCopy { plan, version: copying.version, first_run: copying.first_run }.begin(output);
+            (copying.announced, copying.first_run) = (true, false);
+        }
+        let server = if matches!(open.place, Place::Replayed(_)) { self.env.tables() } else { &self.env.primary };
+        copy_snapshot(output, self.env, server, &mut open.snapshot, plan, &mut reading).await?;
+        copied.add(&position);
+        if let Some(mark) = reading.watermark {
+            copied.progress = mark.into_progress();
+        }
+        if reading.ranges.is_left() {
+            output.state.set_progress(&id, &copied.progress);
+            if let Some(heaps) = &heaps {
+                tell(&id, heaps, &copied.progress, copying.began, self.is_late());
+            }
+            self.end(open).await?;
+            output.write_state().await?;
+            let track = Track::Slices(copied.slices);
+            return Ok(if self.is_late() { ControlFlow::Break(Some(track)) } else { ControlFlow::Continue(()) });
+        }
+        output.activate_version(&id, copying.version);
+        self.keep(open).await?;
+        Ok(ControlFlow::Break(match position {
+            CopyPosition::Visible(copy) if copied.is_of_one_snapshot => Some(Track::AfterCopy(copy)),
+            CopyPosition::Exact(_) | CopyPosition::Replayed(_) if copied.is_of_one_snapshot => {
+                output.state.finish_copy(&id, place);
+                None
+            }
+            _ => {
+                let longest = heaps.map_or(0, |heaps| heaps.longest());
+                copied.progress.page = copied.progress.page.max(longest);
+                output.state.set_progress(&id, &copied.progress);
+                copied.slices.complete();
+                Some(Track::Slices(copied.slices))
+            }
+        }))
     }
 
     /// Says what is read in a snapshot, from this page on.

@@ -74,7 +74,7 @@ fn lines(output: &Output) -> Vec<String> {
         None => {
             let mut parts = line.split(",\"definition\":[");
             let first = parts.next().unwrap_or_default().to_owned();
-            parts.fold(first, |line, part| line + part.split_once(']').expect("an array").1)
+            parts.fold(first, |line, part| line + part.split_once("]]").expect("an array that ends with one").1)
         }
     };
     output.stdout.lines().map(line).collect()

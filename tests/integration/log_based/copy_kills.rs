@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::model::{STREAMS, assert_activated_last, killed_after, tables, version};
-use super::{Source, lsn, with_both_plugins};
+use super::{Source, numbers, with_both_plugins};
 use crate::harness::target::Target;
 use crate::harness::{Cluster, Message, Tap};
 
@@ -146,17 +146,18 @@ fn a_signal_in_a_copy_leaves_a_valid_state(plugin: &str) {
     }
 }
 
-/// max_run_seconds are for the changes: a copy is finished, and a table that has no position yet is copied again.
+/// A copy in one piece that was begun is finished, and repeated where its changes were not read; others begin in a later run.
 fn a_run_out_of_time_after_a_copy(plugin: &str) {
     let mut life = Life::new(plugin);
     life.source.db.take_spare_slots();
     let mut target = Target::default();
     let first = life.source.tap().config("max_run_seconds", 0).run();
     target.apply(&first.messages);
+    assert_eq!(numbers(&first, "keyed", "id").len(), 3);
+    assert_eq!(first.logged("public-plain: there is no time left"), 1, "{}", first.stderr);
     life.change();
     let second = life.source.tap().state(first.last_state()).config("max_run_seconds", 1).run();
     target.apply(&second.messages);
-    assert!(lsn(second.last_state(), "plain") >= lsn(first.last_state(), "plain"));
     life.change();
     target.apply(&life.source.run(second.last_state()).messages);
     target.assert_holds(&life.source.db, &STREAMS);

@@ -1,11 +1,78 @@
 //! How far a copy in slices is, and what is told of it.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::error::{Error, Result};
 use crate::logging::figures::bytes;
 use crate::pg::Lsn;
 use crate::positions::{CopyPosition, Resume, Slices};
 use crate::state::{Progress, State};
 use crate::sync::copy::ranges::Heaps;
+use crate::sync::env::next_version;
 use crate::sync::plan::StreamPlan;
+
+/// How long a commit that waits for a synchronous standby may keep a copy in slices waiting.
+const HELD_PATIENCE: Duration = Duration::from_secs(60);
+
+/// The copy of a table as it goes on in this run.
+pub(super) struct Copying {
+    /// What was sent; `None` before it begins.
+    pub(super) copied: Option<Copied>,
+    /// The version of its records.
+    pub(super) version: i64,
+    /// Whether the target has no version yet that it could take for the current one.
+    pub(super) first_run: bool,
+    /// Whether this run has sent the SCHEMA.
+    pub(super) announced: bool,
+    /// The page that this run began with.
+    pub(super) began: u64,
+    /// Since when it waits for a commit.
+    waits: Option<Instant>,
+}
+
+impl Copying {
+    /// Returns what this run does for a stream: it goes on with the copy, or begins it under a new version.
+    pub(super) fn of(plan: &StreamPlan, state: &State) -> Copying {
+        let bookmark = state.bookmark(&plan.id);
+        let copied = Copied::of(plan, state);
+        Copying {
+            version: bookmark.version().filter(|_| copied.is_some()).unwrap_or_else(|| next_version(bookmark)),
+            first_run: bookmark.is_new(),
+            announced: false,
+            began: copied.as_ref().map_or(0, |copied| copied.progress.page),
+            waits: None,
+            copied,
+        }
+    }
+
+    /// Returns the page to go on with.
+    pub(super) fn page(&self) -> u64 {
+        self.copied.as_ref().map_or(0, |copied| copied.progress.page)
+    }
+
+    /// Has the copy begin anew if rows are not in the pages that they were in.
+    pub(super) fn check(&mut self, id: &str, heaps: Option<&Heaps>, state: &State) {
+        let Some(copied) = &self.copied else { return };
+        if heaps.is_some_and(|heaps| heaps.hold(&copied.progress)) {
+            return;
+        }
+        tracing::warn!("{id}: its rows are not where they were when its copy began; copying it anew");
+        let version = next_version(state.bookmark(id));
+        *self = Copying { copied: None, version, first_run: false, announced: false, began: 0, waits: self.waits };
+    }
+
+    /// Waits a moment for a commit that the log has and that no snapshot sees.
+    pub(super) async fn wait(&mut self, id: &str) -> Result<()> {
+        if self.waits.get_or_insert_with(Instant::now).elapsed() >= HELD_PATIENCE {
+            return Err(Error::transient(format!("{id}: a commit waits for a synchronous standby"))
+                .hint("run again when the standby answers"));
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        Ok(())
+    }
+}
 
 /// What was sent of a copy, in this run and before.
 pub(super) struct Copied {

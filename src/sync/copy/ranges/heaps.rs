@@ -34,7 +34,7 @@ impl Heaps {
         let oid = plan.table.oid;
         let allowed = session.query_bool(&format!("SELECT pg_catalog.has_table_privilege({oid}, 'SELECT')")).await?;
         if !allowed {
-            tracing::info!("{}: not read in ranges of pages: the role may not read all columns", plan.id);
+            tracing::info!("{}: copied by one connection: the role may not read all columns", plan.id);
             return Ok(None);
         }
         let tree = match plan.has_only_own_rows() {
@@ -61,7 +61,7 @@ impl Heaps {
         let id = |row: &[Option<String>], at: usize| text(row, at).parse::<u32>().unwrap_or(0);
         let says = |row: &[Option<String>], at: usize| text(row, at) == "t";
         if rows.iter().any(|row| says(row, 1) && !says(row, 2)) {
-            tracing::info!("{}: not read in ranges of pages: some of its rows are in no heap of this server", plan.id);
+            tracing::info!("{}: copied by one connection: some of its rows are in no heap of this server", plan.id);
             return Ok(None);
         }
         // The parent of each, and whether it was its from the start.
