@@ -28,6 +28,8 @@ pub(crate) struct RecordCounter {
     total: u64,
     bytes: u64,
     bar: Bar,
+    /// Where the bar began.
+    before: u64,
 }
 
 impl RecordCounter {
@@ -44,14 +46,18 @@ impl RecordCounter {
             total: 0,
             bytes: 0,
             bar: Bar::none(),
+            before: 0,
         }
     }
 
-    /// Returns a counter with a bar on a terminal; `expected` is the estimated number of rows, if known.
-    pub(crate) fn of_rows(stream: impl Into<String>, expected: Option<i64>) -> Self {
+    /// Returns a counter with a bar on a terminal; `expected` is the estimated number of rows, if known, of which about `before`
+    /// were sent already.
+    pub(crate) fn of_rows(stream: impl Into<String>, expected: Option<i64>, before: u64) -> Self {
         let counter = RecordCounter::new(stream);
         let expected = expected.and_then(|rows| u64::try_from(rows).ok());
-        RecordCounter { bar: Bar::of_rows(&counter.stream, expected), ..counter }
+        let bar = Bar::of_rows(&counter.stream, expected);
+        bar.set(before);
+        RecordCounter { bar, before, ..counter }
     }
 
     /// Counts records, and the bytes of their messages.
@@ -67,7 +73,7 @@ impl RecordCounter {
 
     fn check(&mut self, now: Instant) {
         self.unchecked = 0;
-        self.bar.set(self.total + self.records);
+        self.bar.set(self.before + self.total + self.records);
         if now.duration_since(self.logged) >= INTERVAL {
             self.log();
             self.logged = now;

@@ -229,6 +229,9 @@ impl<'a> Copier<'a> {
             return Ok(());
         };
         reading.ranges = Ranges::of_bytes(heaps, env.slicing.bytes, page);
+        let (sent, all) = heaps.bytes(page);
+        let rows = u128::from(plan.table.row_estimate.unsigned_abs()) * u128::from(sent) / u128::from(all.max(1));
+        reading.before = u64::try_from(rows).unwrap_or(0);
         let is_divided = reading.ranges.clone().nth(1).is_some();
         if is_divided || page > 0 {
             let progress = Progress { page, files: heaps.files() };

@@ -96,7 +96,7 @@ pub(super) async fn copy(
     let work = Arc::new(Work::new(server.clone(), begin, reading));
     // The first lines of the workers may take long.
     output.hand_over().await?;
-    let counter = RecordCounter::of_rows(&plan.id, reading.query.expected_rows(plan));
+    let counter = RecordCounter::of_rows(&plan.id, reading.query.expected_rows(plan), reading.before);
     let copied = Crew::start(&work, plan, workers).copy(output, plan, counter, reading).await?;
     reading.ranges = work.left();
     Ok(copied)

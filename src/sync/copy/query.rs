@@ -41,7 +41,7 @@ pub(super) async fn copy_rows(
     reading: &mut Reading,
     tracker: Option<&mut KeyTracker>,
 ) -> Result<()> {
-    let counter = RecordCounter::of_rows(&plan.id, reading.query.expected_rows(plan));
+    let counter = RecordCounter::of_rows(&plan.id, reading.query.expected_rows(plan), reading.before);
     if let Some(config) = &env.config.batch_config {
         let mut sink = BatchSink::new(output, config.clone(), plan, reading.version, counter, tracker);
         read(session, plan, reading, &mut sink).await?;

@@ -14,6 +14,8 @@ pub(super) struct Reading {
     pub(super) version: i64,
     /// What is left to be read.
     pub(super) ranges: Ranges,
+    /// About how many rows of the table were sent before.
+    pub(super) before: u64,
     /// Whether several connections may read it.
     pub(super) several: bool,
     /// When no range is begun any more; one is, whatever the time.
@@ -25,7 +27,7 @@ pub(super) struct Reading {
 impl Reading {
     /// Returns one of everything that a query selects, by one connection.
     pub(super) fn of(query: RowQuery, version: i64) -> Reading {
-        Reading { query, version, ranges: Ranges::whole(), several: false, until: None, watermark: None }
+        Reading { query, version, ranges: Ranges::whole(), before: 0, several: false, until: None, watermark: None }
     }
 
     /// Returns the next range and its SQL; `None` when there is none left, or no time.
