@@ -159,11 +159,11 @@ pub(crate) struct Config {
     /// LOG_BASED: end the run after so many seconds without a message.
     #[serde(default = "logical_poll_total_seconds", deserialize_with = "setting")]
     logical_poll_total_seconds: u64,
-    /// LOG_BASED: end the run where the write-ahead log ended when the run started; false goes on until
-    /// `logical_poll_total_seconds` or `max_run_seconds`.
+    /// LOG_BASED: end the run where the write-ahead log ended when the run started, or the first copies were made; false goes on until
+    /// `logical_poll_total_seconds` or `max_run_seconds`, unless a copy is to go on in the next run.
     #[serde(default = "yes", deserialize_with = "setting")]
     pub break_at_end_lsn: bool,
-    /// LOG_BASED: end the run after so many seconds; a table that is being copied by then goes on in the next run.
+    /// LOG_BASED: end the run after so many seconds; the copy of a table with a key that is under way by then goes on in the next run.
     #[serde(default = "max_run_seconds", deserialize_with = "setting")]
     max_run_seconds: u64,
     /// LOG_BASED: of these, how many at most are for copies of tables, so that the changes of others are not kept waiting.

@@ -111,6 +111,11 @@ impl CopySnapshot {
         self.snapshot.sees(xid)
     }
 
+    /// Leaves out what began after another snapshot.
+    pub(crate) fn forget_younger(&mut self, other: &CopySnapshot) {
+        self.held.retain(|&xid| !other.snapshot.precedes(xid));
+    }
+
     /// Takes note of a transaction that the log brings.
     pub(super) fn came(&mut self, xid: u32) {
         self.held.retain(|&held| held != xid);
@@ -124,5 +129,25 @@ impl CopySnapshot {
     /// Whether neither the copy nor the log may have brought some transaction.
     pub(super) fn lacks_some(&self) -> bool {
         !self.held.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_began_later_is_not_missed() {
+        let copy = |snapshot: &str, held: &[u32]| {
+            CopySnapshot::new(TransactionSnapshot::parse(snapshot).unwrap(), Lsn(100), held.to_vec())
+        };
+        let first = copy("10:15:10,12", &[10, 12]);
+        let mut later = copy("12:30:12,15,20", &[12, 15, 20]);
+        later.forget_younger(&first);
+        assert_eq!(later.held, [12]);
+        assert!(!CopyPosition::Visible(later).holds_until(Lsn(50)));
+        let mut last = copy("15:30:15,20", &[15, 20]);
+        last.forget_younger(&first);
+        assert!(CopyPosition::Visible(last).holds_until(Lsn(50)));
     }
 }

@@ -31,6 +31,16 @@ pub(crate) enum Track {
     Slices(Slices),
 }
 
+impl Track {
+    /// Whether the stream is being copied, or this run has copied it.
+    pub(crate) fn is_of_copy(&self) -> bool {
+        match self {
+            Track::AfterCopy(_) | Track::Slices(_) => true,
+            Track::From(_) | Track::AtSlot => false,
+        }
+    }
+}
+
 /// How far bookmarks are to be moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Upto {
@@ -148,7 +158,7 @@ impl Ledger {
     }
 
     /// Ends the part that the stream at this place has in the run (rule 12). Its bookmark gets no further than to what was handed
-    /// over, since records behind that may lack values for good; a copy of this run is repeated.
+    /// over, since records behind that may lack values for good; a copy of this run in one snapshot is repeated.
     pub(crate) fn fail(&mut self, stream: usize) {
         let complete = self.handed_over;
         if let Some(stream) = self.streams.get_mut(stream) {

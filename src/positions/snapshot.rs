@@ -33,6 +33,13 @@ impl TransactionSnapshot {
         self.xmin as u32
     }
 
+    /// Returns one that sees what committed before this transaction began, which is none of the future.
+    pub(crate) fn before(&self, xid: u32) -> TransactionSnapshot {
+        let age = (self.xmax as u32).wrapping_sub(xid);
+        let limit = self.xmax.saturating_sub(age.into());
+        TransactionSnapshot { xmin: limit, xmax: limit, running: Vec::new() }
+    }
+
     /// Returns it, or, where many transactions were running, one which sees less.
     pub(crate) fn short(&self) -> TransactionSnapshot {
         const MANY: usize = 16;

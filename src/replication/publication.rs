@@ -151,6 +151,13 @@ impl Publications {
         table.columns.iter().filter(|c| !sends(&c.name, c.generated)).map(|c| c.name.clone()).collect()
     }
 
+    /// Whether all changes of all rows of a table are sent.
+    pub(crate) fn send_all(&self, table: &Table) -> bool {
+        let all =
+            |published: &Published| published.insert && published.update && published.delete && !published.row_filter;
+        self.tables.get(&table.oid).is_some_and(all)
+    }
+
     /// Whether a publication of this release can send the column: it sends stored generated ones from 18 on.
     pub(crate) fn can_send(&self, table: &Table, column: &str) -> bool {
         match table.column(column).map(|column| column.generated) {

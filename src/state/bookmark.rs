@@ -124,8 +124,9 @@ impl<'a> Bookmark<'a> {
         marked || (is_current && without_xmin && self.get(LSN_KEY).is_some())
     }
 
-    /// Returns how far an unfinished copy is.
+    /// Returns how far an unfinished copy is; without the version of what was sent none is.
     pub(crate) fn progress(self) -> Option<Progress> {
+        self.version()?;
         self.get(PROGRESS_KEY).and_then(Progress::read)
     }
 
@@ -157,23 +158,26 @@ impl<'a> Bookmark<'a> {
     }
 }
 
-/// How far a copy in slices of pages is. A bookmark has it as `[page, [file, …]]`; one of another form counts as none.
+/// How far a copy in slices of pages is. A bookmark has it as `[page, [file, …], definition]`; one of another form counts as none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Progress {
     /// The first page that is not known to be sent.
     pub(crate) page: u64,
     /// The files of the table and its partitions (`pg_class.relfilenode`): in others, rows are in other pages.
     pub(crate) files: Vec<u32>,
+    /// How the table was defined when the copy began.
+    pub(crate) began: Definition,
 }
 
 impl Progress {
     fn read(value: &Value) -> Option<Progress> {
-        let [page, files] = value.as_array()?.as_slice() else { return None };
-        Some(Progress { page: page.as_u64()?, files: numbers(files)? })
+        let [page, files, began] = value.as_array()?.as_slice() else { return None };
+        let page = page.as_u64().filter(|page| *page <= u32::MAX.into())?;
+        Some(Progress { page, files: numbers(files)?, began: Definition::read(began)? })
     }
 
     pub(super) fn write(&self) -> Value {
-        serde_json::json!([self.page, self.files])
+        serde_json::json!([self.page, self.files, self.began.write()])
     }
 }
 
@@ -213,6 +217,13 @@ impl Definition {
 
     pub(super) fn write(&self) -> Value {
         serde_json::json!([self.created, self.columns, self.key, self.partitions, self.seen.in_short(), self.known])
+    }
+
+    /// Makes one up.
+    #[cfg(test)]
+    pub(crate) fn for_test() -> Definition {
+        let seen = TransactionSnapshot::parse("10:10:").expect("a snapshot");
+        Definition { created: 1, columns: 2, key: 3, partitions: 4, seen, known: Vec::new() }
     }
 
     /// Whether the run knew what the owner of this id had written.

@@ -77,18 +77,27 @@ fn where_a_stream_goes_on() {
         (state.resume("public-a", oid), state.kept_from("public-a"))
     };
     let at = Resume::At(Lsn(500));
+    let copying = |copy: Value| json!({"lsn": 500, "xmin": 1, "version": 1, "table_oid": 9, "copy": copy});
+    let but = |key: &str, value: Value| {
+        let mut bookmark = copying(json!([3, [7], [1, 2, 3, 4, "10:10:", []]]));
+        bookmark[key] = value;
+        bookmark
+    };
     for (bookmark, oid, expected) in [
         (json!({}), None, (Resume::Copy, Resume::Copy)),
         (json!({"lsn": 0}), None, (Resume::Copy, Resume::Copy)),
         (json!({"lsn": 1}), Some(9), (Resume::AtSlot, Resume::AtSlot)),
         (json!({"lsn": 500, "version": 1}), Some(9), (at, at)),
         (json!({"lsn": 500, "xmin": 1}), None, (Resume::Copy, at)),
-        (json!({"lsn": 500, "xmin": 1, "copy": [3, [7]]}), Some(9), (Resume::Copying(Lsn(500)), at)),
-        (json!({"lsn": 500, "xmin": 1, "copy": [3, [7]], "table_oid": 9}), Some(10), (Resume::Copy, at)),
-        (json!({"lsn": 500, "xmin": 1, "copy": [3]}), Some(9), (Resume::Copy, at)),
-        (json!({"lsn": 500, "xmin": 1, "copy": [3, ["x"]]}), Some(9), (Resume::Copy, at)),
-        (json!({"lsn": 1, "xmin": 1, "copy": [3, [7]]}), Some(9), (Resume::Copy, Resume::AtSlot)),
-        (json!({"lsn": 500, "xmin": null, "copy": [3, [7]]}), Some(9), (at, at)),
+        (copying(json!([3, [7], [1, 2, 3, 4, "10:10:", [5]]])), Some(9), (Resume::Copying(Lsn(500)), at)),
+        (copying(json!([3, [7], [1, 2, 3, 4, "10:10:", []]])), Some(10), (Resume::Copy, at)),
+        (copying(json!([u64::from(u32::MAX) + 1, [7], [1, 2, 3, 4, "10:10:", []]])), Some(9), (Resume::Copy, at)),
+        (copying(json!([3])), Some(9), (Resume::Copy, at)),
+        (copying(json!([3, [7]])), Some(9), (Resume::Copy, at)),
+        (copying(json!([3, ["x"], [1, 2, 3, 4, "10:10:", []]])), Some(9), (Resume::Copy, at)),
+        (but("version", json!(null)), Some(9), (Resume::Copy, at)),
+        (but("lsn", json!(1)), Some(9), (Resume::Copy, Resume::AtSlot)),
+        (but("xmin", json!(null)), Some(9), (at, at)),
         (json!({"lsn": 500, "xmin": null, "table_oid": 9}), Some(9), (at, at)),
         (json!({"lsn": 500, "xmin": null, "table_oid": 9}), None, (at, at)),
         (json!({"lsn": 500, "xmin": null, "table_oid": 9}), Some(10), (Resume::Copy, at)),

@@ -219,6 +219,32 @@ impl Alterations {
         self.tables.get(&table)
     }
 
+    /// Returns the definition of a table for a bookmark that lies where the slot does: no more than what the slot is past counts as
+    /// known.
+    pub(crate) fn definition_at_slot(&self, table: u32) -> Option<Definition> {
+        let seen = self.seen.before(self.since);
+        let is_known = |by: u32| seen.sees_writer(by);
+        let parts = self.of_stream(table).filter(|part| part.table != table && part.came_by().all(is_known));
+        let partitions = parts.map(|part| i64::from(part.table)).sum();
+        Some(Definition { partitions, seen: seen.clone(), known: Vec::new(), ..self.of(table)?.definition.clone() })
+    }
+
+    /// Returns why rows that a copy has sent, or will not see, may be others than the log tells, if that is so: what of a table was
+    /// altered since the copy began, with this definition.
+    pub(crate) fn why_copy_anew(&self, table: u32, began: &Definition) -> Option<&'static str> {
+        let came = |what: What| {
+            let mut facts = self.of_stream(table).flat_map(|part| &part.facts);
+            facts.any(|fact| fact.what == what && !began.knows_of(fact.by))
+        };
+        if self.of(table)?.has_other_columns(Some(began)) {
+            return Some("columns were added or altered");
+        }
+        if came(What::Attached) {
+            return Some("a partition was attached");
+        }
+        came(What::Published).then_some("its place in the publication, or what that publishes, was altered")
+    }
+
     /// Returns the tables, partitions included.
     pub(crate) fn tables(&self) -> Vec<u32> {
         self.tables.keys().copied().collect()
@@ -239,10 +265,7 @@ impl Alterations {
         let Some(now) = self.of(table).filter(|now| known.is_of_the_same_making(&now.definition)) else { return false };
         // What the run can't have seen came since; an id from before the last wrap of ids may look younger than it can be.
         let came = |by: u32| self.seen.sees(by) && !known.knows_of(by);
-        let then = self
-            .of_stream(now.table)
-            .filter(|part| part.table != table)
-            .filter(|part| ![Some(part.definition.created as u32), part.attached_by].into_iter().flatten().any(came));
+        let then = self.of_stream(now.table).filter(|part| part.table != table && !part.came_by().any(came));
         then.map(|part| i64::from(part.table)).sum::<i64>() != known.partitions
     }
 
@@ -282,6 +305,11 @@ impl Alterations {
 impl Altered {
     fn has(&self, what: What) -> bool {
         self.facts.iter().any(|fact| fact.what == what)
+    }
+
+    /// Returns the transactions that made it, and that made it a partition.
+    fn came_by(&self) -> impl Iterator<Item = u32> {
+        [Some(self.definition.created as u32), self.attached_by].into_iter().flatten()
     }
 
     fn facts_of_columns(&self) -> impl Iterator<Item = &Fact> {

@@ -21,8 +21,9 @@ use crate::error::Result;
 use crate::method::ReplicationMethod;
 use crate::pg::connect::Client;
 use crate::positions::{Resume, Stored, Track};
+use crate::state::State;
 
-use copy::initial::Copier;
+use copy::initial::{Copier, Origin};
 use copy::sessions::Sessions;
 use copy::{full_table, incremental, xmin};
 use env::Env;
@@ -76,8 +77,6 @@ pub(crate) async fn sync(output: &mut Output, env: &Env, catalog: Option<Catalog
 struct Streamed {
     plan: StreamPlan,
     track: Track,
-    /// Whether the state that the run was given has a bookmark for it.
-    resumed: bool,
 }
 
 /// The LOG_BASED streams of a run.
@@ -121,7 +120,7 @@ impl LogBased {
                 new.push(plan.id.clone());
             }
             match track {
-                Some(track) => streamed.push(Streamed { plan, track, resumed: true }),
+                Some(track) => streamed.push(Streamed { plan, track }),
                 None => copies.push(plan),
             }
         }
@@ -157,20 +156,29 @@ async fn run(
     let copies = log_based.as_mut().map(|log_based| std::mem::take(&mut log_based.copies)).unwrap_or_default();
     let mut copies_left = copies.len();
     let mut copier = log_based.as_mut().map(|LogBased { source, acknowledge, .. }| {
-        Copier::new(env, source.exported.take(), source.position.floor(*acknowledge), source.publications.clone())
+        Copier::new(
+            env,
+            source.exported.take(),
+            Origin {
+                floor: source.position.floor(*acknowledge),
+                publications: source.publications.clone(),
+                alterations: source.alterations.clone(),
+                whole: source.whole.clone(),
+            },
+        )
     });
-    let (began, mut copying) = (Instant::now(), Duration::ZERO);
+    let mut copying = Duration::ZERO;
     let mut sessions = Sessions::new(env.tables());
-    for mut plan in in_order(copies, others, output.state.currently_syncing()) {
+    for mut plan in in_order(copies, others, &output.state) {
         output.state.set_currently_syncing(Some(&plan.id));
         let mut track = None;
-        let resumed = matches!(resume(&plan, &output.state), Resume::Copying(_));
         let worked = match (plan.method, &mut copier) {
             (ReplicationMethod::LogBased, Some(copier)) => {
                 copies_left -= 1;
-                let altered = log_based.as_ref().and_then(|log_based| log_based.source.alterations.of(plan.table.oid));
-                let definition = altered.map(|altered| &altered.definition);
-                copier.copy(output, &mut plan, definition).await.map(|copied| track = copied)
+                let began = Instant::now();
+                let worked = copier.copy(output, &mut plan).await.map(|copied| track = copied);
+                copying += began.elapsed();
+                worked
             }
             (ReplicationMethod::LogBased, None) => Ok(()),
             (ReplicationMethod::FullTable, _) => full_table::sync(output, env, &mut sessions, &mut plan).await,
@@ -185,13 +193,12 @@ async fn run(
                 // It is copied anew, whatever the log keeps for it.
                 log_based.source.streams.retain(|id| *id != plan.id);
             }
-            log_based.streamed.extend(track.map(|track| Streamed { plan, track, resumed }));
+            log_based.streamed.extend(track.map(|track| Streamed { plan, track }));
         }
         if copies_left == 0
             && let Some(copier) = copier.take()
         {
             copier.close().await;
-            copying = began.elapsed();
         }
         output.state.set_currently_syncing(None);
         output.write_state_between_streams().await?;
@@ -203,21 +210,22 @@ async fn run(
     sessions.close().await;
     match log_based {
         Some(LogBased { mut source, streamed, acknowledge, .. }) if !streamed.is_empty() => {
-            let time = env.config.max_run().saturating_sub(copying);
-            stream::stream(output, env, client, &mut source, streamed, (acknowledge, time), failures).await
+            stream::stream(output, env, client, &mut source, streamed, (acknowledge, copying), failures).await
         }
         _ => Ok(()),
     }
 }
 
-/// Puts the tables to be read in order: the one that a run was interrupted in, LOG_BASED copies, the others; by id.
-fn in_order(copies: Vec<StreamPlan>, others: Vec<StreamPlan>, interrupted: Option<&str>) -> Vec<StreamPlan> {
+/// Puts the tables to be read in order: the one that a run was interrupted in, LOG_BASED copies that are under way, those that are
+/// to begin, the others; by id.
+fn in_order(copies: Vec<StreamPlan>, others: Vec<StreamPlan>, state: &State) -> Vec<StreamPlan> {
     let mut queue: Vec<StreamPlan> = copies.into_iter().chain(others).collect();
     queue.sort_by(|a, b| {
         let rank = |plan: &StreamPlan| match plan.method {
-            _ if interrupted == Some(plan.id.as_str()) => 0,
-            ReplicationMethod::LogBased => 1,
-            ReplicationMethod::FullTable | ReplicationMethod::Incremental => 2,
+            _ if state.currently_syncing() == Some(plan.id.as_str()) => 0,
+            ReplicationMethod::LogBased if matches!(resume(plan, state), Resume::Copying(_)) => 1,
+            ReplicationMethod::LogBased => 2,
+            ReplicationMethod::FullTable | ReplicationMethod::Incremental => 3,
         };
         rank(a).cmp(&rank(b)).then_with(|| a.id.cmp(&b.id))
     });

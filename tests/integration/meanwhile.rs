@@ -11,6 +11,11 @@ const T: &str = "public-t";
 /// A run in which this happens to `t` after it was described and before it is read.
 #[track_caller]
 fn run(method: &str, sql: &str) -> (TestDb, Catalog, Output) {
+    run_with(method, 1, sql)
+}
+
+#[track_caller]
+fn run_with(method: &str, connections: u32, sql: &str) -> (TestDb, Catalog, Output) {
     let db = TestDb::new(&format!("meanwhile_{}", method.to_lowercase()));
     db.psql(
         "create table a (id integer primary key); insert into a values (1);
@@ -27,7 +32,7 @@ fn run(method: &str, sql: &str) -> (TestDb, Catalog, Output) {
     };
     let mut lock = db.session();
     lock.run("begin; lock table a;");
-    let running = Tap::new(&db).catalog(&catalog).spawn();
+    let running = Tap::new(&db).config("copy_parallelism", connections).catalog(&catalog).spawn();
     db.wait_until("exists (select from pg_locks where not granted and relation = 'a'::regclass)");
     db.psql(sql);
     lock.run("commit;");
@@ -44,6 +49,25 @@ fn columns_are_altered() {
         let records = output.records(T);
         assert_eq!(records.len(), 5, "{method}");
         assert!(records.iter().all(|row| row["n"] == json!(format!("n{}", row["id"])) && row["c"] == 7), "{records:?}");
+    }
+}
+
+/// Of such, a snapshot from before shows nothing but the catalogs as they were.
+#[test]
+fn columns_are_renamed_and_dropped() {
+    for method in METHODS {
+        for connections in [1, 3] {
+            let sql = "alter table t add c integer default 7; alter table t rename n to m; alter table t add d integer;
+                alter table t drop d";
+            let (_db, _, output) = run_with(method, connections, sql);
+            let output = output.expect_code(0);
+            assert_fits(&output.messages);
+            let rows = output.records(T);
+            assert_eq!(rows.len(), 5, "{method}");
+            for row in rows {
+                assert!(row["m"] == row["id"] && row["c"] == 7 && !row.contains_key("n"), "{method}: {row:?}");
+            }
+        }
     }
 }
 

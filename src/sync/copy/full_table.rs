@@ -22,7 +22,7 @@ pub(crate) async fn sync(
     let id = plan.id.clone();
     output.state.set_full_table(&id, version, Copy::Unfinished);
     let copy = TableCopy { plan, version, first_run };
-    sessions.give_back(copy.copy_now(output, env, sessions.server(), session).await?);
+    copy.copy_now(output, env, session, sessions).await?;
     output.state.set_full_table(&id, version, Copy::Finished);
     Ok(())
 }

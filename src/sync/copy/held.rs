@@ -10,7 +10,8 @@ use crate::sync::plan::StreamPlan;
 use crate::sync::present_columns::PresentColumns;
 
 /// Describes a table again, on this server, if it was altered since it was discovered: hours may lie between. Returns whether it was.
-/// The session's transaction holds what has the table's name, so that this stays so.
+/// A transaction holds what has the table's name, so that this stays so. `session` sees what is committed by now: that transaction's
+/// own, unless its snapshot is older than its lock.
 ///
 /// # Errors
 /// Another table has its name by now.

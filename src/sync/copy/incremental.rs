@@ -24,7 +24,9 @@ pub(crate) async fn sync(
     sessions: &mut Sessions<'_>,
     plan: &mut StreamPlan,
 ) -> Result<()> {
-    let mut snapshot = Snapshot::begin_with_lock(sessions.take().await?, plan).await?;
+    let session = sessions.take().await?;
+    env.query_in_hand.set(sessions.server(), &session);
+    let mut snapshot = Snapshot::begin_with_lock(session, plan).await?;
     describe_held(snapshot.session(), env, sessions.server(), plan).await?;
     let (key, position, order) = replication_key(plan)?;
     let (key, order) = (key.to_owned(), order.clone());
@@ -55,7 +57,6 @@ pub(crate) async fn sync(
         query.order += &format!(" LIMIT {limit}{at_bookmark}");
     }
 
-    env.query_in_hand.set(sessions.server(), snapshot.session());
     let mut tracker = KeyTracker::new(plan.id.clone(), key.clone(), position, version);
     output.state.set_incremental(&plan.id, &key, from.clone(), version);
     output.schema(&plan.id, &plan.schema, &plan.key_properties, &[&key]);

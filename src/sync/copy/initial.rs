@@ -2,13 +2,15 @@
 //!
 //! A slot made for the purpose exports a snapshot that sees the transactions committed before its position C and no
 //! others, so the copy holds them, and the log from C on holds the rest. Reading a position and then selecting would lose
-//! a transaction that is in the log and not yet visible.
+//! a transaction that is in the log and not yet visible. Where no such slot can be made, or a standby is read, the log of the same
+//! run decides what the copy lacks; and a table with a key is read in slices, each in a snapshot of its own ([`Slices`](crate::positions::Slices)).
 
 mod copied;
 mod held_commits;
 mod membership;
 mod secondary;
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
@@ -31,14 +33,16 @@ use super::table::TableCopy;
 use super::watermark::Watermark;
 use crate::error::{Error, Result};
 use crate::pg::Lsn;
+use crate::pg::connect::Server;
 use crate::pg::wire::Session;
 use crate::positions::{Bookmarkable, CopyPosition, CopySnapshot, Track, TransactionSnapshot};
 use crate::replication::slot::{ExportedSnapshot, Lifetime, is_no_slot_now, is_standby};
-use crate::state::{Copy, Definition, Progress};
+use crate::state::{Copy, Progress};
+use crate::sync::alterations::Alterations;
 use crate::sync::env::{Env, version_now};
 use crate::sync::output::Output;
 use crate::sync::plan::StreamPlan;
-use crate::sync::visibility::visible_to;
+use crate::sync::visibility::{visible_to, wait_visible};
 
 /// The time within which streams share a snapshot. An older one holds back vacuum for longer than it is worth.
 const SHARED_FOR: Duration = Duration::from_secs(60);
@@ -50,10 +54,7 @@ pub(crate) struct Copier<'a> {
     env: &'a Env,
     /// The snapshot of the slot that this run made, if it made one. A copy in it needs no other slot.
     exported: Option<ExportedSnapshot>,
-    /// The position from which the slot can serve, whatever this run acknowledges.
-    floor: Bookmarkable,
-    /// The publications that the slot is read with; empty where none decides what is sent.
-    publications: Vec<String>,
+    origin: Origin,
     sessions: Sessions<'a>,
     open: Option<OpenSnapshot>,
     secondary: Option<Secondary<'a>>,
@@ -61,6 +62,18 @@ pub(crate) struct Copier<'a> {
     late: Option<Instant>,
     /// Whether a table was begun.
     has_begun: bool,
+}
+
+/// What the changes of copied tables come from.
+pub(crate) struct Origin {
+    /// The position from which the slot can serve, whatever this run acknowledges.
+    pub(crate) floor: Bookmarkable,
+    /// The publications that the slot is read with; empty where none decides what is sent.
+    pub(crate) publications: Vec<String>,
+    /// What was altered of the tables.
+    pub(crate) alterations: Alterations,
+    /// The streams that are copied in one piece.
+    pub(crate) whole: HashSet<String>,
 }
 
 /// A snapshot, and its place in the log.
@@ -81,6 +94,11 @@ enum Place {
 }
 
 impl Place {
+    /// Returns the server that it is of.
+    fn server<'e>(&self, env: &'e Env) -> &'e Server {
+        if matches!(self, Place::Replayed(_)) { env.tables() } else { &env.primary }
+    }
+
     /// Returns the position of a table's copy.
     fn of_copy(&self, plan: &StreamPlan) -> CopyPosition {
         match self {
@@ -94,21 +112,14 @@ impl Place {
 }
 
 impl<'a> Copier<'a> {
-    /// Returns a copier. `exported`: the snapshot of a slot that this run made; `publications`: what the slot is read
-    /// with.
-    pub(crate) fn new(
-        env: &'a Env,
-        exported: Option<ExportedSnapshot>,
-        floor: Bookmarkable,
-        publications: Vec<String>,
-    ) -> Self {
+    /// Returns a copier. `exported`: the snapshot of a slot that this run made.
+    pub(crate) fn new(env: &'a Env, exported: Option<ExportedSnapshot>, origin: Origin) -> Self {
         let secondary = env.secondary.as_ref().map(Secondary::new);
         let time = env.config.max_copy().map_or(env.config.max_run(), |most| most.min(env.config.max_run()));
         Copier {
             env,
             exported,
-            floor,
-            publications,
+            origin,
             sessions: Sessions::new(&env.primary),
             open: None,
             secondary,
@@ -119,13 +130,8 @@ impl<'a> Copier<'a> {
 
     /// Copies a stream, or goes on with it, as far as there is time: a table with a key in slices, in snapshots that are soon
     /// replaced, others in one. Returns from where on its changes have to be streamed in this run; `None` if a later run can do
-    /// that, or has to copy the table. `definition`: how the table is defined.
-    pub(crate) async fn copy(
-        &mut self,
-        output: &mut Output,
-        plan: &mut StreamPlan,
-        definition: Option<&Definition>,
-    ) -> Result<Option<Track>> {
+    /// that, or has to copy the table.
+    pub(crate) async fn copy(&mut self, output: &mut Output, plan: &mut StreamPlan) -> Result<Option<Track>> {
         let id = &plan.id;
         let mut copying = Copying::of(plan, &output.state);
         if self.is_late() && self.has_begun {
@@ -138,7 +144,7 @@ impl<'a> Copier<'a> {
             Some(_) => tracing::info!("{id}: going on with the copy of the table"),
         }
         loop {
-            if let ControlFlow::Break(track) = self.read_snapshot(output, plan, definition, &mut copying).await? {
+            if let ControlFlow::Break(track) = self.read_snapshot(output, plan, &mut copying).await? {
                 return Ok(track);
             }
         }
@@ -149,37 +155,55 @@ impl<'a> Copier<'a> {
         &mut self,
         output: &mut Output,
         plan: &mut StreamPlan,
-        definition: Option<&Definition>,
         copying: &mut Copying,
     ) -> Result<ControlFlow<Option<Track>>> {
         let (id, oid) = (plan.id.clone(), plan.table.oid);
-        let from = copying.copied.as_ref().map(|copied| copied.slices.start());
-        let (mut open, altered) = self.snapshot_for(plan, from).await?;
-        let heaps = heaps(&mut open, plan).await?;
+        let (mut open, altered) = self.snapshot_for(plan, copying.from()).await?;
+        let heaps = self.heaps(&mut open, plan).await?;
         copying.check(&id, heaps.as_ref(), &output.state);
+        if altered && copying.copied.is_some() {
+            self.look_again().await?;
+            copying.begin_anew(&id, "columns were added or altered while it was copied", &output.state);
+        }
+        let from = copying.from();
         let mut reading = Reading::of(RowQuery::of(plan), copying.version);
-        self.divide(&mut open, plan, heaps.as_ref(), copying.page(), &mut reading).await?;
-        let position = open.place.of_copy(plan);
+        let began = match &copying.copied {
+            Some(copied) => Some(copied.progress.began.clone()),
+            None => self.origin.alterations.of(oid).map(|altered| altered.definition.clone()),
+        };
+        let began =
+            began.ok_or_else(|| Error::run(format!("{id}: the catalogs do not say how the table is defined")))?;
+        let progress =
+            heaps.as_ref().map(|heaps| Progress { page: copying.page(), files: heaps.files(), began: began.clone() });
+        self.divide(&mut open, plan, heaps.as_ref().zip(progress), &mut reading).await?;
+        let mut position = open.place.of_copy(plan);
+        copying.narrow(&mut position);
         if (reading.watermark.is_some() || from.is_some()) && !position.holds_until(from.unwrap_or_default()) {
             // What a later slice lacks of a transaction that an earlier run has streamed would never come again.
             self.end(open).await?;
             copying.wait(&id).await?;
             return Ok(ControlFlow::Continue(()));
         }
-        let place = position.bookmark(self.floor);
+        copying.waits = None;
+        let place = position.bookmark(self.origin.floor);
+        let alterations = &self.origin.alterations;
         let copied = copying.copied.get_or_insert_with(|| {
             output.state.set_log_based(&id, place, copying.version, Copy::Unfinished, oid);
+            let definition = match position {
+                CopyPosition::Exact(_) => Some(began.clone()),
+                // The bookmark may lie before what was altered.
+                CopyPosition::Visible(_) | CopyPosition::Replayed(_) => alterations.definition_at_slot(oid),
+            };
             if let Some(definition) = definition {
-                output.state.set_definition(&id, definition);
+                output.state.set_definition(&id, &definition);
             }
-            Copied::begin(place.lsn())
+            Copied::begin(place.lsn(), began)
         });
         if !copying.announced || altered {
             TableCopy { plan, version: copying.version, first_run: copying.first_run }.begin(output);
             (copying.announced, copying.first_run) = (true, false);
         }
-        let server = if matches!(open.place, Place::Replayed(_)) { self.env.tables() } else { &self.env.primary };
-        copy_snapshot(output, self.env, server, &mut open.snapshot, plan, &mut reading).await?;
+        copy_snapshot(output, self.env, open.place.server(self.env), &mut open.snapshot, plan, &mut reading).await?;
         copied.add(&position);
         if let Some(mark) = reading.watermark {
             copied.progress = mark.into_progress();
@@ -193,6 +217,14 @@ impl<'a> Copier<'a> {
             output.write_state().await?;
             let track = Track::Slices(copied.slices);
             return Ok(if self.is_late() { ControlFlow::Break(Some(track)) } else { ControlFlow::Continue(()) });
+        }
+        if !copied.is_of_one_snapshot {
+            self.look_again().await?;
+            if let Some(why) = self.origin.alterations.why_copy_anew(oid, &copied.progress.began) {
+                copying.begin_anew(&id, &format!("{why} while it was copied"), &output.state);
+                self.end(open).await?;
+                return Ok(ControlFlow::Continue(()));
+            }
         }
         output.activate_version(&id, copying.version);
         self.keep(open).await?;
@@ -212,29 +244,28 @@ impl<'a> Copier<'a> {
         }))
     }
 
-    /// Says what is read in a snapshot, from this page on.
+    /// Says what is read in a snapshot of a copy that is so far.
     async fn divide(
         &self,
         open: &mut OpenSnapshot,
         plan: &StreamPlan,
-        heaps: Option<&Heaps>,
-        page: u64,
+        heaps: Option<(&Heaps, Progress)>,
         reading: &mut Reading,
     ) -> Result<()> {
         let (env, session) = (self.env, open.snapshot.session());
-        let Some(heaps) = heaps else {
+        let Some((heaps, progress)) = heaps else {
             if parallel::is_possible(env, session, plan) {
                 parallel::divide(env, session, plan, reading).await?;
             }
             return Ok(());
         };
+        let page = progress.page;
         reading.ranges = Ranges::of_bytes(heaps, env.slicing.bytes, page);
         let (sent, all) = heaps.bytes(page);
         let rows = u128::from(plan.table.row_estimate.unsigned_abs()) * u128::from(sent) / u128::from(all.max(1));
         reading.before = u64::try_from(rows).unwrap_or(0);
         let is_divided = reading.ranges.clone().nth(1).is_some();
         if is_divided || page > 0 {
-            let progress = Progress { page, files: heaps.files() };
             reading.watermark = Some(Watermark::new(&plan.id, progress, env.slicing.state_interval));
             let old = open.taken.checked_add(env.slicing.snapshot_age);
             reading.until = [old, self.late].into_iter().flatten().min();
@@ -242,6 +273,24 @@ impl<'a> Copier<'a> {
         reading.several =
             is_divided && parallel::is_possible(env, session, plan) && parallel::may_export(session, plan).await?;
         Ok(())
+    }
+
+    /// Reads what was altered by now.
+    async fn look_again(&mut self) -> Result<()> {
+        let client = self.env.primary.connect().await?;
+        let seen = wait_visible(&client, std::iter::empty()).await?;
+        self.origin.alterations = self.origin.alterations.again(&client, seen).await?;
+        Ok(())
+    }
+
+    /// Returns the heaps of a table that can be copied in slices: by its key the target tells a row that comes again, and the log has
+    /// those that move.
+    async fn heaps(&self, open: &mut OpenSnapshot, plan: &StreamPlan) -> Result<Option<Heaps>> {
+        let session = open.snapshot.session();
+        if plan.key_properties.is_empty() || self.origin.whole.contains(&plan.id) || why_not(session, plan).is_some() {
+            return Ok(None);
+        }
+        Heaps::read(session, plan).await
     }
 
     fn is_late(&self) -> bool {
@@ -252,13 +301,13 @@ impl<'a> Copier<'a> {
     async fn on_secondary(&mut self, position: Lsn) -> Result<Option<OpenSnapshot>> {
         let Some(secondary) = &mut self.secondary else { return Ok(None) };
         let mut published = String::new();
-        if !self.publications.is_empty() {
+        if !self.origin.publications.is_empty() {
             let mut session = self.sessions.take().await?;
             let snapshot = visible_to(&mut session).await?;
-            published = Membership::read(&mut session, &self.publications, &snapshot).await?.rows;
+            published = Membership::read(&mut session, &self.origin.publications, &snapshot).await?.rows;
             self.sessions.give_back(session);
         }
-        let Some(mut snapshot) = secondary.begin(position, &self.publications, &published).await? else {
+        let Some(mut snapshot) = secondary.begin(position, &self.origin.publications, &published).await? else {
             tracing::info!("the secondary is no standby; copying from the primary");
             return Ok(None);
         };
@@ -272,12 +321,13 @@ impl<'a> Copier<'a> {
     /// Returns a snapshot that sees the table's rows, and whose transaction holds the table so that this stays so; and whether the
     /// table was described anew for it. `from`: it has to see everything that committed before this.
     async fn snapshot_for(&mut self, plan: &mut StreamPlan, from: Option<Lsn>) -> Result<(OpenSnapshot, bool)> {
-        let mut altered = false;
+        let (env, mut altered) = (self.env, false);
         for _ in 0..REWRITES {
             let mut open = self.fresh_snapshot(plan, from).await?;
+            env.query_in_hand.set(open.place.server(env), open.snapshot.session());
             if open.snapshot.lock_and_see(plan).await? {
                 // A column that came since counts as known to the next run.
-                altered |= describe_held(open.snapshot.session(), self.env, &self.env.primary, plan).await?;
+                altered |= self.describe(&open, plan).await?;
                 return Ok((open, altered));
             }
             tracing::info!("{}: rewritten since the snapshot was taken; taking another", plan.id);
@@ -287,10 +337,22 @@ impl<'a> Copier<'a> {
             .hint("copy it when nobody alters or truncates it"))
     }
 
+    /// Describes the table that a snapshot's transaction holds, if it was altered; the snapshot itself may be older than its lock.
+    async fn describe(&mut self, open: &OpenSnapshot, plan: &mut StreamPlan) -> Result<bool> {
+        let sessions = match (&mut self.secondary, &open.place) {
+            (Some(secondary), Place::Replayed(_)) => secondary.sessions(),
+            _ => &mut self.sessions,
+        };
+        let mut beside = sessions.take().await?;
+        let altered = describe_held(&mut beside, self.env, sessions.server(), plan).await?;
+        sessions.give_back(beside);
+        Ok(altered)
+    }
+
     /// Returns the open snapshot where it is fresh enough, else another.
     async fn fresh_snapshot(&mut self, plan: &StreamPlan, from: Option<Lsn>) -> Result<OpenSnapshot> {
         if !plan.key_properties.is_empty() {
-            let position = from.unwrap_or_default().max(self.floor.lsn());
+            let position = from.unwrap_or_default().max(self.origin.floor.lsn());
             if let Some(open) = self.on_secondary(position).await? {
                 return Ok(open);
             }
@@ -311,7 +373,7 @@ impl<'a> Copier<'a> {
             None => {
                 let held = HeldCommits::read(&mut session).await?;
                 let mut snapshot = Snapshot::begin(session).await?;
-                let place = current_place(snapshot.session(), held, &self.publications).await?;
+                let place = current_place(snapshot.session(), held, &self.origin.publications).await?;
                 (snapshot, place)
             }
         };
@@ -370,15 +432,6 @@ impl<'a> Copier<'a> {
             exported.close().await;
         }
     }
-}
-
-/// Returns the heaps of a table that can be copied in slices: by its key the target tells a row that comes again.
-async fn heaps(open: &mut OpenSnapshot, plan: &StreamPlan) -> Result<Option<Heaps>> {
-    let session = open.snapshot.session();
-    if plan.key_properties.is_empty() || why_not(session, plan).is_some() {
-        return Ok(None);
-    }
-    Heaps::read(session, plan).await
 }
 
 /// Returns the place of a transaction's snapshot. A writer that is older than a table's membership in a publication has

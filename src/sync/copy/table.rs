@@ -5,9 +5,9 @@ use super::parallel;
 use super::query::{copy_rows, copy_snapshot};
 use super::reading::Reading;
 use super::rows::RowQuery;
+use super::sessions::Sessions;
 use super::snapshot::Snapshot;
 use crate::error::Result;
-use crate::pg::connect::Server;
 use crate::pg::wire::Session;
 use crate::sync::env::Env;
 use crate::sync::output::Output;
@@ -22,26 +22,30 @@ pub(super) struct TableCopy<'a> {
 }
 
 impl TableCopy<'_> {
-    /// Sends what is there now. Returns the session.
+    /// Sends what is there now, by a session that is given back to the others then.
     pub(super) async fn copy_now(
         self,
         output: &mut Output,
         env: &Env,
-        server: &Server,
         mut session: Session,
-    ) -> Result<Session> {
+        sessions: &mut Sessions<'_>,
+    ) -> Result<()> {
+        let server = sessions.server();
         env.query_in_hand.set(server, &session);
         if parallel::is_possible(env, &session, self.plan) {
             let mut snapshot = Snapshot::begin(session).await?;
             if snapshot.lock_and_see(self.plan).await? {
-                describe_held(snapshot.session(), env, server, self.plan).await?;
+                let mut beside = sessions.take().await?;
+                describe_held(&mut beside, env, server, self.plan).await?;
+                sessions.give_back(beside);
                 let mut reading = Reading::of(RowQuery::of(self.plan), self.version);
                 parallel::divide(env, snapshot.session(), self.plan, &mut reading).await?;
                 if reading.several {
                     self.begin(output);
                     copy_snapshot(output, env, server, &mut snapshot, self.plan, &mut reading).await?;
                     output.activate_version(&self.plan.id, self.version);
-                    return snapshot.end().await;
+                    sessions.give_back(snapshot.end().await?);
+                    return Ok(());
                 }
             }
             session = snapshot.end().await?;
@@ -52,7 +56,8 @@ impl TableCopy<'_> {
         let mut reading = Reading::of(RowQuery::of(self.plan), self.version);
         copy_rows(output, env, snapshot.session(), self.plan, &mut reading, None).await?;
         output.activate_version(&self.plan.id, self.version);
-        snapshot.end().await
+        sessions.give_back(snapshot.end().await?);
+        Ok(())
     }
 
     /// Announces the stream.

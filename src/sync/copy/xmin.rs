@@ -47,8 +47,11 @@ pub(crate) async fn sync(
     let session = snapshot.session();
     // What is altered from here on, the next run finds out; what was before, since the table was described, this one does.
     let seen = visible_to(session).await?;
+    env.query_in_hand.set(sessions.server(), session);
     session.query(&lock(plan)).await?;
-    describe_held(session, env, sessions.server(), plan).await?;
+    let mut beside = sessions.take().await?;
+    describe_held(&mut beside, env, sessions.server(), plan).await?;
+    sessions.give_back(beside);
 
     let bookmark = output.state.bookmark(&plan.id);
     let is_another = bookmark.table_oid().is_some_and(|oid| oid != plan.table.oid);

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::logging::RecordCounter;
-use crate::positions::TransactionSnapshot;
+use crate::positions::{Track, TransactionSnapshot};
 use crate::sync::alterations::Alterations;
 use crate::sync::output::Output;
 use crate::sync::plan::{RecordEnd, StreamPlan};
@@ -25,7 +25,7 @@ pub(crate) struct Live {
     altered: HashSet<String>,
     /// Columns that the role can't select, so that they are not described.
     hidden: HashSet<Vec<u8>>,
-    /// Whether it goes on from a bookmark; else this run has copied it.
+    /// Whether it goes on from a bookmark; else it is being copied, or this run has copied it.
     pub resumed: bool,
     /// Whether the target may lack rows of it that the log has changes of: its copy is not known to be complete.
     pub in_slices: bool,
@@ -60,17 +60,12 @@ pub(crate) struct Transaction {
 
 impl Live {
     /// Returns a stream whose records carry this version.
-    pub(crate) fn new(
-        plan: StreamPlan,
-        version: i64,
-        (resumed, in_slices): (bool, bool),
-        alterations: &Alterations,
-    ) -> Self {
+    pub(crate) fn new(plan: StreamPlan, version: i64, track: &Track, alterations: &Alterations) -> Self {
         Live {
             past: alterations.seen.clone(),
             altered: alterations.columns(plan.table.oid),
-            resumed,
-            in_slices,
+            resumed: !track.is_of_copy(),
+            in_slices: matches!(track, Track::Slices(_)),
             truncated: false,
             lost_partitions: false,
             version,

@@ -47,14 +47,15 @@ use crate::sync::output::Output;
 /// How long the server may take to say what the slot keeps.
 const LAST_WORD: Duration = Duration::from_secs(5);
 
-/// Streams the changes of these tables for so long; the state has their bookmarks.
+/// Streams the changes of these tables; the state has their bookmarks. `copying`: for how long this run has copied. If it has, the
+/// log is read at least to where it ends now: bookmarks of copies move only behind all that these hold.
 pub(super) async fn stream(
     output: &mut Output,
     env: &Env,
     client: &Client,
     source: &mut Source,
     streamed: Vec<Streamed>,
-    (acknowledge, time): (Option<Stored>, Duration),
+    (acknowledge, copying): (Option<Stored>, Duration),
     failures: &mut Failures,
 ) -> Result<()> {
     let config = &env.config;
@@ -65,15 +66,14 @@ pub(super) async fn stream(
     let is_cut = |streamed: &Streamed| matches!(&streamed.track, Track::Slices(slices) if !slices.is_complete());
     let is_cut = streamed.iter().any(is_cut);
     let ends = config.break_at_end_lsn || is_cut;
-    for Streamed { plan, track, resumed } in streamed {
+    for Streamed { plan, track } in streamed {
         let version = output.state.bookmark(&plan.id).version().unwrap_or_else(version_now);
-        let in_slices = matches!(track, Track::Slices(_));
-        // A bookmark in another tap's form; that of a copy is in this tap's already.
-        if resumed && !in_slices {
+        // A bookmark may be in another tap's form; that of a copy is in this tap's already.
+        if !track.is_of_copy() {
             output.state.adopt(&plan.id, version, plan.table.oid);
         }
-        tracks.push((plan.id.clone(), track));
-        streams.push(Live::new(plan, version, (resumed, in_slices), &source.alterations));
+        streams.push(Live::new(plan, version, &track, &source.alterations));
+        tracks.push((streams[streams.len() - 1].plan.id.clone(), track));
     }
     for live in &streams {
         live.announce(output, config.debug_lsn);
@@ -96,11 +96,12 @@ pub(super) async fn stream(
         source.plugin.name(),
     );
     let applier = Applier::new(env, client, source, streams, failures);
-    let mut run = Run::new(applier, state_file, from, end.lsn, ends);
+    let must_reach = if copying.is_zero() { Lsn::INVALID } else { end.lsn };
+    let mut run = Run::new(applier, state_file, from, end.lsn, (must_reach, ends));
     let began = Instant::now();
     let limits = Limits {
         began,
-        give_up: began.checked_add(time).filter(|_| !is_cut),
+        give_up: began.checked_add(config.max_run().saturating_sub(copying)),
         poll: Some(config.logical_poll()),
         patience: None,
         bounded: ends,

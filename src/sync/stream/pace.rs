@@ -16,6 +16,8 @@ const FIRST_ASK: Duration = Duration::from_millis(20);
 const IDLE: Duration = Duration::from_secs(1);
 /// After so many answers that bring nothing new a server stands still.
 const STANDSTILL: u32 = 2;
+/// How long a server may be at work without getting on when the time is over and there is still something to be reached.
+const WORK: Duration = Duration::from_secs(600);
 
 /// What bounds a run.
 #[derive(Clone, Copy, Debug)]
@@ -89,6 +91,8 @@ struct Silence {
     /// The position of the last answer, and how many have brought no other since.
     last_answer: Lsn,
     standstill: u32,
+    /// When it was last known to move.
+    moved: Instant,
 }
 
 impl Silence {
@@ -100,6 +104,7 @@ impl Silence {
             asked: None,
             last_answer: Lsn::INVALID,
             standstill: 0,
+            moved: now,
         }
     }
 }
@@ -145,6 +150,9 @@ impl Pace {
     pub(super) fn keepalive(&mut self, now: Instant, wal_end: Lsn, may_stop_short: bool) -> bool {
         let silence = &mut self.silence;
         if silence.asked.is_none() || wal_end != silence.last_answer {
+            if wal_end != silence.last_answer {
+                silence.moved = now;
+            }
             (silence.last_answer, silence.standstill) = (wal_end, 0);
             return false;
         }
@@ -166,7 +174,7 @@ impl Pace {
         (self.came, self.now) = (true, now);
         let silence = &mut self.silence;
         if silence.wait == FIRST_ASK {
-            silence.since = now;
+            (silence.since, silence.moved) = (now, now);
         }
         let silent = now - silence.since;
         if !in_transaction && self.limits.poll.is_some_and(|poll| silent >= poll) {
@@ -189,15 +197,16 @@ impl Pace {
         }
     }
 
-    /// Returns what the loop does next. The time is over only after something has come, and not inside a transaction.
+    /// Returns what the loop does next. The time is over only after something has come, and not inside a transaction; nor before the
+    /// log was read far enough, unless the server does not get on.
     #[inline]
-    pub(super) fn step(&mut self, in_transaction: bool) -> Step {
+    pub(super) fn step(&mut self, in_transaction: bool, far_enough: bool) -> Step {
         if let Some(step) = self.due[0].take() {
             self.due.swap(0, 1);
             return step;
         }
         let over = self.came && !in_transaction && self.limits.give_up.is_some_and(|give_up| self.now >= give_up);
-        if over { Step::End(Why::OutOfTime) } else { Step::Continue }
+        if over && (far_enough || self.stands_still()) { Step::End(Why::OutOfTime) } else { Step::Continue }
     }
 
     /// Takes note that the server was asked.
@@ -208,6 +217,10 @@ impl Pace {
     /// Takes note that a STATE was written.
     pub(super) fn wrote_state(&mut self, now: Instant) {
         (self.changes, self.last_state, self.now) = (0, now, now);
+    }
+
+    fn stands_still(&self) -> bool {
+        self.silence.wait != FIRST_ASK && self.now - self.silence.moved >= WORK
     }
 
     fn is_state_old(&self) -> bool {
@@ -241,6 +254,29 @@ mod tests {
         }
     }
 
+    /// Before that the time is over only for a server that does not get on.
+    #[test]
+    fn the_log_is_read_far_enough() {
+        let mut clocked = Clocked::new(|began| Limits { give_up: Some(began), patience: None, ..limits() });
+        clocked.pace.message(|| clocked.now);
+        clocked.pace.commit(clocked.now);
+        assert_eq!(clocked.pace.step(false, false), Step::Continue);
+        assert_eq!(clocked.pace.step(false, true), Step::End(Why::OutOfTime));
+        let mut quiet = |seconds: u64, wal_end: u64| {
+            let until = clocked.now + Duration::from_secs(seconds);
+            while clocked.now < until {
+                clocked.now += Duration::from_secs(1);
+                clocked.pace.quiet(clocked.now, false);
+                clocked.pace.keepalive(clocked.now, Lsn(wal_end), false);
+                while !matches!(clocked.pace.step(false, false), Step::Continue | Step::End(_)) {}
+            }
+            clocked.pace.step(false, false)
+        };
+        assert_eq!(quiet(595, 1), Step::Continue);
+        assert_eq!(quiet(595, 2), Step::Continue, "it moved");
+        assert_eq!(quiet(10, 2), Step::End(Why::OutOfTime));
+    }
+
     impl Clocked {
         fn new(limits: impl FnOnce(Instant) -> Limits) -> Clocked {
             let now = Instant::now();
@@ -253,7 +289,7 @@ mod tests {
         fn steps(&mut self, in_transaction: bool) -> Vec<Step> {
             let mut steps = Vec::new();
             loop {
-                match self.pace.step(in_transaction) {
+                match self.pace.step(in_transaction, true) {
                     Step::Continue => return steps,
                     step => {
                         steps.push(step);
@@ -285,7 +321,7 @@ mod tests {
     #[test]
     fn a_server_is_asked_at_the_start_and_dead_if_it_never_answers() {
         let mut pace = Pace::new(limits());
-        assert_eq!(pace.step(false), Step::Ask);
+        assert_eq!(pace.step(false, true), Step::Ask);
         let mut clocked = Clocked::new(|_| limits());
         let mut waited = Duration::ZERO;
         let last = loop {

@@ -27,13 +27,22 @@ pub(super) struct Run<'a> {
     start: Lsn,
     /// Where the log ended when the run began, until everything up to there has come.
     end: Option<Lsn>,
+    /// Up to where the log is read even if the time is over.
+    must_reach: Lsn,
 }
 
 impl<'a> Run<'a> {
-    /// Makes the loop. `end`: where the log ended when the run began; `ends`: whether the run does there.
-    pub(super) fn new(applier: Applier<'a>, state_file: Option<StateFile>, start: Lsn, end: Lsn, ends: bool) -> Self {
+    /// Makes the loop. `end`: where the log ended when the run began; `ends`: whether the run does there; `must_reach`: up to where it
+    /// goes even if its time is over.
+    pub(super) fn new(
+        applier: Applier<'a>,
+        state_file: Option<StateFile>,
+        start: Lsn,
+        end: Lsn,
+        (must_reach, ends): (Lsn, bool),
+    ) -> Self {
         let bar = Bar::of_log(ends.then(|| end.0.saturating_sub(start.0)));
-        Run { applier, state_file, transaction: None, bar, start, end: Some(end) }
+        Run { applier, state_file, transaction: None, bar, start, end: Some(end), must_reach }
     }
 
     /// Reads a source until the run ends.
@@ -46,7 +55,7 @@ impl<'a> Run<'a> {
         let mut pace = Pace::new(limits);
         loop {
             loop {
-                match pace.step(self.transaction.is_some()) {
+                match pace.step(self.transaction.is_some(), output.ledger().reached() >= self.must_reach) {
                     Step::Continue => break,
                     Step::Ask => {
                         if let Some(feedback) = source.feedback() {

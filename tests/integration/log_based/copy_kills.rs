@@ -17,6 +17,7 @@ with_both_plugins!(
     a_repeated_copy_killed_at_any_line,
     a_signal_in_a_copy_leaves_a_valid_state,
     a_run_out_of_time_after_a_copy,
+    a_long_read_of_another_method,
 );
 
 struct Life {
@@ -146,7 +147,23 @@ fn a_signal_in_a_copy_leaves_a_valid_state(plugin: &str) {
     }
 }
 
-/// A copy in one piece that was begun is finished, and repeated where its changes were not read; others begin in a later run.
+/// The time of other methods is not that of the log.
+fn a_long_read_of_another_method(plugin: &str) {
+    let source =
+        Source::new(plugin, "create table t (id integer primary key); create table full_t (id integer);", &["t"]);
+    let state = source.copied();
+    source.db.psql(&(1..=30).map(|id| format!("insert into t values ({id});\n")).collect::<String>());
+    let mut lock = source.db.session();
+    lock.run("begin; lock table full_t;");
+    let catalog = source.catalog.clone().select("public-full_t", "FULL_TABLE");
+    let running = Tap::new(&source.db).catalog(&catalog).config("max_run_seconds", 1).state(&state).spawn();
+    source.db.wait_until("exists (select from pg_locks where not granted and relation = 'full_t'::regclass)");
+    std::thread::sleep(Duration::from_millis(1200));
+    lock.run("commit;");
+    assert_eq!(numbers(&running.finish().expect_code(0), "t", "id").len(), 30);
+}
+
+/// A copy in one piece that was begun is finished, and the log read past it; others begin in a later run.
 fn a_run_out_of_time_after_a_copy(plugin: &str) {
     let mut life = Life::new(plugin);
     life.source.db.take_spare_slots();
@@ -155,6 +172,7 @@ fn a_run_out_of_time_after_a_copy(plugin: &str) {
     target.apply(&first.messages);
     assert_eq!(numbers(&first, "keyed", "id").len(), 3);
     assert_eq!(first.logged("public-plain: there is no time left"), 1, "{}", first.stderr);
+    assert!(first.last_state()["bookmarks"]["public-keyed"]["xmin"].is_null(), "{}", first.last_state());
     life.change();
     let second = life.source.tap().state(first.last_state()).config("max_run_seconds", 1).run();
     target.apply(&second.messages);

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Source, select, with_both_plugins};
+use super::{Source, select, slices, with_both_plugins};
 use crate::harness::target::Target;
-use crate::harness::{Background, Cluster, Message, Output, Stalled, Tap, TestDb};
+use crate::harness::{Background, Cluster, Message, Output, Stalled, Tap, TestDb, needs};
 
 with_both_plugins!(
     rows_changed_while_they_are_copied,
@@ -23,6 +23,7 @@ with_both_plugins!(
     a_commit_held_that_the_slot_is_past,
     a_prepared_commit_held_that_the_slot_is_past,
     a_publication_is_made_while_no_standby_answers,
+    a_slice_waits_for_a_held_commit,
 );
 
 /// `a_large` is copied first, and slowly while nobody reads. `tracked` tells of every change, `plain` of inserts only.
@@ -303,6 +304,30 @@ fn a_commit_held_that_the_slot_is_past(plugin: &str) {
 
 fn a_prepared_commit_held_that_the_slot_is_past(plugin: &str) {
     held_before_the_slot(plugin, &format!("begin; {HELD} prepare transaction 'held';"), "commit prepared 'held'");
+}
+
+/// An earlier run may have read past it.
+fn a_slice_waits_for_a_held_commit(plugin: &str) {
+    if !needs(14, "ranges of pages") {
+        return;
+    }
+    let cluster = Cluster::start("max_replication_slots = 3");
+    let source = Source::on(&cluster, plugin, slices::TABLE, &["t"]);
+    source.db.take_spare_slots();
+    let tap = |state: &Value| source.tap().env("TAP_TEST_SLICING", slices::SLICES).state(state);
+    let mut target = Target::default();
+    let first = tap(&json!({})).config("max_copy_seconds", 0).run();
+    target.apply(&first.messages);
+    assert!(slices::page(first.last_state()).is_some());
+    let running = beside_a_held_commit(&source.db, "update t set n = 7", || {
+        let running = tap(first.last_state()).spawn();
+        running.wait_for_log("waiting for a commit");
+        running
+    });
+    let second = running.finish().expect_code(0);
+    target.apply(&second.messages);
+    assert!(slices::page(second.last_state()).is_none(), "{}", second.last_state());
+    target.assert_holds(&source.db, &["t"]);
 }
 
 /// Nobody waits for what the tap itself commits.

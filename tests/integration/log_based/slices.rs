@@ -16,15 +16,18 @@ with_both_plugins!(
     rows_that_move_between_slices,
     rows_that_lie_in_other_files,
     a_gap_begins_the_copy_anew,
+    what_was_altered_before_the_copy,
+    tables_of_which_not_all_changes_come,
+    columns_that_come_within_a_run,
     from_a_standby,
 );
 
 /// 2,000 rows in some 90 pages, 23 to a page.
-const TABLE: &str = "create table t (id integer primary key, n integer, filler text) with (fillfactor = 90);
+pub(super) const TABLE: &str = "create table t (id integer primary key, n integer, filler text) with (fillfactor = 90);
     insert into t select i, 0, repeat('x', 280) from generate_series(1, 2000) i;";
 const ROWS: usize = 2000;
 /// Of some 70 rows, a STATE after each, and snapshots that last.
-const SLICES: &str = "24576,0,60000";
+pub(super) const SLICES: &str = "24576,0,60000";
 
 fn sliced(tap: Tap) -> Tap {
     tap.env("TAP_TEST_SLICING", SLICES)
@@ -40,7 +43,7 @@ fn copied_rows(messages: &[Message]) -> usize {
     records.filter(|record| !record.record.contains_key("_sdc_deleted_at")).count()
 }
 
-fn page(state: &Value) -> Option<u64> {
+pub(super) fn page(state: &Value) -> Option<u64> {
     state["bookmarks"]["public-t"]["copy"][0].as_u64()
 }
 
@@ -97,7 +100,9 @@ fn a_copy_that_is_killed_goes_on(plugin: &str) {
             let tap = sliced(source.tap()).config("copy_parallelism", connections).state(&state);
             let killed = killed_after(&tap, 100 + kill);
             sent += copied_rows(&killed);
-            state = target.apply_confirmed(&killed).unwrap_or(state);
+            let now = target.apply_confirmed(&killed).unwrap_or_else(|| state.clone());
+            assert!(page(&now) >= page(&state) && (kill == 0 || version(&now, "t") == version(&state, "t")), "{now}");
+            state = now;
             source
                 .db
                 .psql(&format!("update t set n = n + 1 where id % 50 = {kill}; delete from t where id = {kill} + 7"));
@@ -119,22 +124,24 @@ fn others_are_not_kept_waiting(plugin: &str) {
         return;
     }
     let tables =
-        format!("{TABLE} create table other (id integer primary key); create table v (id integer primary key);");
+        format!("{TABLE} create table other (id integer primary key); create table b (id integer primary key);");
     let source = Source::new(plugin, &tables, &["other"]);
     let state = source.copied();
-    let source = Source { catalog: select(source.catalog, &["t", "v"]), ..source };
+    let mut source = Source { catalog: select(source.catalog, &["t"]), ..source };
     let mut state = state;
     for id in 1..4 {
-        source.db.psql(&format!("insert into other values ({id}); insert into v values ({id})"));
+        source.db.psql(&format!("insert into other values ({id}); insert into b values ({id})"));
         let output = step(&source, &state);
         assert_eq!(numbers(&output, "other", "id"), [id]);
-        assert_eq!(output.logged("no time left"), 1, "{}", output.stderr);
-        assert!(output.records("public-v").is_empty());
+        assert_eq!(output.logged("no time left"), usize::from(id > 1), "{}", output.stderr);
+        assert!(output.records("public-b").is_empty());
         state = output.last_state().clone();
-        assert!(state["bookmarks"]["public-v"]["lsn"].is_null(), "{state}");
+        assert!(state["bookmarks"]["public-b"]["lsn"].is_null(), "{state}");
+        // Its name comes first.
+        source.catalog = select(source.catalog, &["b"]);
     }
     let output = sliced(source.tap()).state(&state).run();
-    assert_eq!(numbers(&output, "v", "id"), [1, 2, 3]);
+    assert_eq!(numbers(&output, "b", "id"), [1, 2, 3]);
     assert!(page(output.last_state()).is_none(), "{}", output.last_state());
 }
 
@@ -183,13 +190,32 @@ fn rows_that_lie_in_other_files(plugin: &str) {
             "alter table t rename to gone; create table t (like gone including all); insert into t select * from gone where id < 1500",
             true,
         ),
-        ("vacuum t; reindex table t; alter table t add c integer default 5; update t set c = 6 where true", false),
+        // Pages that are copied have it, too.
+        ("alter table t add c integer default 5", true),
+        ("vacuum t; reindex table t; analyze t; grant select on t to public; update t set n = 6", false),
     ];
     let leaves = [
         ("create table l9 partition of p for values from (9000) to (9999); insert into p values (9001)", false),
         (
-            "create table l9 (id integer primary key, filler text); insert into l9 values (9001);
-          alter table p attach partition l9 for values from (9000) to (9999)",
+            "begin; create table l9 partition of p (b default 'b' not null) for values from (9000) to (9999);
+             insert into l9 select i from generate_series(9000, 9900) i; commit",
+            false,
+        ),
+        (
+            "create table l9 (like p including all); insert into l9 values (9001);
+             alter table p attach partition l9 for values from (9000) to (9999)",
+            true,
+        ),
+        (
+            "begin; create table l9 (id integer not null, a name, b name, c name, d name);
+             insert into l9 select i from generate_series(9000, 9900) i;
+             alter table p attach partition l9 for values from (9000) to (9999); commit",
+            true,
+        ),
+        // What is written meanwhile is in no log of the root.
+        (
+            "alter table p detach partition l1; insert into l1 values (0, 'while detached'); delete from l1 where id < 100 and id > 0;
+             alter table p attach partition l1 for values from (0) to (1000)",
             true,
         ),
         ("vacuum full l1", true),
@@ -207,9 +233,9 @@ fn rows_that_lie_in_other_files(plugin: &str) {
     for (sql, anew) in leaves {
         let db = TestDb::new("slices");
         db.psql(
-            "create table p (id integer primary key, filler text) partition by range (id);
+            "create table p (id integer primary key, a name, b name, c name, d name) partition by range (id);
              create table l1 partition of p for values from (0) to (1000); create table l2 partition of p for values from (1000) to (2000);
-             insert into p select i, repeat('x', 300) from generate_series(1, 1999) i;",
+             insert into p select i, repeat('x', 60), repeat('x', 60), repeat('x', 60), repeat('x', 60) from generate_series(1, 1999) i;",
         );
         let source = match plugin {
             "pgoutput" => {
@@ -258,6 +284,118 @@ fn a_gap_begins_the_copy_anew(plugin: &str) {
     target.apply(&output.messages);
     assert_eq!(output.logged("copying the table anew"), 1, "{}", output.stderr);
     assert!(version(output.last_state(), "t") > version(first.last_state(), "t"));
+    target.assert_holds(&source.db, &["t"]);
+}
+
+/// A row would be in no slice that moves from pages that are not copied yet to such that are.
+fn tables_of_which_not_all_changes_come(plugin: &str) {
+    if !needs(15, "row filters") {
+        return;
+    }
+    const PUBLISH: &str = "alter publication {} set (publish = 'insert')";
+    const FILTER: &str = "alter publication {} set table t where (id < 1500)";
+    const IDENTITY: &str = "alter table t replica identity nothing";
+    let ways = if plugin == "pgoutput" { vec![PUBLISH, FILTER] } else { vec![IDENTITY] };
+    for way in ways {
+        for from_the_start in [true, false] {
+            // Of its own: vacuum is to free space.
+            let cluster = Cluster::start("");
+            let db = TestDb::on(&cluster, "not_all");
+            db.psql(TABLE);
+            let publication = if plugin == "pgoutput" { db.publication("for table t") } else { String::new() };
+            let slot = db.slot(plugin);
+            let source = Source::of(db, slot, &["t"]);
+            let way = way.replace("{}", &publication);
+            source.db.psql("delete from t where id between 100 and 200; vacuum t");
+            let mut target = Target::default();
+            if from_the_start {
+                source.db.psql(&way);
+            }
+            let first = step(&source, &json!({}));
+            target.apply(&first.messages);
+            assert_eq!(page(first.last_state()).is_none(), from_the_start, "{way}: {}", first.last_state());
+            if !from_the_start {
+                source.db.psql(&way);
+                source.db.psql("update t set n = 1 where id between 1800 and 1900");
+                assert_ne!(source.db.query_one("select count(*) from t where id >= 1800 and ctid < '(20,0)'"), "0");
+                let second = step(&source, first.last_state());
+                target.apply(&second.messages);
+                assert!(page(second.last_state()).is_none(), "{way}: {}", second.stderr);
+            }
+            target.assert_holds(&source.db, &["t"]);
+        }
+    }
+}
+
+/// What changes meanwhile is in no log.
+#[test]
+fn a_table_that_is_not_published_for_a_while() {
+    if !needs(14, "ranges of pages") {
+        return;
+    }
+    let db = TestDb::new("unpublished");
+    db.psql(TABLE);
+    let (publication, slot) = (db.publication("for table t"), db.slot("pgoutput"));
+    let source = Source::of(db, slot, &["t"]);
+    let mut target = Target::default();
+    let first = step(&source, &json!({}));
+    target.apply(&first.messages);
+    source.db.psql(&format!(
+        "alter publication {publication} drop table t; delete from t where id < 50; insert into t values (9000, 1, 'x');
+         alter publication {publication} add table t; create table other (id integer);
+         alter publication {publication} add table other"
+    ));
+    let second = step(&source, first.last_state());
+    target.apply(&second.messages);
+    assert!(version(second.last_state(), "t") > version(first.last_state(), "t"), "{}", second.stderr);
+    source.db.psql(&format!("create table more (id integer); alter publication {publication} add table more"));
+    let third = step(&source, second.last_state());
+    target.apply(&third.messages);
+    assert!(page(third.last_state()) > page(second.last_state()), "another table is no reason: {}", third.stderr);
+    finish(&source, &mut target, third.last_state());
+    target.assert_holds(&source.db, &["t"]);
+}
+
+/// Between two slices of one run.
+fn columns_that_come_within_a_run(plugin: &str) {
+    if !needs(14, "ranges of pages") {
+        return;
+    }
+    let source = Source::new(plugin, TABLE, &["t"]);
+    for connections in [1, 3] {
+        let mut target = Target::default();
+        let tap = source.tap().env("TAP_TEST_SLICING", "24576,0,0").config("copy_parallelism", connections);
+        let mut running = tap.spawn();
+        for _ in 0..200 {
+            running.next_message(Duration::from_secs(20));
+        }
+        let sql = format!("alter table t add c{connections} integer default 7");
+        let output = std::thread::scope(|scope| {
+            scope.spawn(|| source.db.psql(&sql));
+            running.finish().expect_code(0)
+        });
+        target.apply(&output.messages);
+        assert_eq!(output.logged("copying it anew"), 1, "{}", output.stderr);
+        target.apply(&source.run(output.last_state()).messages);
+        target.assert_holds(&source.db, &["t"]);
+    }
+}
+
+/// The bookmark lies where the slot does, before an ALTER that the copy knows; what the log has from before it is older than the copy.
+fn what_was_altered_before_the_copy(plugin: &str) {
+    if !needs(14, "ranges of pages") {
+        return;
+    }
+    let cluster = Cluster::start("max_replication_slots = 2");
+    let source = Source::on(&cluster, plugin, TABLE, &["t"]);
+    source.db.take_spare_slots();
+    source.db.psql("update t set n = 5 where id < 40; alter table t alter n type integer using n * 10");
+    let mut target = Target::default();
+    let killed = killed_after(&sliced(source.tap()), 400);
+    let state = target.apply_confirmed(&killed).expect("a STATE");
+    assert!(page(&state).is_some() && lsn(&state, "t") <= source.confirmed_flush(), "{state}");
+    source.db.wait_until("not exists (select from pg_replication_slots where active)");
+    finish(&source, &mut target, &state);
     target.assert_holds(&source.db, &["t"]);
 }
 
@@ -361,7 +499,18 @@ fn a_run_out_of_time() {
         target.apply(&second.messages);
         assert!(page(second.last_state()) > before);
         assert!(lsn(second.last_state(), "t") > lsn(first.last_state(), "t"));
-        finish(&source, &mut target, second.last_state());
+        let mut state = second.last_state().clone();
+        for _ in 0..60 {
+            if page(&state).is_none() {
+                break;
+            }
+            source.db.psql(&(0..20).map(|id| format!("update t set n = n + 1 where id = {id};\n")).collect::<String>());
+            let output = tap().state(&state).run();
+            target.apply(&output.messages);
+            assert!(lsn(output.last_state(), "t") > lsn(&state, "t"), "{}", output.stderr);
+            state = output.last_state().clone();
+        }
+        finish(&source, &mut target, &state);
         target.assert_holds(&source.db, &["t"]);
     }
 }

@@ -7,8 +7,8 @@ use tokio::time::Instant;
 use crate::error::{Error, Result};
 use crate::logging::figures::bytes;
 use crate::pg::Lsn;
-use crate::positions::{CopyPosition, Resume, Slices};
-use crate::state::{Progress, State};
+use crate::positions::{CopyPosition, CopySnapshot, Resume, Slices};
+use crate::state::{Definition, Progress, State};
 use crate::sync::copy::ranges::Heaps;
 use crate::sync::env::next_version;
 use crate::sync::plan::StreamPlan;
@@ -29,7 +29,9 @@ pub(super) struct Copying {
     /// The page that this run began with.
     pub(super) began: u64,
     /// Since when it waits for a commit.
-    waits: Option<Instant>,
+    pub(super) waits: Option<Instant>,
+    /// The first snapshot of this run that the log decides about.
+    first: Option<CopySnapshot>,
 }
 
 impl Copying {
@@ -43,6 +45,7 @@ impl Copying {
             announced: false,
             began: copied.as_ref().map_or(0, |copied| copied.progress.page),
             waits: None,
+            first: None,
             copied,
         }
     }
@@ -52,24 +55,53 @@ impl Copying {
         self.copied.as_ref().map_or(0, |copied| copied.progress.page)
     }
 
+    /// Returns from where on the log is read; `None` before it begins.
+    pub(super) fn from(&self) -> Option<Lsn> {
+        self.copied.as_ref().map(|copied| copied.slices.start())
+    }
+
+    /// Leaves out of a position what can't be missed: what began after the first snapshot of this run commits behind all that earlier
+    /// runs have read of the log.
+    pub(super) fn narrow(&mut self, position: &mut CopyPosition) {
+        let CopyPosition::Visible(copy) = position else { return };
+        match &self.first {
+            Some(first) => copy.forget_younger(first),
+            None => self.first = Some(copy.clone()),
+        }
+    }
+
     /// Has the copy begin anew if rows are not in the pages that they were in.
     pub(super) fn check(&mut self, id: &str, heaps: Option<&Heaps>, state: &State) {
         let Some(copied) = &self.copied else { return };
-        if heaps.is_some_and(|heaps| heaps.hold(&copied.progress)) {
-            return;
+        if !heaps.is_some_and(|heaps| heaps.hold(&copied.progress)) {
+            self.begin_anew(id, "its rows are not where they were when its copy began", state);
         }
-        tracing::warn!("{id}: its rows are not where they were when its copy began; copying it anew");
+    }
+
+    /// Has the copy begin anew, under a new version.
+    pub(super) fn begin_anew(&mut self, id: &str, why: &str, state: &State) {
+        tracing::warn!("{id}: {why}; copying it anew");
         let version = next_version(state.bookmark(id));
-        *self = Copying { copied: None, version, first_run: false, announced: false, began: 0, waits: self.waits };
+        (self.copied, self.version) = (None, version);
+        (self.first_run, self.announced, self.began) = (false, false, 0);
     }
 
     /// Waits a moment for a commit that the log has and that no snapshot sees.
     pub(super) async fn wait(&mut self, id: &str) -> Result<()> {
-        if self.waits.get_or_insert_with(Instant::now).elapsed() >= HELD_PATIENCE {
-            return Err(Error::transient(format!("{id}: a commit waits for a synchronous standby"))
-                .hint("run again when the standby answers"));
+        if self.waits.is_none() {
+            tracing::info!("{id}: waiting for a commit that waits for a synchronous standby");
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        let waited = self.waits.get_or_insert_with(Instant::now).elapsed();
+        if waited >= HELD_PATIENCE {
+            return Err(Error::stream(format!(
+                "the copy of \"{id}\" waits for a commit that waits for a synchronous standby"
+            ))
+            .hint(
+                "run again when the standby answers; a role in pg_monitor tells such a commit from what is only open",
+            ));
+        }
+        // Each attempt asks for a slot.
+        tokio::time::sleep((waited / 2).clamp(Duration::from_millis(100), Duration::from_secs(5))).await;
         Ok(())
     }
 }
@@ -91,9 +123,9 @@ impl Copied {
         Some(Copied { slices: Slices::from(lsn), progress, is_of_one_snapshot: false, snapshots: 1 })
     }
 
-    /// Begins a copy whose bookmark is at this position.
-    pub(super) fn begin(lsn: Lsn) -> Copied {
-        let progress = Progress { page: 0, files: Vec::new() };
+    /// Begins a copy whose bookmark is at this position, of a table with this definition.
+    pub(super) fn begin(lsn: Lsn, began: Definition) -> Copied {
+        let progress = Progress { page: 0, files: Vec::new(), began };
         Copied { slices: Slices::from(lsn), progress, is_of_one_snapshot: true, snapshots: 0 }
     }
 

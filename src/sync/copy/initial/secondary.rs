@@ -67,6 +67,11 @@ impl<'a> Secondary<'a> {
         }
     }
 
+    /// Returns the sessions that are in no transaction.
+    pub(crate) fn sessions(&mut self) -> &mut Sessions<'a> {
+        &mut self.sessions
+    }
+
     /// Ends a snapshot of [`begin`](Self::begin).
     pub(crate) async fn end(&mut self, snapshot: Snapshot) -> Result<()> {
         self.sessions.give_back(snapshot.end().await?);

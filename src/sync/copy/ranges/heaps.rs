@@ -1,7 +1,5 @@
 //! The files that hold a table's rows.
 
-use std::collections::HashMap;
-
 use crate::error::Result;
 use crate::pg::tree::with_tree;
 use crate::pg::wire::Session;
@@ -24,8 +22,6 @@ pub(super) struct Heap {
     toast: u64,
     /// `relfilenode`.
     file: u32,
-    /// Whether all its rows were written to a part of this table: it was made as a partition, and so was what it is a part of.
-    is_born_here: bool,
 }
 
 impl Heaps {
@@ -41,19 +37,15 @@ impl Heaps {
             true => format!("WITH tree(oid) AS (SELECT {oid}::oid)"),
             false => with_tree(&format!("{oid}::oid")),
         };
-        // 2 is the heap, in which rows stay where they are. What made a partition is told as in `alterations.sql`.
+        // 2 is the heap, in which rows stay where they are.
         let sql = format!(
             "{tree} \
-             SELECT c.oid, c.relkind <> 'p', c.relkind IN ('r', 'm') AND c.relam = 2, c.relfilenode, i.inhparent, \
-               i.xmin = a.xmin AND i.cmin::text::int8 - a.cmin::text::int8 BETWEEN 0 AND 2 \
-                 AND i.xmax::text = '0' AND a.xmax::text = '0', \
+             SELECT c.oid, c.relkind <> 'p', c.relkind IN ('r', 'm') AND c.relam = 2, c.relfilenode, \
                coalesce(pg_catalog.pg_relation_size(c.oid), 0) / pg_catalog.current_setting('block_size')::int8, \
                coalesce(pg_catalog.pg_relation_size(nullif(c.reltoastrelid, 0)), 0) \
                  / pg_catalog.current_setting('block_size')::int8, \
                pg_catalog.current_setting('block_size') \
-             FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid \
-             LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = -1 \
-             LEFT JOIN pg_catalog.pg_inherits i ON i.inhrelid = c.oid AND i.inhparent IN (SELECT oid FROM tree)"
+             FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid"
         );
         let rows = session.query(&sql).await?;
         let text = |row: &[Option<String>], at: usize| row.get(at).cloned().flatten().unwrap_or_default();
@@ -64,30 +56,13 @@ impl Heaps {
             tracing::info!("{}: copied by one connection: some of its rows are in no heap of this server", plan.id);
             return Ok(None);
         }
-        // The parent of each, and whether it was its from the start.
-        let parents: HashMap<u32, (u32, bool)> =
-            rows.iter().map(|row| (id(row, 0), (id(row, 4), says(row, 5)))).collect();
-        let is_born_here = |mut table: u32| loop {
-            match parents.get(&table) {
-                _ if table == oid => return true,
-                Some((parent, true)) => table = *parent,
-                _ => return false,
-            }
-        };
-        let page = rows.first().map_or(0, |row| number(row, 8)).max(1);
+        let page = rows.first().map_or(0, |row| number(row, 6)).max(1);
         let mut heaps: Vec<Heap> = rows
             .iter()
             .filter(|row| says(row, 1))
-            .map(|row| Heap {
-                oid: id(row, 0),
-                pages: number(row, 6),
-                toast: number(row, 7),
-                file: id(row, 3),
-                is_born_here: id(row, 0) != oid && is_born_here(id(row, 0)),
-            })
+            .map(|row| Heap { oid: id(row, 0), pages: number(row, 4), toast: number(row, 5), file: id(row, 3) })
             .collect();
         heaps.sort_unstable_by_key(|heap| heap.oid);
-        heaps.dedup_by_key(|heap| heap.oid);
         let is_own = matches!(heaps.as_slice(), [only] if only.oid == oid);
         Ok(Some(Heaps { heaps, page, is_own }))
     }
@@ -97,12 +72,10 @@ impl Heaps {
         self.heaps.iter().map(|heap| heap.file).collect()
     }
 
-    /// Whether a copy can go on that is so far: every row is where it was, or was written since it began. A partition's first file
-    /// has its oid for a name.
+    /// Whether every row is in the page in which it was when a copy was so far, or in a partition that came since: that the log has
+    /// its rows is told by [`why_copy_anew`](crate::sync::alterations::Alterations::why_copy_anew). A table's first file has its oid for a number.
     pub(crate) fn hold(&self, progress: &Progress) -> bool {
-        self.heaps
-            .iter()
-            .all(|heap| progress.files.contains(&heap.file) || (heap.is_born_here && heap.file == heap.oid))
+        self.heaps.iter().all(|heap| progress.files.contains(&heap.file) || heap.file == heap.oid)
     }
 
     /// Returns the bytes of the pages before this one, and of all pages.

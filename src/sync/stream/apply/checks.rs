@@ -98,13 +98,14 @@ impl Applier<'_> {
     /// Takes note that everything has come that the tables had when the run began: what was altered before is past for the next
     /// run. Tells what became of rows without the log.
     pub(crate) fn caught_up(&self, output: &mut Output) {
-        for live in self.streams.iter().filter(|live| live.resumed && !live.failed) {
+        for live in self.streams.iter().filter(|live| !live.failed) {
             let (id, oid) = (&live.plan.id, live.plan.table.oid);
             if let Some(altered) = self.at_start.of(oid) {
                 output.state.set_definition(id, &altered.definition);
             }
-            // A TRUNCATE that the log has was told of.
-            let warning = other_files(&live.plan, &self.at_start, self.is_pgoutput).filter(|_| !live.truncated);
+            // A TRUNCATE that the log has was told of, and a copy has what it has.
+            let warning = other_files(&live.plan, &self.at_start, self.is_pgoutput);
+            let warning = warning.filter(|_| live.resumed && !live.truncated);
             if let Some(warning) = warning {
                 tracing::warn!("{id}: {warning}");
             }

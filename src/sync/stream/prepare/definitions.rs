@@ -10,11 +10,13 @@ use crate::sync::alterations::{Alterations, Altered};
 use crate::sync::plan::StreamPlan;
 
 /// Has streams copied again that the target does not know by the key they have now, or whose rows nobody could tell from others in
-/// the end when they were last read; warns of what was altered of the others: the log does not show what that did to rows.
+/// the end when they were last read, and those whose copy can't go on; warns of what was altered of the others: the log does not show
+/// what that did to rows. `whole`: streams that are copied in one piece.
 pub(super) fn check_definitions(
     plans: &[StreamPlan],
     state: &State,
     alterations: &Alterations,
+    whole: &HashSet<String>,
     copy_again: &mut HashSet<String>,
 ) {
     for plan in plans {
@@ -25,6 +27,16 @@ pub(super) fn check_definitions(
         if let Some(why) = why_again(plan, bookmark, alterations) {
             tracing::warn!("{}: {why}; copying the table again", plan.id);
             copy_again.insert(plan.id.clone());
+            continue;
+        }
+        if let (Resume::Copying(_), Some(progress)) = (resume(plan, state), bookmark.progress()) {
+            let cannot_go_on = whole.contains(&plan.id).then_some("not all of its changes are published");
+            if let Some(why) = cannot_go_on.or_else(|| alterations.why_copy_anew(plan.table.oid, &progress.began)) {
+                tracing::warn!("{}: {why} while it was copied; copying the table anew", plan.id);
+                copy_again.insert(plan.id.clone());
+            } else if alterations.lacks_partitions(plan.table.oid, &progress.began) {
+                tracing::warn!("{}: {PARTITIONS_GONE}", plan.id);
+            }
             continue;
         }
         for what in unlogged_changes(plan, bookmark, alterations) {

@@ -14,7 +14,7 @@ use crate::pg::Lsn;
 use crate::pg::connect::Client;
 use crate::pg::error::query_error;
 use crate::pg::row::Fields as _;
-use crate::pg::table::TableKind;
+use crate::pg::table::{ReplicaIdentity, TableKind};
 use crate::positions;
 use crate::replication::OutputPlugin;
 use crate::replication::log_end::log_end;
@@ -55,6 +55,9 @@ pub(crate) struct Source {
     pub exported: Option<ExportedSnapshot>,
     /// Streams whose bookmark no longer leads anywhere: they are copied again.
     pub copy_again: HashSet<String>,
+    /// The streams that are copied in one piece: not all of their changes come, and a row that moves from pages that are not copied yet to
+    /// such that are would be in no slice.
+    pub whole: HashSet<String>,
 }
 
 /// Finds or makes the slot and checks that it can serve these streams from their bookmarks. Leaves those out that can't be
@@ -81,13 +84,17 @@ pub(crate) async fn prepare(
     }
 
     let mut published = Vec::new();
+    let mut whole: HashSet<String> = HashSet::new();
     if choice.plugin == OutputPluginName::Pgoutput {
         // The publication comes before the slot: a slot can't see a younger one.
         let (publications, added) = publications(env, client, &choice, plans, failures).await?;
         copy_again.extend(added);
         settle_columns(plans, &publications, env, failures);
         published = publications.names().to_vec();
+        whole.extend(plans.iter().filter(|plan| !publications.send_all(&plan.table)).map(|plan| plan.id.clone()));
     }
+    let unidentified = plans.iter().filter(|plan| plan.table.replica_identity == ReplicaIdentity::None);
+    whole.extend(unidentified.map(|plan| plan.id.clone()));
     let known = |plan: &StreamPlan| (plan.table.oid, state.bookmark(&plan.id).definition());
     let tables: Vec<_> = plans.iter().map(known).collect();
     let alterations = Alterations::since_slot(client, name, &tables, &published).await?;
@@ -123,7 +130,7 @@ pub(crate) async fn prepare(
     };
     let position = positions::Slot { confirmed_flush, wal_end: log_end(client).await? };
     check_bookmarks(env, (name, position), plans, state, &mut copy_again, failures);
-    check_definitions(plans, state, &alterations, &mut copy_again);
+    check_definitions(plans, state, &alterations, &whole, &mut copy_again);
     for plan in plans.iter() {
         for warning in [warn::of_identity(plan), warn::of_virtual_columns(plan)].into_iter().flatten() {
             tracing::warn!("{}: {warning}", plan.id);
@@ -141,6 +148,7 @@ pub(crate) async fn prepare(
         streams,
         exported,
         copy_again,
+        whole,
     }))
 }
 
