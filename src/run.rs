@@ -71,6 +71,7 @@ fn environment(config: Config, cli: &Cli) -> Result<Env> {
             SchemaDialect::Portable => Dialect::Portable,
             SchemaDialect::Reference => Dialect::Reference,
         },
+        versioned_rows: config.batch_config.is_some() && config.activate_version,
     };
     let (primary, secondary) = servers::of(&config)?;
     Ok(Env {
@@ -118,7 +119,7 @@ async fn cut_short(output: &mut Output, env: &Env) {
 async fn synchronize(env: &Env, catalog: Option<Catalog>, state: State) -> Result<Outcome> {
     let mut interrupt = signal(SignalKind::interrupt()).context(|| "cannot handle signals".to_owned())?;
     let mut terminate = signal(SignalKind::terminate()).context(|| "cannot handle signals".to_owned())?;
-    let mut output = Output::new(MessageWriter::new(std::io::stdout()), state);
+    let mut output = Output::new(MessageWriter::new(std::io::stdout()), state, env.config.activate_version);
     let mut outcome = {
         let work = pin!(sync(&mut output, env, catalog));
         tokio::select! {

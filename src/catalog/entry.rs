@@ -195,6 +195,11 @@ impl CatalogEntry {
     pub(crate) fn properties(&self) -> Option<&Map<String, Value>> {
         self.schema.get("properties")?.as_object()
     }
+
+    /// Returns the definitions that these may refer to.
+    pub(crate) fn definitions(&self) -> Option<&Map<String, Value>> {
+        self.schema.get("definitions")?.as_object()
+    }
 }
 
 /// Takes a text out of an object; null and the empty text count as absent.

@@ -166,9 +166,9 @@ choices! {
 }
 
 choices! {
-    /// How schemas of numbers are written.
+    /// How schemas are written.
     pub(crate) enum SchemaDialect {
-        /// Valid in every JSON Schema draft.
+        /// Valid in every JSON Schema draft, in shapes that every target takes.
         #[default]
         Portable = "portable",
         /// Exactly as the reference writes them.

@@ -208,9 +208,13 @@ pub(crate) struct Config {
     /// False leaves out the types that the reference calls unsupported.
     #[serde(default = "yes", deserialize_with = "setting")]
     pub extended_types: bool,
-    /// How schemas of numbers are written.
+    /// How schemas are written.
     #[serde(default, deserialize_with = "setting")]
     pub schema_dialect: SchemaDialect,
+    /// Whether ACTIVATE_VERSION messages are sent, and batches have `_sdc_table_version`: false for targets that don't know them, which
+    /// then keep the rows that FULL_TABLE does not find any more.
+    #[serde(default = "yes", deserialize_with = "setting")]
+    pub activate_version: bool,
 }
 
 fn yes() -> bool {
@@ -271,7 +275,7 @@ impl Config {
             tracing::debug!("config keys without a meaning here: {}", unknown.join(", "));
         }
         let (secondary, port) = (entries.place("use_secondary"), entries.place("port"));
-        let host = entries.place("host");
+        let (host, on_truncate) = (entries.place("host"), entries.place("on_truncate"));
         let config = entries.into_settings::<Config>()?;
         let (hosts, ports) = (config.host.len(), config.port.len());
         if hosts == 0 {
@@ -286,6 +290,10 @@ impl Config {
             return Err(Error::usage(format!(
                 "{secondary}: when 'use_secondary' enabled 'secondary_host' and 'secondary_port' must be defined"
             )));
+        }
+        if config.on_truncate == OnTruncate::ActivateVersion && !config.activate_version {
+            let error = Error::usage(format!("{on_truncate}: a TRUNCATE can't begin a version that is not activated"));
+            return Err(error.hint("take out activate_version: false, or on_truncate"));
         }
         Ok(config)
     }

@@ -25,6 +25,13 @@ fn error_of(extra: Value) -> String {
 }
 
 #[test]
+fn a_truncate_begins_no_version_that_is_not_activated() {
+    let error = error_of(json!({"on_truncate": "activate_version", "activate_version": "false"}));
+    assert!(error.contains("on_truncate") && error.contains("activate_version: false"), "{error}");
+    assert!(!with(json!({"activate_version": false})).unwrap().activate_version);
+}
+
+#[test]
 fn defaults_are_the_reference_s() {
     let config = with(json!({})).unwrap();
     assert_eq!((config.hosts(), config.dbname.as_str()), (vec![("db".to_owned(), 5432)], "Shop-1"));

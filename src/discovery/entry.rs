@@ -21,7 +21,7 @@ pub(crate) fn write_catalog(
     for column in tables.iter().flat_map(|table| &table.columns) {
         types.entry(type_of(column)).or_insert_with(|| types::resolve(column, options));
     }
-    let catalog = Catalog { tables, database, types, definitions: types::base_definitions() };
+    let catalog = Catalog { tables, database, types, definitions: types::base_definitions(options.dialect) };
     serde_json::to_writer_pretty(&mut out, &catalog)?;
     out.write_all(b"\n")
 }
@@ -79,7 +79,7 @@ impl Catalog<'_> {
             schema: Schema {
                 kind: "object",
                 properties: Pairs(move || columns().map(|(column, ty)| (&column.name, &ty.schema))),
-                definitions: Pairs(move || definitions.clone().into_iter()),
+                definitions: (!definitions.is_empty()).then_some(Pairs(move || definitions.clone().into_iter())),
             },
         }
     }
@@ -112,7 +112,8 @@ struct Schema<P, D> {
     #[serde(rename = "type")]
     kind: &'static str,
     properties: P,
-    definitions: D,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    definitions: Option<D>,
 }
 
 #[derive(Serialize)]
@@ -196,7 +197,7 @@ mod tests {
     }
 
     fn written(tables: &[Table]) -> String {
-        let options = types::Options { extended_types: false, dialect: Dialect::Portable };
+        let options = types::Options { extended_types: false, dialect: Dialect::Reference, versioned_rows: false };
         let mut out = Vec::new();
         write_catalog(tables, "db", &options, &mut out).unwrap();
         String::from_utf8(out).unwrap()

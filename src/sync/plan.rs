@@ -10,10 +10,13 @@ use crate::method::ReplicationMethod;
 use crate::pg::quote;
 use crate::pg::table::{Column, Generated, Table, TableKind};
 use crate::singer::JsonBuf;
-use crate::types::{self, Codec, Limit};
+use crate::types::{self, Codec, Dialect, Limit};
 
 /// The replication key of INCREMENTAL streams that need no column: the system column that says which transaction wrote a row.
 pub(crate) const XMIN: &str = "xmin";
+
+/// The property of a row that is the version of its table, in batches.
+pub(crate) const TABLE_VERSION: &str = "_sdc_table_version";
 
 /// A stream as it is read in this run.
 #[derive(Clone)]
@@ -32,6 +35,8 @@ pub(crate) struct StreamPlan {
     pub columns: Vec<PlanColumn>,
     /// The JSON schema of a record, without the columns of the stream phase.
     pub schema: Value,
+    /// What the schema is written in.
+    dialect: Dialect,
     entry: Option<CatalogEntry>,
     left_out: Vec<String>,
     record_start: Vec<u8>,
@@ -77,6 +82,7 @@ impl StreamPlan {
             key_properties: Vec::new(),
             columns: Vec::new(),
             schema: Value::Null,
+            dialect: options.dialect,
             entry,
             left_out: Vec::new(),
             record_start: record_start.replace(Vec::new()),
@@ -113,7 +119,7 @@ impl StreamPlan {
         };
         let selection = self.entry.as_ref().map(CatalogEntry::selection);
         let mut properties = Map::new();
-        let mut definitions = types::base_definitions();
+        let mut definitions = types::base_definitions(options.dialect);
         self.columns.clear();
         // A virtual column is in no log.
         let unlogged = |generated| self.method == ReplicationMethod::LogBased && generated == Generated::Virtual;
@@ -137,21 +143,31 @@ impl StreamPlan {
                 .entry
                 .as_ref()
                 .and_then(|e| edited_schema(e, &column.name, &resolved.sql_datatype, &resolved.schema));
+            if let Some(own) = edited.as_ref().and_then(|_| self.entry.as_ref()?.definitions()) {
+                definitions.extend(own.clone());
+            }
             properties.insert(column.name.clone(), edited.unwrap_or(resolved.schema));
             self.columns.push(PlanColumn::new(column, resolved.codec, resolved.limit));
         }
         drop(selection);
+        if options.versioned_rows {
+            properties.insert(TABLE_VERSION.to_owned(), types::integer(options.dialect));
+        }
         self.key_properties = keys;
-        self.schema = json!({"type": "object", "properties": properties, "definitions": definitions});
+        self.dialect = options.dialect;
+        self.schema = json!({"type": "object", "properties": properties});
+        if !definitions.is_empty() {
+            self.schema["definitions"] = Value::Object(definitions);
+        }
     }
 
     /// Returns the schema of the stream phase, which has columns of its own.
     pub(crate) fn stream_schema(&self, debug_lsn: bool) -> Value {
         let mut schema = self.schema.clone();
         if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
-            properties.insert("_sdc_deleted_at".to_owned(), json!({"type": ["null", "string"], "format": "date-time"}));
+            properties.insert("_sdc_deleted_at".to_owned(), types::string(Some("date-time"), self.dialect));
             if debug_lsn {
-                properties.insert("_sdc_lsn".to_owned(), json!({"type": ["null", "string"]}));
+                properties.insert("_sdc_lsn".to_owned(), types::string(None, self.dialect));
             }
         }
         schema
@@ -286,7 +302,7 @@ impl RecordEnd {
 
 /// Whether a column has a name that a message has another use for.
 pub(crate) fn is_singers(column: &str) -> bool {
-    matches!(column, "_sdc_deleted_at" | "_sdc_lsn" | "_sdc_table_version")
+    matches!(column, "_sdc_deleted_at" | "_sdc_lsn" | TABLE_VERSION)
 }
 
 /// Returns the schema of a column as the user wrote it into the catalog; `None` where it is only what some version of a
@@ -307,7 +323,8 @@ fn essence(schema: &Value) -> Value {
     let Some(schema) = schema.as_object() else { return schema.clone() };
     let mut essence: Map<String, Value> = schema
         .iter()
-        .filter(|(key, _)| !BOUNDS.contains(&key.as_str()) && *key != "items")
+        .filter(|(key, _)| !BOUNDS.contains(&key.as_str()) && *key != "items" && *key != "additionalProperties")
+        .filter(|(key, value)| *key != "properties" || value.as_object().is_none_or(|known| !known.is_empty()))
         .map(|(k, v)| (k.clone(), v.clone()))
         .collect();
     if let Some(Value::Array(types)) = essence.get_mut("type") {

@@ -27,9 +27,9 @@ pub enum Codec {
     Hstore,
     /// `date`: midnight UTC; outside years 1–9999 `9999-12-31T00:00:00+00:00`.
     Date,
-    /// `timestamp`: taken as UTC; outside years 1–9999 `9999-12-31T23:59:59.999+00:00`.
+    /// `timestamp`: taken as UTC; outside years 1–9999 `9999-12-31T23:59:59.999000+00:00`.
     Timestamp,
-    /// `timestamptz`: UTC; outside years 1–9999 `9999-12-31T23:59:59.999+00:00`.
+    /// `timestamptz`: UTC; outside years 1–9999 `9999-12-31T23:59:59.999000+00:00`.
     Timestamptz,
     /// `time`: as printed; 24:00:00 is 00:00:00.
     Time,

@@ -1,15 +1,15 @@
-//! `date`, `timestamp`, `timestamptz` as RFC 3339 instants in UTC: `2020-02-29T10:20:30.5+00:00`.
+//! `date`, `timestamp`, `timestamptz` as RFC 3339 instants in UTC: `2020-02-29T10:20:30.500000+00:00`.
 //!
 //! Targets parse years 1 to 9999 and no infinity, so whatever lies outside becomes the last instant of year 9999, as in
 //! the reference.
 
 use chrono::{Datelike, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, Timelike};
 
-use super::time::{Clock, DAY, offset, two_digits, write_clock, write_two_digits};
+use super::time::{Clock, DAY, offset, two_digits, write_clock, write_fraction, write_two_digits};
 use crate::singer::JsonBuf;
 
 const OUT_OF_RANGE_DATE: &[u8] = br#""9999-12-31T00:00:00+00:00""#;
-const OUT_OF_RANGE_TIMESTAMP: &[u8] = br#""9999-12-31T23:59:59.999+00:00""#;
+const OUT_OF_RANGE_TIMESTAMP: &[u8] = br#""9999-12-31T23:59:59.999000+00:00""#;
 
 /// Appends a `date` as its midnight in UTC. False if the text is no date.
 pub(super) fn date(text: &[u8], out: &mut JsonBuf) -> bool {
@@ -52,8 +52,8 @@ enum Form {
 }
 
 enum Instant<'a> {
-    /// In UTC as printed: `2020-02-29` and `10:20:30.5`.
-    Utc { date: &'a [u8], clock: &'a [u8] },
+    /// In UTC as printed: `2020-02-29`, `10:20:30` and `.5`.
+    Utc { date: &'a [u8], clock: &'a [u8], fraction: &'a [u8] },
     /// Moved to UTC, for a session that doesn't have TimeZone UTC after all; with the fraction as printed.
     Moved { to: NaiveDateTime, fraction: &'a [u8] },
     /// Infinite, or outside years 1–9999.
@@ -92,7 +92,8 @@ fn read(text: &[u8], form: Form) -> Option<Instant<'_>> {
     match clock {
         Some(clock) if offset != 0 => moved(year, bc, month, day, clock, offset),
         _ if bc || digits > 4 || year == b"0000" => Some(Instant::OutOfRange),
-        _ => Some(Instant::Utc { date, clock: clock.map_or(b"00:00:00", |clock| clock.text) }),
+        Some(Clock { text: clock, fraction, .. }) => Some(Instant::Utc { date, clock, fraction }),
+        None => Some(Instant::Utc { date, clock: b"00:00:00", fraction: b"" }),
     }
 }
 
@@ -113,11 +114,12 @@ fn write(instant: Option<Instant<'_>>, out_of_range: &[u8], out: &mut JsonBuf) -
     match instant {
         None => return false,
         Some(Instant::OutOfRange) => out.raw(out_of_range),
-        Some(Instant::Utc { date, clock }) => {
+        Some(Instant::Utc { date, clock, fraction }) => {
             out.byte(b'"');
             out.raw(date);
             out.byte(b'T');
             out.raw(clock);
+            write_fraction(fraction, out);
             out.raw(b"+00:00\"");
         }
         Some(Instant::Moved { to, fraction }) => {
@@ -130,7 +132,7 @@ fn write(instant: Option<Instant<'_>>, out_of_range: &[u8], out: &mut JsonBuf) -
             }
             out.byte(b'T');
             write_clock(to.num_seconds_from_midnight() as i32, out);
-            out.raw(fraction);
+            write_fraction(fraction, out);
             out.raw(b"+00:00\"");
         }
     }
@@ -146,7 +148,7 @@ mod tests {
     use crate::types::codec::tests::{assert_encodes, encoded};
 
     const LAST_DATE: &str = r#""9999-12-31T00:00:00+00:00""#;
-    const LAST_TIMESTAMP: &str = r#""9999-12-31T23:59:59.999+00:00""#;
+    const LAST_TIMESTAMP: &str = r#""9999-12-31T23:59:59.999000+00:00""#;
 
     #[test]
     fn dates() {
@@ -171,7 +173,7 @@ mod tests {
             &Codec::Timestamp,
             &[
                 ("2020-02-29 10:20:30", r#""2020-02-29T10:20:30+00:00""#),
-                ("9999-12-31 23:59:59.999", r#""9999-12-31T23:59:59.999+00:00""#),
+                ("9999-12-31 23:59:59.999", r#""9999-12-31T23:59:59.999000+00:00""#),
                 ("9999-12-31 23:59:59.999999", r#""9999-12-31T23:59:59.999999+00:00""#),
                 ("0001-01-01 00:00:00", r#""0001-01-01T00:00:00+00:00""#),
             ],
@@ -192,7 +194,7 @@ mod tests {
             &[
                 ("2020-02-29 10:20:30+00", r#""2020-02-29T10:20:30+00:00""#),
                 ("2020-07-01 06:30:00.123456+00", r#""2020-07-01T06:30:00.123456+00:00""#),
-                ("2020-07-01 12:00:00.5+05:30", r#""2020-07-01T06:30:00.5+00:00""#),
+                ("2020-07-01 12:00:00.5+05:30", r#""2020-07-01T06:30:00.500000+00:00""#),
                 ("2020-02-29 23:00:00-03", r#""2020-03-01T02:00:00+00:00""#),
                 ("1800-01-01 00:00:00+00:19:32", r#""1799-12-31T23:40:28+00:00""#),
                 ("10000-01-01 02:00:00+05", r#""9999-12-31T21:00:00+00:00""#),

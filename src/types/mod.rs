@@ -27,4 +27,4 @@ mod time;
 pub use codec::{ArrayCodec, Codec};
 pub(crate) use limit::Limit;
 pub(crate) use registry::{ColumnType, Options, resolve};
-pub(crate) use schema::{Dialect, base_definitions};
+pub(crate) use schema::{Dialect, base_definitions, integer, string};

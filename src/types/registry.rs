@@ -11,8 +11,10 @@ use crate::pg::table::{Column, PgType, TypeKind};
 pub(crate) struct Options {
     /// Whether types that the reference calls unsupported are sent too.
     pub extended_types: bool,
-    /// The dialect of number schemas.
+    /// The dialect of schemas.
     pub dialect: Dialect,
+    /// Whether rows may have the version of their table beside their columns.
+    pub versioned_rows: bool,
 }
 
 /// A column's type as a stream uses it.

@@ -4,13 +4,13 @@ use serde_json::{Map, Number, Value, json};
 
 use super::limit::Limit;
 
-/// The dialect of number schemas (config key `schema_dialect`).
+/// The dialect of schemas (config key `schema_dialect`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Dialect {
-    /// Valid in every draft of JSON Schema.
+    /// Valid in every draft of JSON Schema, and of shapes that every target takes: nothing refers to a definition, `null` comes last.
     #[default]
     Portable,
-    /// As pipelinewise-tap-postgres writes them: bounds of draft 4, and `multipleOf`.
+    /// As pipelinewise-tap-postgres writes them: bounds of draft 4, `multipleOf`, arrays that refer to a recursive definition.
     Reference,
 }
 
@@ -50,7 +50,7 @@ impl Shape {
 
     /// Returns the schema of a column.
     pub(super) fn schema(&self, nullable: bool, dialect: Dialect) -> Value {
-        let one = |name: &str| typed(nullable, &[name]);
+        let one = |name: &str| typed(nullable, &[name], dialect);
         let schema = match self {
             Shape::Integer { bits } => {
                 let max = i64::MAX >> (64 - bits);
@@ -62,11 +62,39 @@ impl Shape {
             Shape::String { max_length } => with(one("string"), max_length.map(|length| ("maxLength", json!(length)))),
             Shape::DateTime => with(one("string"), [("format", json!("date-time"))]),
             Shape::Time => with(one("string"), [("format", json!("time"))]),
-            Shape::Json if dialect == Dialect::Portable => typed(nullable, &ANY),
-            Shape::Json => typed(nullable, &["object", "array"]),
-            Shape::Map => with(one("object"), [("properties", json!({}))]),
+            Shape::Json => match dialect {
+                Dialect::Portable => typed(nullable, &ANY, dialect),
+                Dialect::Reference => typed(nullable, &["object", "array"], dialect),
+            },
+            Shape::Map => match dialect {
+                Dialect::Portable => with(one("object"), [("additionalProperties", string(None, dialect))]),
+                Dialect::Reference => with(one("object"), [("properties", json!({}))]),
+            },
             // Nullable even in a primary key, as in the reference.
-            Shape::Array(_) => with(typed(true, &["array"]), [("items", reference_to(&self.definition_name(dialect)))]),
+            Shape::Array(element) => {
+                let items = match dialect {
+                    Dialect::Portable => element.item(),
+                    Dialect::Reference => reference_to(&element.definition_name()),
+                };
+                with(typed(true, &["array"], dialect), [("items", items)])
+            }
+        };
+        Value::Object(schema)
+    }
+
+    /// Returns the portable schema of an element of an array; of an array of more dimensions, which any may be, that is an array.
+    fn item(&self) -> Value {
+        let array = |kind: &str| typed(true, &[kind, "array"], Dialect::Portable);
+        let schema = match self {
+            Shape::Array(element) => return element.item(),
+            Shape::Integer { .. } => array("integer"),
+            Shape::Float => array("number"),
+            Shape::Numeric(size) => with(array("number"), numeric_bounds(*size, Dialect::Portable)),
+            Shape::Boolean => array("boolean"),
+            Shape::String { .. } | Shape::Time => array("string"),
+            Shape::DateTime => with(array("string"), [("format", json!("date-time"))]),
+            Shape::Json => typed(true, &ANY, Dialect::Portable),
+            Shape::Map => with(array("object"), [("additionalProperties", string(None, Dialect::Portable))]),
         };
         Value::Object(schema)
     }
@@ -90,38 +118,27 @@ impl Shape {
         while let Shape::Array(inner) = &**element {
             element = inner;
         }
-        let name = element.definition_name(dialect);
-        let own = match &**element {
-            Shape::Numeric(size) => with(typed(true, &["number", "array"]), numeric_bounds(*size, dialect)),
-            Shape::Json if dialect == Dialect::Portable => typed(true, &ANY),
-            _ => return None,
-        };
-        (name != NUMBER_ARRAY).then(|| {
-            let mut schema = own;
-            schema.insert("items".to_owned(), reference_to(&name));
-            (name, Value::Object(schema))
-        })
+        let (Dialect::Reference, Shape::Numeric(size)) = (dialect, &**element) else { return None };
+        let name = element.definition_name();
+        let mut schema = with(typed(true, &["number", "array"], dialect), numeric_bounds(*size, dialect));
+        schema.insert("items".to_owned(), reference_to(&name));
+        Some((name, Value::Object(schema)))
     }
 
-    /// Returns the name of the definition for arrays of this shape, at any depth.
-    fn definition_name(&self, dialect: Dialect) -> String {
+    /// Returns the name of the reference's definition for arrays of this shape, at any depth.
+    fn definition_name(&self) -> String {
         match self {
-            Shape::Array(element) => element.definition_name(dialect),
+            Shape::Array(element) => element.definition_name(),
             Shape::Integer { .. } => "sdc_recursive_integer_array".to_owned(),
             Shape::Boolean => "sdc_recursive_boolean_array".to_owned(),
             Shape::DateTime => "sdc_recursive_timestamp_array".to_owned(),
-            Shape::Json if dialect == Dialect::Portable => "sdc_recursive_json_array".to_owned(),
             Shape::Json | Shape::Map => "sdc_recursive_object_array".to_owned(),
             Shape::String { .. } | Shape::Time => "sdc_recursive_string_array".to_owned(),
-            Shape::Numeric(Some((precision, scale))) if dialect == Dialect::Portable && bounded(*precision, *scale) => {
-                format!("sdc_recursive_decimal_{precision}_{scale}_array")
-            }
-            Shape::Numeric(size) if dialect == Dialect::Reference => {
+            Shape::Numeric(size) => {
                 let (precision, scale) = capped(*size);
                 format!("sdc_recursive_decimal_{precision}_{scale}_array")
             }
-            // Numbers without bounds are any numbers.
-            Shape::Float | Shape::Numeric(_) => NUMBER_ARRAY.to_owned(),
+            Shape::Float => "sdc_recursive_number_array".to_owned(),
         }
     }
 }
@@ -129,17 +146,18 @@ impl Shape {
 /// Every type of JSON, those first that make targets choose a column for JSON.
 const ANY: [&str; 6] = ["object", "array", "string", "number", "integer", "boolean"];
 
-const NUMBER_ARRAY: &str = "sdc_recursive_number_array";
-
-/// Returns the six definitions that every stream's schema carries.
-pub(crate) fn base_definitions() -> Map<String, Value> {
+/// Returns the definitions that every stream's schema carries; portable ones have none.
+pub(crate) fn base_definitions(dialect: Dialect) -> Map<String, Value> {
+    if dialect == Dialect::Portable {
+        return Map::new();
+    }
     ["integer", "number", "string", "boolean", "timestamp", "object"]
         .into_iter()
         .map(|kind| {
             let name = format!("sdc_recursive_{kind}_array");
             let schema = match kind {
-                "timestamp" => with(typed(true, &["string", "array"]), [("format", json!("date-time"))]),
-                _ => typed(true, &[kind, "array"]),
+                "timestamp" => with(typed(true, &["string", "array"], dialect), [("format", json!("date-time"))]),
+                _ => typed(true, &[kind, "array"], dialect),
             };
             let schema = with(schema, [("items", reference_to(&name))]);
             (name, Value::Object(schema))
@@ -147,9 +165,24 @@ pub(crate) fn base_definitions() -> Map<String, Value> {
         .collect()
 }
 
+/// Returns the schema of a text that may be null, with a format if it has one.
+pub(crate) fn string(format: Option<&str>, dialect: Dialect) -> Value {
+    Value::Object(with(typed(true, &["string"], dialect), format.map(|format| ("format", json!(format)))))
+}
+
+/// Returns the schema of a whole number that may be null.
+pub(crate) fn integer(dialect: Dialect) -> Value {
+    Value::Object(typed(true, &["integer"], dialect))
+}
+
 /// Returns `{"type": […]}`.
-fn typed(nullable: bool, types: &[&str]) -> Map<String, Value> {
-    let types: Vec<&str> = nullable.then_some("null").into_iter().chain(types.iter().copied()).collect();
+fn typed(nullable: bool, types: &[&str], dialect: Dialect) -> Map<String, Value> {
+    let null = nullable.then_some("null");
+    let (first, last) = match dialect {
+        Dialect::Portable => (None, null),
+        Dialect::Reference => (null, None),
+    };
+    let types: Vec<&str> = first.into_iter().chain(types.iter().copied()).chain(last).collect();
     Map::from_iter([("type".to_owned(), json!(types))])
 }
 
@@ -233,13 +266,13 @@ mod tests {
         ] {
             let json = numeric(precision, scale, Dialect::Portable);
             let bounds = format!(r#""minimum":-{limit},"maximum":{limit}"#);
-            assert_eq!(json, format!(r#"{{"type":["null","number"],{bounds}}}"#));
+            assert_eq!(json, format!(r#"{{"type":["number","null"],{bounds}}}"#));
         }
     }
 
     #[test]
     fn portable_has_no_bounds_that_doubles_cannot_hold() {
-        let unbounded = r#"{"type":["null","number"]}"#;
+        let unbounded = r#"{"type":["number","null"]}"#;
         assert_eq!(Shape::Numeric(None).schema(true, Dialect::Portable).to_string(), unbounded);
         assert_eq!(numeric(1000, 0, Dialect::Portable), unbounded);
         assert_eq!(numeric(3, 500, Dialect::Portable), unbounded);
@@ -260,20 +293,40 @@ mod tests {
     }
 
     #[test]
-    fn arrays_of_numeric_refer_to_their_own_definition() {
+    fn arrays_of_the_reference_refer_to_definitions() {
         let array = |size| Shape::Array(Box::new(Shape::Array(Box::new(Shape::Numeric(size)))));
-        let (name, schema) = array(Some((10, 3))).definition(Dialect::Portable).unwrap();
+        let (name, schema) = array(Some((10, 3))).definition(Dialect::Reference).unwrap();
         assert_eq!(name, "sdc_recursive_decimal_10_3_array");
-        assert_eq!(
-            schema.to_string(),
-            r##"{"type":["null","number","array"],"minimum":-10000000,"maximum":10000000,"items":{"$ref":"#/definitions/sdc_recursive_decimal_10_3_array"}}"##
-        );
+        assert_eq!(schema["items"]["$ref"], "#/definitions/sdc_recursive_decimal_10_3_array");
         let (name, _) = array(None).definition(Dialect::Reference).unwrap();
         assert_eq!(name, "sdc_recursive_decimal_100_38_array");
-        assert_eq!(array(None).definition(Dialect::Portable), None);
-        assert_eq!(
-            array(None).schema(true, Dialect::Portable)["items"]["$ref"],
-            "#/definitions/sdc_recursive_number_array"
-        );
+    }
+
+    #[test]
+    fn portable_schemas_refer_to_nothing() {
+        let array = |element| Shape::Array(Box::new(element));
+        for (shape, schema) in [
+            (
+                array(Shape::Integer { bits: 32 }),
+                r#"{"type":["array","null"],"items":{"type":["integer","array","null"]}}"#,
+            ),
+            (
+                array(array(Shape::Numeric(Some((10, 3))))),
+                r#"{"type":["array","null"],"items":{"type":["number","array","null"],"minimum":-10000000,"maximum":10000000}}"#,
+            ),
+            (
+                array(Shape::DateTime),
+                r#"{"type":["array","null"],"items":{"type":["string","array","null"],"format":"date-time"}}"#,
+            ),
+            (
+                array(Shape::Json),
+                r#"{"type":["array","null"],"items":{"type":["object","array","string","number","integer","boolean","null"]}}"#,
+            ),
+            (Shape::Map, r#"{"type":["object","null"],"additionalProperties":{"type":["string","null"]}}"#),
+        ] {
+            assert_eq!(shape.schema(true, Dialect::Portable).to_string(), schema);
+            assert_eq!(shape.definition(Dialect::Portable), None);
+        }
+        assert!(base_definitions(Dialect::Portable).is_empty());
     }
 }

@@ -1,4 +1,7 @@
 //! `time` and `timetz`: `10:20:30.5`, `10:20:30+05:30`.
+//!
+//! A fraction of a second is written with six digits, as Python's `isoformat` does: the reference's files have it so, and
+//! Python before 3.11 reads no other than of three or six.
 
 use crate::singer::JsonBuf;
 
@@ -34,7 +37,7 @@ pub(super) fn is_end_of_day(text: &[u8]) -> bool {
 pub(super) struct Clock<'a> {
     /// Seconds since midnight; 86400 for 24:00:00.
     pub(super) seconds: i32,
-    /// The text of it: `10:20:30.5`.
+    /// The text of it without a fraction: `10:20:30`.
     pub(super) text: &'a [u8],
     /// `.5`, or nothing.
     pub(super) fraction: &'a [u8],
@@ -56,8 +59,9 @@ impl<'a> Clock<'a> {
         if fraction == 1 {
             return None;
         }
-        let (text, rest) = text.split_at(8 + fraction);
-        Some((Clock { seconds, text, fraction: &text[8..] }, rest))
+        let (clock, rest) = text.split_at(8 + fraction);
+        let (text, fraction) = clock.split_at(8);
+        Some((Clock { seconds, text, fraction }, rest))
     }
 
     /// Appends the time in UTC, given the offset (seconds east) that it is printed in.
@@ -67,8 +71,8 @@ impl<'a> Clock<'a> {
             out.raw(self.text);
         } else {
             write_clock((self.seconds - offset).rem_euclid(DAY), out);
-            out.raw(self.fraction);
         }
+        write_fraction(self.fraction, out);
         out.byte(b'"');
     }
 }
@@ -78,6 +82,15 @@ pub(super) fn write_clock(seconds: i32, out: &mut JsonBuf) {
     for (separator, number) in [("", seconds / 3600), (":", seconds / 60 % 60), (":", seconds % 60)] {
         out.raw(separator.as_bytes());
         write_two_digits(number, out);
+    }
+}
+
+/// Appends `.5` with six digits, nothing as nothing.
+pub(super) fn write_fraction(fraction: &[u8], out: &mut JsonBuf) {
+    const ZEROS: &[u8] = b".000000";
+    if !fraction.is_empty() {
+        out.raw(fraction);
+        out.raw(&ZEROS[fraction.len().min(ZEROS.len())..]);
     }
 }
 
@@ -122,6 +135,8 @@ mod tests {
                 ("10:20:30", r#""10:20:30""#),
                 ("00:00:00", r#""00:00:00""#),
                 ("23:59:59.999999", r#""23:59:59.999999""#),
+                ("10:20:30.5", r#""10:20:30.500000""#),
+                ("10:20:30.00001", r#""10:20:30.000010""#),
                 ("24:00:00", r#""00:00:00""#),
             ],
         );
@@ -136,7 +151,7 @@ mod tests {
             &[
                 ("10:20:30+00", r#""10:20:30""#),
                 ("12:00:00+05", r#""07:00:00""#),
-                ("12:00:00.5-03", r#""15:00:00.5""#),
+                ("12:00:00.5-03", r#""15:00:00.500000""#),
                 ("02:00:00+05:30", r#""20:30:00""#),
                 ("23:00:00.000001-05:30:15", r#""04:30:15.000001""#),
                 ("10:00:00+15:59:59", r#""18:00:01""#),

@@ -77,6 +77,30 @@ fn files_hold_the_records() {
     }
 }
 
+/// A target may know neither versions nor properties that no SCHEMA names.
+#[test]
+fn versions_are_declared_or_left_out() {
+    let db = database("batches_versions");
+    for activates in [true, false] {
+        let (tap, _) = batched(full_table(&db).config("activate_version", activates), "none");
+        let output = tap.run();
+        let declared = &output.schemas("public-item")[0].schema["properties"]["_sdc_table_version"];
+        assert_eq!(*declared, if activates { json!({"type": ["integer", "null"]}) } else { Value::Null });
+        let batches = batches(&output);
+        let records: Vec<Map<String, Value>> = batches.iter().flat_map(|batch| batch.records()).collect();
+        assert_eq!(records.len(), 2500);
+        assert!(records.iter().all(|record| record.contains_key("_sdc_table_version") == activates));
+        let activated = output.messages.iter().filter(|message| matches!(message, Message::ActivateVersion { .. }));
+        assert_eq!(activated.count() > 0, activates);
+        // A run without batches and the state are as ever.
+        let plain = full_table(&db).config("activate_version", activates).state(output.last_state()).run();
+        assert_eq!(plain.records("public-item").len(), 2500);
+        assert!(plain.schemas("public-item")[0].schema["properties"]["_sdc_table_version"].is_null());
+        let activated = plain.messages.iter().any(|message| matches!(message, Message::ActivateVersion { .. }));
+        assert_eq!(activated, activates);
+    }
+}
+
 #[test]
 fn a_target_holds_what_the_table_does() {
     let db = database("batches_again");

@@ -1,7 +1,7 @@
 //! Rows of tables in files, which BATCH messages announce, as the Meltano SDK defines them.
 //!
-//! A file holds the records alone, one a line, with `_sdc_table_version`: a BATCH message has no version, and targets
-//! of the SDK remove the rows without one on ACTIVATE_VERSION.
+//! A file holds the records alone, one a line, with `_sdc_table_version` where versions are activated: a BATCH message has no
+//! version, and targets of the SDK remove the rows without one on ACTIVATE_VERSION.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -18,15 +18,15 @@ use crate::logging::RecordCounter;
 use crate::singer::JsonBuf;
 use crate::singer::writer::CHUNK;
 use crate::sync::output::Output;
-use crate::sync::plan::StreamPlan;
+use crate::sync::plan::{StreamPlan, TABLE_VERSION};
 
 /// A sink that gathers the rows of one query into files.
 pub(crate) struct BatchSink<'a> {
     output: &'a mut Output,
     config: BatchConfig,
     stream: String,
-    /// The end of every line.
-    end: Vec<u8>,
+    /// The property that every line ends with, if it has one: its version.
+    version: Option<Vec<u8>>,
     buf: JsonBuf,
     /// The offset at which the line begins.
     start: usize,
@@ -46,7 +46,7 @@ impl<'a> BatchSink<'a> {
         output: &'a mut Output,
         config: BatchConfig,
         plan: &StreamPlan,
-        version: i64,
+        version: Option<i64>,
         counter: RecordCounter,
         tracker: Option<&'a mut KeyTracker>,
     ) -> Self {
@@ -59,7 +59,7 @@ impl<'a> BatchSink<'a> {
             name: format!("{}tap-postgres-rs--{stream}-{now}-{pid}", config.storage.prefix),
             config,
             stream: plan.id.clone(),
-            end: format!("\"_sdc_table_version\":{version}}}\n").into_bytes(),
+            version: version.map(|version| format!("\"{TABLE_VERSION}\":{version}").into_bytes()),
             buf: JsonBuf::new(),
             start: 0,
             counter,
@@ -128,10 +128,13 @@ impl RowSink for BatchSink<'_> {
 
     #[inline]
     async fn end(&mut self) -> Result<()> {
-        if self.buf.len() > self.start + 1 {
-            self.buf.byte(b',');
+        if let Some(version) = &self.version {
+            if self.buf.len() > self.start + 1 {
+                self.buf.byte(b',');
+            }
+            self.buf.raw(version);
         }
-        self.buf.raw(&self.end);
+        self.buf.raw(b"}\n");
         self.rows += 1;
         self.counter.add(1, self.buf.len() - self.start);
         if self.rows == self.config.batch_size.get() {

@@ -43,7 +43,8 @@ pub(super) async fn copy_rows(
 ) -> Result<()> {
     let counter = RecordCounter::of_rows(&plan.id, reading.query.expected_rows(plan), reading.before);
     if let Some(config) = &env.config.batch_config {
-        let mut sink = BatchSink::new(output, config.clone(), plan, reading.version, counter, tracker);
+        let version = env.config.activate_version.then_some(reading.version);
+        let mut sink = BatchSink::new(output, config.clone(), plan, version, counter, tracker);
         read(session, plan, reading, &mut sink).await?;
         return sink.finish().await;
     }

@@ -33,12 +33,14 @@ pub(crate) struct Output {
     lines: Lines,
     states: States,
     ledger: Ledger,
+    /// Whether versions are activated.
+    activates: bool,
 }
 
 impl Output {
-    /// Begins a run with this state.
-    pub(crate) fn new(writer: MessageWriter, state: State) -> Self {
-        Output { state, lines: Lines::new(writer), states: States::new(), ledger: Ledger::default() }
+    /// Begins a run with this state; `activates`: whether the target is told of versions.
+    pub(crate) fn new(writer: MessageWriter, state: State, activates: bool) -> Self {
+        Output { state, lines: Lines::new(writer), states: States::new(), ledger: Ledger::default(), activates }
     }
 
     /// Appends a SCHEMA message. It is complete with the line behind it: a run that is cut in between has no use for it.
@@ -47,8 +49,11 @@ impl Output {
         self.states.message();
     }
 
-    /// Appends an ACTIVATE_VERSION message.
+    /// Appends an ACTIVATE_VERSION message, where the target wants it.
     pub(crate) fn activate_version(&mut self, stream: &str, version: i64) {
+        if !self.activates {
+            return;
+        }
         messages::activate_version(self.lines.buf(), stream, version);
         self.lines.end_line();
         self.states.message();

@@ -54,11 +54,19 @@ fn leaf(kind: Kind, text: &str) -> Value {
         Kind::Date if in_range(text) => json!(format!("{text}T00:00:00+00:00")),
         Kind::Date => json!("9999-12-31T00:00:00+00:00"),
         Kind::Timestamp | Kind::Timestamptz if in_range(text) => {
-            json!(format!("{}+00:00", text.trim_end_matches("+00").replace(' ', "T")))
+            json!(format!("{}+00:00", six_digits(&text.trim_end_matches("+00").replace(' ', "T"))))
         }
-        Kind::Timestamp | Kind::Timestamptz => json!("9999-12-31T23:59:59.999+00:00"),
-        Kind::Time => json!(if text == "24:00:00" { "00:00:00" } else { text }),
-        Kind::Timetz => json!(utc(text)),
+        Kind::Timestamp | Kind::Timestamptz => json!("9999-12-31T23:59:59.999000+00:00"),
+        Kind::Time => json!(if text == "24:00:00" { "00:00:00".to_owned() } else { six_digits(text) }),
+        Kind::Timetz => json!(six_digits(&utc(text))),
+    }
+}
+
+/// A time whose fraction, if it has one, has six digits.
+fn six_digits(text: &str) -> String {
+    match text.split_once('.') {
+        Some((seconds, fraction)) => format!("{seconds}.{fraction:0<6}"),
+        None => text.to_owned(),
     }
 }
 
