@@ -21,6 +21,17 @@ pypi_package() {
     # What it is pinned to has no wheels for later Pythons.
     pipelinewise) printf '%s\n' "target-postgres 3.11 3.10 3.9 3.8" pipelinewise-target-postgres==2.1.2 ;;
     meltano) printf '%s\n' "target-postgres" meltanolabs-target-postgres==0.8.1 ;;
+    # DuckDB 2 takes the first row of its files for a header.
+    duckdb) printf '%s\n' "target-duckdb" "target-duckdb==0.8.0 duckdb==1.1.3" ;;
+    # Its SQLAlchemy is of 2018.
+    sqlite) printf '%s\n' "target-sqlite 3.9 3.8" target-sqlite==0.2.0 ;;
+    singer-jsonl) printf '%s\n' "target-singer-jsonl" target-singer-jsonl==0.1.0 ;;
+    csv) printf '%s\n' "target-csv" meltanolabs-target-csv==0.5.0 ;;
+    snowflake) printf '%s\n' "target-snowflake" meltanolabs-target-snowflake==0.20.4 ;;
+    bigquery) printf '%s\n' "target-bigquery" "z3-target-bigquery==0.7.2 setuptools==75.8.0" ;;
+    pipelinewise-snowflake) printf '%s\n' "target-snowflake 3.9 3.8 3.10" pipelinewise-target-snowflake==2.3.0 ;;
+    pipelinewise-bigquery) printf '%s\n' "target-bigquery 3.11 3.10 3.9" pipelinewise-target-bigquery==1.5.0 ;;
+    pipelinewise-redshift) printf '%s\n' "target-redshift 3.9 3.8 3.10" pipelinewise-target-redshift==1.6.0 ;;
     # Its own dependency's program.
     rich) printf '%s\n' "pygmentize" rich==15.0.0 ;;
     build) printf '%s\n' "pyproject-build" build==1.3.0 ;;
@@ -40,8 +51,13 @@ pypi_pythons() {
     echo python3
 }
 
-# Installs the best package of a name that installs; a file says that it was completed.
+# Installs the best package of a name that installs; fails if none does.
 need_pypi() {
+    try_pypi "$1" || die "no release of $1 installs; $pypi/$1/pip.log tells why"
+}
+
+# The same, but says no more than that none does. A file says that it was completed.
+try_pypi() {
     local venv=$pypi/$1 program versions package option python
     local -a packages candidates
     mapfile -t packages < <(pypi_package "$1")
@@ -61,14 +77,15 @@ need_pypi() {
                 # A shim may stand for a Python that isn't there.
                 "$python" -m venv "$venv" >/dev/null 2>&1 || continue
                 # psycopg2 comes as a wheel or not at all.
+                # shellcheck disable=SC2086 # words
                 "$venv/bin/pip" install --quiet --disable-pip-version-check "$option" --only-binary psycopg2-binary \
-                    "$package" >"$venv/pip.log" 2>&1 </dev/null || continue
+                    $package >"$venv/pip.log" 2>&1 </dev/null || continue
                 "$venv/bin/$program" --help >/dev/null 2>&1 </dev/null || continue
                 echo "$package" >"$venv/installed"
                 return 0
             done
         done
-        echo "not $package: $(tail -n 1 "$venv/pip.log" 2>/dev/null || true)"
+        echo "not ${package%% *}: $(tail -n 1 "$venv/pip.log" 2>/dev/null || true)"
     done
-    die "no release of ${packages[0]%%=*} installs; $venv/pip.log tells why"
+    return 1
 }

@@ -37,6 +37,8 @@ pub(super) async fn check(
     plans: &[StreamPlan],
     state: &State,
 ) -> Result<Option<SlotChoice>> {
+    // Before a walsender is tried, which goes when the server gets to it.
+    let used = used(client).await?;
     let may_replicate = match try_walsender(env).await {
         Ok(()) => {
             report.ok("the role may replicate");
@@ -50,7 +52,8 @@ pub(super) async fn check(
         Ok(found) => SlotChoice::of(env, client, found, plans, state).await,
         Err(error) => Err(error),
     };
-    capacity(report, env, client, choice.as_ref().is_ok_and(|choice| choice.slot.is_none() && !choice.lost)).await?;
+    let makes_slot = choice.as_ref().is_ok_and(|choice| choice.slot.is_none() && !choice.lost);
+    capacity(report, env, client, used, makes_slot);
     keep_size(report, env, client).await?;
     let choice = match choice {
         Ok(choice) => choice,
@@ -83,30 +86,33 @@ pub(super) async fn check(
     Ok(Some(choice))
 }
 
-/// Reports how many slots and walsenders are left. `needs_slot`: the run makes a slot.
-async fn capacity(report: &mut Report, env: &Env, client: &Client, needs_slot: bool) -> Result<()> {
+/// Slots and walsenders: how many there may be, and how many there are.
+struct Used {
+    slots: (i64, i64),
+    walsenders: (i64, i64),
+}
+
+async fn used(client: &Client) -> Result<Used> {
     let sql = "SELECT pg_catalog.current_setting('max_replication_slots')::int8, \
                (SELECT count(*) FROM pg_catalog.pg_replication_slots), \
                pg_catalog.current_setting('max_wal_senders')::int8, (SELECT count(*) FROM pg_catalog.pg_stat_replication)";
     let row = client.query_one(sql, &[]).await.map_err(|e| query_error("cannot count the replication slots", e))?;
+    Ok(Used { slots: (row.field(0)?, row.field(1)?), walsenders: (row.field(2)?, row.field(3)?) })
+}
+
+/// Reports how many slots and walsenders are left. `needs_slot`: the run makes a slot.
+fn capacity(report: &mut Report, env: &Env, client: &Client, Used { slots, walsenders }: Used, needs_slot: bool) {
     let streams = env.config.wal_reader == WalReader::Stream
         || !env.config.break_at_end_lsn
         || !client.server_version().has_slot_advance();
-    for (setting, most, used, needed, otherwise) in [
+    for (setting, (most, used), needed, otherwise) in [
         (
             "max_replication_slots",
-            row.field::<i64>(0)?,
-            row.field::<i64>(1)?,
+            slots,
             needs_slot,
             "a copy has none of its own, so that its table is streamed from where the tap's slot stands",
         ),
-        (
-            "max_wal_senders",
-            row.field(2)?,
-            row.field(3)?,
-            streams,
-            "the log can only be read in bulk, and a copy has no slot of its own",
-        ),
+        ("max_wal_senders", walsenders, streams, "the log can only be read in bulk, and a copy has no slot of its own"),
     ] {
         if used < most {
             report.ok(format_args!("{setting}: {} of {most} are left", most - used));
@@ -120,7 +126,6 @@ async fn capacity(report: &mut Report, env: &Env, client: &Client, needs_slot: b
             report.warning(format_args!("{setting}: none of {most} is left: {otherwise}; {advice}"));
         }
     }
-    Ok(())
 }
 
 /// Checks whether a slot that nobody reads can fill the disk.

@@ -69,7 +69,7 @@ pub(crate) async fn sync(output: &mut Output, env: &Env, catalog: Option<Catalog
         _ => &client,
     };
     let log_based = LogBased::prepare(output, env, primary, log_based, &mut failures).await?;
-    run(output, env, primary, log_based, others, &mut failures).await?;
+    run(output, env, (primary, &client), log_based, others, &mut failures).await?;
     Ok(failures)
 }
 
@@ -144,11 +144,12 @@ impl LogBased {
     }
 }
 
-/// Reads the streams: copies first, since a snapshot holds back vacuum, and a new slot's waits for the first of them.
+/// Reads the streams: copies first, since a snapshot holds back vacuum, and a new slot's waits for the first of them. `clients`: the
+/// connections to the primary, and to where tables are read.
 async fn run(
     output: &mut Output,
     env: &Env,
-    client: &Client,
+    clients: (&Client, &Client),
     mut log_based: Option<LogBased>,
     others: Vec<StreamPlan>,
     failures: &mut Failures,
@@ -156,19 +157,16 @@ async fn run(
     let copies = log_based.as_mut().map(|log_based| std::mem::take(&mut log_based.copies)).unwrap_or_default();
     let mut copies_left = copies.len();
     let mut copier = log_based.as_mut().map(|LogBased { source, acknowledge, .. }| {
-        Copier::new(
-            env,
-            source.exported.take(),
-            Origin {
-                floor: source.position.floor(*acknowledge),
-                publications: source.publications.clone(),
-                alterations: source.alterations.clone(),
-                whole: source.whole.clone(),
-            },
-        )
+        let origin = Origin {
+            floor: source.position.floor(*acknowledge),
+            publications: source.publications.clone(),
+            alterations: source.alterations.clone(),
+            whole: source.whole.clone(),
+        };
+        Copier::new(env, source.exported.take(), origin, clients)
     });
     let mut copying = Duration::ZERO;
-    let mut sessions = Sessions::new(env.tables());
+    let mut sessions = Sessions::new(env.tables(), clients.1);
     for mut plan in in_order(copies, others, &output.state) {
         output.state.set_currently_syncing(Some(&plan.id));
         let mut track = None;
@@ -210,7 +208,7 @@ async fn run(
     sessions.close().await;
     match log_based {
         Some(LogBased { mut source, streamed, acknowledge, .. }) if !streamed.is_empty() => {
-            stream::stream(output, env, client, &mut source, streamed, (acknowledge, copying), failures).await
+            stream::stream(output, env, clients.0, &mut source, streamed, (acknowledge, copying), failures).await
         }
         _ => Ok(()),
     }

@@ -12,18 +12,26 @@ pub(crate) struct PresentColumns(HashMap<i16, (String, u32, i32)>);
 impl PresentColumns {
     /// Reads the columns that the table with this oid has in the session's transaction, as far as the role may read them.
     pub(crate) async fn read(session: &mut Session, table: u32) -> Result<Self> {
-        let sql = format!(
+        Ok(PresentColumns::of(session.query(&PresentColumns::sql(table)).await?))
+    }
+
+    /// Returns the query for them.
+    pub(crate) fn sql(table: u32) -> String {
+        format!(
             "SELECT attnum, attname, atttypid, atttypmod FROM pg_catalog.pg_attribute \
              WHERE attrelid = {table} AND attnum > 0 AND NOT attisdropped \
              AND pg_catalog.has_column_privilege(attrelid, attnum, 'SELECT')"
-        );
-        let rows = session.query(&sql).await?.into_iter();
+        )
+    }
+
+    /// Takes what the query gave.
+    pub(crate) fn of(rows: Vec<Vec<Option<String>>>) -> Self {
         let column = |row: Vec<Option<String>>| {
             let mut values = row.into_iter().flatten();
             let number = values.next()?.parse().ok()?;
             Some((number, (values.next()?, values.next()?.parse().ok()?, values.next()?.parse().ok()?)))
         };
-        Ok(PresentColumns(rows.filter_map(column).collect()))
+        PresentColumns(rows.into_iter().filter_map(column).collect())
     }
 
     /// Returns the name that a column has now; `None` if it was dropped.

@@ -62,6 +62,16 @@ impl Client {
         Ok(())
     }
 
+    /// Runs a query and returns its rows, as texts.
+    pub(crate) async fn text_rows(&self, sql: &str) -> Result<Vec<Vec<Option<String>>>> {
+        let messages = self.client.simple_query(sql).await.map_err(|e| query_error("a query failed", e))?;
+        let row = |message: &SimpleQueryMessage| match message {
+            SimpleQueryMessage::Row(row) => Some((0..row.len()).map(|at| row.get(at).map(str::to_owned)).collect()),
+            _ => None,
+        };
+        Ok(messages.iter().filter_map(row).collect())
+    }
+
     /// Returns the schemas on the search_path that the role has elsewhere; the session's own is pg_catalog.
     pub(crate) fn schemas(&self) -> &[String] {
         &self.schemas

@@ -2,31 +2,47 @@
 
 use crate::discovery::{Scope, discover};
 use crate::error::{Error, Result};
-use crate::pg::connect::Server;
+use crate::pg::connect::{Client, Server};
 use crate::pg::quote;
 use crate::pg::wire::Session;
 use crate::sync::env::Env;
 use crate::sync::plan::StreamPlan;
 use crate::sync::present_columns::PresentColumns;
 
+/// A connection that sees what is committed by now.
+pub(super) enum Present<'p> {
+    /// That of the transaction that holds the table, whose snapshot is no older than its lock.
+    Session(&'p mut Session),
+    /// The run's, which is in no transaction.
+    Client(&'p Client),
+}
+
+impl Present<'_> {
+    async fn rows(&mut self, sql: &str) -> Result<Vec<Vec<Option<String>>>> {
+        match self {
+            Present::Session(session) => session.query(sql).await,
+            Present::Client(client) => client.text_rows(sql).await,
+        }
+    }
+}
+
 /// Describes a table again, on this server, if it was altered since it was discovered: hours may lie between. Returns whether it was.
-/// A transaction holds what has the table's name, so that this stays so. `session` sees what is committed by now: that transaction's
-/// own, unless its snapshot is older than its lock.
+/// A transaction holds what has the table's name, so that this stays so.
 ///
 /// # Errors
 /// Another table has its name by now.
 pub(super) async fn describe_held(
-    session: &mut Session,
+    mut present: Present<'_>,
     env: &Env,
     server: &Server,
     plan: &mut StreamPlan,
 ) -> Result<bool> {
     let (oid, name) = (plan.table.oid, quote::qualified(&plan.table.schema, &plan.table.name));
     let is_it = format!("SELECT pg_catalog.to_regclass({})::pg_catalog.oid = {oid}", quote::literal(&name));
-    if !session.query_bool(&is_it).await? {
+    if present.rows(&is_it).await?.first().and_then(|row| row.first()?.as_deref()) != Some("t") {
         return Err(is_another(plan));
     }
-    if PresentColumns::read(session, oid).await?.are(&plan.table.columns) {
+    if PresentColumns::of(present.rows(&PresentColumns::sql(oid)).await?).are(&plan.table.columns) {
         return Ok(false);
     }
     let client = server.connect().await?;

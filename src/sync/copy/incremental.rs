@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::held::describe_held;
+use super::held::{Present, describe_held};
 use super::key_tracker::KeyTracker;
 use super::query::copy_rows;
 use super::reading::Reading;
@@ -27,7 +27,7 @@ pub(crate) async fn sync(
     let session = sessions.take().await?;
     env.query_in_hand.set(sessions.server(), &session);
     let mut snapshot = Snapshot::begin_with_lock(session, plan).await?;
-    describe_held(snapshot.session(), env, sessions.server(), plan).await?;
+    describe_held(Present::Session(snapshot.session()), env, sessions.server(), plan).await?;
     let (key, position, order) = replication_key(plan)?;
     let (key, order) = (key.to_owned(), order.clone());
     tracing::info!("{}: reading rows by {key}", plan.id);

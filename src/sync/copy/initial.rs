@@ -21,7 +21,7 @@ use held_commits::HeldCommits;
 use membership::Membership;
 use secondary::Secondary;
 
-use super::held::describe_held;
+use super::held::{Present, describe_held};
 use super::parallel;
 use super::query::copy_snapshot;
 use super::ranges::{Heaps, Ranges, why_not};
@@ -33,7 +33,7 @@ use super::table::TableCopy;
 use super::watermark::Watermark;
 use crate::error::{Error, Result};
 use crate::pg::Lsn;
-use crate::pg::connect::Server;
+use crate::pg::connect::{Client, Server};
 use crate::pg::wire::Session;
 use crate::positions::{Bookmarkable, CopyPosition, CopySnapshot, Track, TransactionSnapshot};
 use crate::replication::slot::{ExportedSnapshot, Lifetime, is_no_slot_now, is_standby};
@@ -112,15 +112,21 @@ impl Place {
 }
 
 impl<'a> Copier<'a> {
-    /// Returns a copier. `exported`: the snapshot of a slot that this run made.
-    pub(crate) fn new(env: &'a Env, exported: Option<ExportedSnapshot>, origin: Origin) -> Self {
-        let secondary = env.secondary.as_ref().map(Secondary::new);
+    /// Returns a copier. `exported`: the snapshot of a slot that this run made; `clients`: the run's connections to the primary, and to
+    /// where tables are read.
+    pub(crate) fn new(
+        env: &'a Env,
+        exported: Option<ExportedSnapshot>,
+        origin: Origin,
+        clients: (&'a Client, &'a Client),
+    ) -> Self {
+        let secondary = env.secondary.as_ref().map(|server| Secondary::new(server, clients.1));
         let time = env.config.max_copy().map_or(env.config.max_run(), |most| most.min(env.config.max_run()));
         Copier {
             env,
             exported,
             origin,
-            sessions: Sessions::new(&env.primary),
+            sessions: Sessions::new(&env.primary, clients.0),
             open: None,
             secondary,
             late: Instant::now().checked_add(time),
@@ -277,9 +283,9 @@ impl<'a> Copier<'a> {
 
     /// Reads what was altered by now.
     async fn look_again(&mut self) -> Result<()> {
-        let client = self.env.primary.connect().await?;
-        let seen = wait_visible(&client, std::iter::empty()).await?;
-        self.origin.alterations = self.origin.alterations.again(&client, seen).await?;
+        let client = self.sessions.client();
+        let seen = wait_visible(client, std::iter::empty()).await?;
+        self.origin.alterations = self.origin.alterations.again(client, seen).await?;
         Ok(())
     }
 
@@ -327,7 +333,11 @@ impl<'a> Copier<'a> {
             env.query_in_hand.set(open.place.server(env), open.snapshot.session());
             if open.snapshot.lock_and_see(plan).await? {
                 // A column that came since counts as known to the next run.
-                altered |= self.describe(&open, plan).await?;
+                let client = match (&self.secondary, &open.place) {
+                    (Some(secondary), Place::Replayed(_)) => secondary.client(),
+                    _ => self.sessions.client(),
+                };
+                altered |= describe_held(Present::Client(client), env, open.place.server(env), plan).await?;
                 return Ok((open, altered));
             }
             tracing::info!("{}: rewritten since the snapshot was taken; taking another", plan.id);
@@ -335,18 +345,6 @@ impl<'a> Copier<'a> {
         }
         Err(Error::stream(format!("the table of \"{}\" is rewritten again and again", plan.id))
             .hint("copy it when nobody alters or truncates it"))
-    }
-
-    /// Describes the table that a snapshot's transaction holds, if it was altered; the snapshot itself may be older than its lock.
-    async fn describe(&mut self, open: &OpenSnapshot, plan: &mut StreamPlan) -> Result<bool> {
-        let sessions = match (&mut self.secondary, &open.place) {
-            (Some(secondary), Place::Replayed(_)) => secondary.sessions(),
-            _ => &mut self.sessions,
-        };
-        let mut beside = sessions.take().await?;
-        let altered = describe_held(&mut beside, self.env, sessions.server(), plan).await?;
-        sessions.give_back(beside);
-        Ok(altered)
     }
 
     /// Returns the open snapshot where it is fresh enough, else another.

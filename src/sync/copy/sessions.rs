@@ -1,19 +1,25 @@
 //! Sessions of one server that are used again.
 
 use crate::error::Result;
-use crate::pg::connect::Server;
+use crate::pg::connect::{Client, Server};
 use crate::pg::wire::Session;
 
 /// A server, and its sessions that are in no transaction.
 pub(crate) struct Sessions<'a> {
     server: &'a Server,
+    client: &'a Client,
     idle: Vec<Session>,
 }
 
 impl<'a> Sessions<'a> {
-    /// Returns a pool of `server` that has no session yet.
-    pub(crate) fn new(server: &'a Server) -> Self {
-        Sessions { server, idle: Vec::new() }
+    /// Returns a pool of `server` that has no session yet. `client`: the run's connection to it, which is in no transaction either.
+    pub(crate) fn new(server: &'a Server, client: &'a Client) -> Self {
+        Sessions { server, client, idle: Vec::new() }
+    }
+
+    /// Returns the run's connection to the server.
+    pub(crate) fn client(&self) -> &'a Client {
+        self.client
     }
 
     /// Returns the server.

@@ -1,6 +1,6 @@
 //! Whole tables under versions of their own.
 
-use super::held::describe_held;
+use super::held::{Present, describe_held};
 use super::parallel;
 use super::query::{copy_rows, copy_snapshot};
 use super::reading::Reading;
@@ -35,9 +35,7 @@ impl TableCopy<'_> {
         if parallel::is_possible(env, &session, self.plan) {
             let mut snapshot = Snapshot::begin(session).await?;
             if snapshot.lock_and_see(self.plan).await? {
-                let mut beside = sessions.take().await?;
-                describe_held(&mut beside, env, server, self.plan).await?;
-                sessions.give_back(beside);
+                describe_held(Present::Client(sessions.client()), env, server, self.plan).await?;
                 let mut reading = Reading::of(RowQuery::of(self.plan), self.version);
                 parallel::divide(env, snapshot.session(), self.plan, &mut reading).await?;
                 if reading.several {
@@ -51,7 +49,7 @@ impl TableCopy<'_> {
             session = snapshot.end().await?;
         }
         let mut snapshot = Snapshot::begin_with_lock(session, self.plan).await?;
-        describe_held(snapshot.session(), env, server, self.plan).await?;
+        describe_held(Present::Session(snapshot.session()), env, server, self.plan).await?;
         self.begin(output);
         let mut reading = Reading::of(RowQuery::of(self.plan), self.version);
         copy_rows(output, env, snapshot.session(), self.plan, &mut reading, None).await?;

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 pub(crate) use tables::refusal;
 use window::Window;
 
-use super::held::describe_held;
+use super::held::{Present, describe_held};
 use super::parallel;
 use super::query::copy_snapshot;
 use super::reading::Reading;
@@ -49,9 +49,7 @@ pub(crate) async fn sync(
     let seen = visible_to(session).await?;
     env.query_in_hand.set(sessions.server(), session);
     session.query(&lock(plan)).await?;
-    let mut beside = sessions.take().await?;
-    describe_held(&mut beside, env, sessions.server(), plan).await?;
-    sessions.give_back(beside);
+    describe_held(Present::Client(sessions.client()), env, sessions.server(), plan).await?;
 
     let bookmark = output.state.bookmark(&plan.id);
     let is_another = bookmark.table_oid().is_some_and(|oid| oid != plan.table.oid);

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::membership::Membership;
 use crate::error::{Error, Result};
 use crate::pg::Lsn;
-use crate::pg::connect::Server;
+use crate::pg::connect::{Client, Server};
 use crate::sync::copy::sessions::Sessions;
 use crate::sync::copy::snapshot::Snapshot;
 use crate::sync::visibility::visible_to;
@@ -21,8 +21,8 @@ pub(crate) struct Secondary<'a> {
 }
 
 impl<'a> Secondary<'a> {
-    pub(crate) fn new(server: &'a Server) -> Self {
-        Secondary { sessions: Sessions::new(server) }
+    pub(crate) fn new(server: &'a Server, client: &'a Client) -> Self {
+        Secondary { sessions: Sessions::new(server, client) }
     }
 
     /// Returns a snapshot that sees everything that committed before `position`, and everything that was written before
@@ -67,9 +67,9 @@ impl<'a> Secondary<'a> {
         }
     }
 
-    /// Returns the sessions that are in no transaction.
-    pub(crate) fn sessions(&mut self) -> &mut Sessions<'a> {
-        &mut self.sessions
+    /// Returns the run's connection to it.
+    pub(crate) fn client(&self) -> &'a Client {
+        self.sessions.client()
     }
 
     /// Ends a snapshot of [`begin`](Self::begin).
