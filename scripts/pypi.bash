@@ -30,7 +30,7 @@ pypi_package() {
     snowflake) printf '%s\n' "target-snowflake" meltanolabs-target-snowflake==0.20.4 ;;
     bigquery) printf '%s\n' "target-bigquery" "z3-target-bigquery==0.7.2 setuptools==75.8.0" ;;
     pipelinewise-snowflake) printf '%s\n' "target-snowflake 3.9 3.8 3.10" pipelinewise-target-snowflake==2.3.0 ;;
-    pipelinewise-bigquery) printf '%s\n' "target-bigquery 3.11 3.10 3.9" pipelinewise-target-bigquery==1.5.0 ;;
+    pipelinewise-bigquery) printf '%s\n' "target-bigquery 3.9 3.8" pipelinewise-target-bigquery==1.5.0 ;;
     pipelinewise-redshift) printf '%s\n' "target-redshift 3.9 3.8 3.10" pipelinewise-target-redshift==1.6.0 ;;
     # Its own dependency's program.
     rich) printf '%s\n' "pygmentize" rich==15.0.0 ;;
