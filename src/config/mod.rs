@@ -270,7 +270,11 @@ impl Config {
         if entries.has_tunnel() {
             entries.check_required(&["ssh_tunnel.host", "ssh_tunnel.username", "ssh_tunnel.private_key"])?;
         }
-        let unknown = entries.unknown_keys(&Config::keys());
+        let known = Config::keys();
+        for (place, meant) in entries.misspelt(&known) {
+            tracing::warn!("{place} has no meaning here: is \"{meant}\" meant?");
+        }
+        let unknown = entries.unknown_keys(&known);
         if !unknown.is_empty() {
             tracing::debug!("config keys without a meaning here: {}", unknown.join(", "));
         }

@@ -171,6 +171,12 @@ impl Entries {
         self.entries.iter().filter(|e| !known.contains(&e.key)).map(|e| e.written.as_str()).collect()
     }
 
+    /// Returns the places of keys that are none of these but nearly one, each with that.
+    pub(super) fn misspelt<'k>(&self, known: &'k [String]) -> Vec<(String, &'k str)> {
+        let unknown = self.entries.iter().filter(|entry| !known.contains(&entry.key));
+        unknown.filter_map(|entry| Some((entry.place(), meant(&entry.written, known)?))).collect()
+    }
+
     /// Returns where a key stands, for an error message.
     pub(super) fn place(&self, key: &str) -> String {
         self.entries.iter().find(|e| e.key == key).map(Entry::place).unwrap_or_else(|| self.files.join(", "))
@@ -193,6 +199,18 @@ impl Entry {
         let is_mode = key == "sslmode" && SSLMODES.contains(&self.key.as_str());
         self.key == key || is_mode && bool::read(self.value.clone()) != Ok(false)
     }
+}
+
+/// Returns the key that may be meant: a letter of it is another, missing, too many or in the wrong place; of a long one two. Of a short
+/// one that says nothing.
+pub(super) fn meant<'k>(written: &str, known: &'k [String]) -> Option<&'k str> {
+    let most = match written.len() {
+        0..4 => return None,
+        4..8 => 1,
+        _ => 2,
+    };
+    let near = known.iter().map(|known| (strsim::osa_distance(written, known), known.as_str()));
+    near.filter(|(distance, _)| *distance <= most).min().map(|(_, known)| known)
 }
 
 /// Returns our name of a key. Where a file has a key under both names, ours counts.

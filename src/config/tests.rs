@@ -25,6 +25,51 @@ fn error_of(extra: Value) -> String {
 }
 
 #[test]
+fn misspelt_keys_are_told_from_those_of_others() {
+    let known = Config::keys();
+    for (written, expected) in [
+        ("replication_slot_nam", "replication_slot_name"),
+        ("filter_schema", "filter_schemas"),
+        ("defualt_replication_method", "default_replication_method"),
+        ("copy_paralelism", "copy_parallelism"),
+        ("limits", "limit"),
+        ("hosts", "host"),
+    ] {
+        assert_eq!(read::meant(written, &known), Some(expected), "{written}");
+    }
+    // Of PipelineWise, Meltano and targets.
+    for written in [
+        "id",
+        "name",
+        "type",
+        "owner",
+        "target",
+        "db_conn",
+        "batch_size_rows",
+        "stream_buffer_size",
+        "schemas",
+        "sync_period",
+        "tables",
+        "send_alert",
+        "properties",
+        "fastsync_parallelism",
+        "hard_delete",
+        "flattening_enabled",
+        "stream_map_config",
+        "streams",
+        "metadata",
+        "stream_maps",
+        "faker_config",
+        "max_record_count",
+        "dates_as_string",
+        "json_as_object",
+        "stream_options",
+    ] {
+        assert_eq!(read::meant(written, &known), None, "{written}");
+    }
+}
+
+#[test]
 fn a_truncate_begins_no_version_that_is_not_activated() {
     let error = error_of(json!({"on_truncate": "activate_version", "activate_version": "false"}));
     assert!(error.contains("on_truncate") && error.contains("activate_version: false"), "{error}");
