@@ -113,7 +113,7 @@ facts(oid, what, written, name) AS (
      AND NOT EXISTS (SELECT FROM pg_catalog.pg_publication_rel p
                       WHERE p.prrelid = c.oid AND NOT pg_catalog.age(p.xmin) BETWEEN 0 AND pg_catalog.age($2::text::xid))
   UNION ALL
-  -- A partition that was a table of its own before: ATTACH PARTITION writes to all of its columns in the command that makes it one,
+  -- A partition that was a table of its own before: ATTACH PARTITION writes to all columns that it has in the command that makes it one,
   -- and CREATE TABLE … PARTITION OF makes some of them before.
   SELECT i.inhrelid, 'attached', i.xmin, NULL
     FROM pg_catalog.pg_inherits i
@@ -121,7 +121,7 @@ facts(oid, what, written, name) AS (
    WHERE i.inhrelid IN (SELECT oid FROM tree) AND i.inhrelid <> ALL ($1)
      AND NOT (i.xmin = made.xmin AND i.xmax::text = '0' AND EXISTS
        (SELECT FROM pg_catalog.pg_attribute a
-         WHERE a.attrelid = i.inhrelid AND a.attnum > 0 AND a.xmin = i.xmin AND a.xmax::text = '0'
+         WHERE a.attrelid = i.inhrelid AND a.attnum > 0 AND NOT a.attisdropped AND a.xmin = i.xmin AND a.xmax::text = '0'
            AND a.cmin::text::int8 < i.cmin::text::int8))
   UNION ALL
   SELECT oid, 'published', written, NULL FROM published

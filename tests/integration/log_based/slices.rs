@@ -209,7 +209,7 @@ fn rows_that_lie_in_other_files(plugin: &str) {
             true,
         ),
         (
-            "begin; create table l9 (id integer not null, a name, b name, c name, d name);
+            "begin; create table l9 (gone integer, id integer not null, a name, b name, c name, d name); alter table l9 drop gone;
              insert into l9 select i from generate_series(9000, 9900) i;
              alter table p attach partition l9 for values from (9000) to (9999); commit",
             true,
