@@ -168,13 +168,16 @@ impl Entries {
 
     /// Returns the keys that are no settings.
     pub(super) fn unknown_keys(&self, known: &[String]) -> Vec<&str> {
-        self.entries.iter().filter(|e| !known.contains(&e.key)).map(|e| e.written.as_str()).collect()
+        self.unknown(known).map(|entry| entry.written.as_str()).collect()
     }
 
     /// Returns the places of keys that are none of these but nearly one, each with that.
     pub(super) fn misspelt<'k>(&self, known: &'k [String]) -> Vec<(String, &'k str)> {
-        let unknown = self.entries.iter().filter(|entry| !known.contains(&entry.key));
-        unknown.filter_map(|entry| Some((entry.place(), meant(&entry.written, known)?))).collect()
+        self.unknown(known).filter_map(|entry| Some((entry.place(), meant(&entry.written, known)?))).collect()
+    }
+
+    fn unknown(&self, known: &[String]) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().filter(|entry| !known.contains(&entry.key))
     }
 
     /// Returns where a key stands, for an error message.

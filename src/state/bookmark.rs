@@ -166,18 +166,18 @@ pub(crate) struct Progress {
     /// The files of the table and its partitions (`pg_class.relfilenode`): in others, rows are in other pages.
     pub(crate) files: Vec<u32>,
     /// How the table was defined when the copy began.
-    pub(crate) began: Definition,
+    pub(crate) definition: Definition,
 }
 
 impl Progress {
     fn read(value: &Value) -> Option<Progress> {
-        let [page, files, began] = value.as_array()?.as_slice() else { return None };
+        let [page, files, definition] = value.as_array()?.as_slice() else { return None };
         let page = page.as_u64().filter(|page| *page <= u32::MAX.into())?;
-        Some(Progress { page, files: numbers(files)?, began: Definition::read(began)? })
+        Some(Progress { page, files: numbers(files)?, definition: Definition::read(definition)? })
     }
 
     pub(super) fn write(&self) -> Value {
-        serde_json::json!([self.page, self.files, self.began.write()])
+        serde_json::json!([self.page, self.files, self.definition.write()])
     }
 }
 

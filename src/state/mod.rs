@@ -34,7 +34,8 @@ pub(crate) struct State {
 /// Whether every row of a copy has been sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Copy {
-    /// Not yet; the next run repeats the copy, or goes on with it where it is in slices. Written as `xmin: 1`, on which the reference copies again too.
+    /// Not yet; the next run repeats the copy, or goes on with it where it is in slices. Written as `xmin: 1`, on which the
+    /// reference copies again too.
     Unfinished,
     /// Yes. Written as `xmin: null`.
     Finished,

@@ -223,9 +223,7 @@ impl Alterations {
     /// known.
     pub(crate) fn definition_at_slot(&self, table: u32) -> Option<Definition> {
         let seen = self.seen.before(self.since);
-        let is_known = |by: u32| seen.sees_writer(by);
-        let parts = self.of_stream(table).filter(|part| part.table != table && part.came_by().all(is_known));
-        let partitions = parts.map(|part| i64::from(part.table)).sum();
+        let partitions = self.partitions(table, |by| seen.sees_writer(by));
         Some(Definition { partitions, seen: seen.clone(), known: Vec::new(), ..self.of(table)?.definition.clone() })
     }
 
@@ -265,8 +263,13 @@ impl Alterations {
         let Some(now) = self.of(table).filter(|now| known.is_of_the_same_making(&now.definition)) else { return false };
         // What the run can't have seen came since; an id from before the last wrap of ids may look younger than it can be.
         let came = |by: u32| self.seen.sees(by) && !known.knows_of(by);
-        let then = self.of_stream(now.table).filter(|part| part.table != table && !part.came_by().any(came));
-        then.map(|part| i64::from(part.table)).sum::<i64>() != known.partitions
+        self.partitions(now.table, |by| !came(by)) != known.partitions
+    }
+
+    /// Returns the sum of the oids of a table's partitions that came by transactions of which this is so.
+    fn partitions(&self, table: u32, counts: impl Fn(u32) -> bool) -> i64 {
+        let parts = self.of_stream(table).filter(|part| part.table != table && part.came_by().all(&counts));
+        parts.map(|part| i64::from(part.table)).sum()
     }
 
     /// Returns the columns of a table that may have been others.

@@ -156,7 +156,7 @@ async fn run(
 ) -> Result<()> {
     let copies = log_based.as_mut().map(|log_based| std::mem::take(&mut log_based.copies)).unwrap_or_default();
     let mut copies_left = copies.len();
-    let mut copier = log_based.as_mut().map(|LogBased { source, acknowledge, .. }| {
+    let mut copier = log_based.as_mut().filter(|_| copies_left > 0).map(|LogBased { source, acknowledge, .. }| {
         let origin = Origin {
             floor: source.position.floor(*acknowledge),
             publications: source.publications.clone(),

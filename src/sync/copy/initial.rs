@@ -173,14 +173,12 @@ impl<'a> Copier<'a> {
         }
         let from = copying.from();
         let mut reading = Reading::of(RowQuery::of(plan), copying.version);
-        let began = match &copying.copied {
-            Some(copied) => Some(copied.progress.began.clone()),
-            None => self.origin.alterations.of(oid).map(|altered| altered.definition.clone()),
-        };
-        let began =
-            began.ok_or_else(|| Error::run(format!("{id}: the catalogs do not say how the table is defined")))?;
-        let progress =
-            heaps.as_ref().map(|heaps| Progress { page: copying.page(), files: heaps.files(), began: began.clone() });
+        let definition = copying.definition(&id, &self.origin.alterations, oid)?;
+        let progress = heaps.as_ref().map(|heaps| Progress {
+            page: copying.page(),
+            files: heaps.files(),
+            definition: definition.clone(),
+        });
         self.divide(&mut open, plan, heaps.as_ref().zip(progress), &mut reading).await?;
         let mut position = open.place.of_copy(plan);
         copying.narrow(&mut position);
@@ -195,15 +193,15 @@ impl<'a> Copier<'a> {
         let alterations = &self.origin.alterations;
         let copied = copying.copied.get_or_insert_with(|| {
             output.state.set_log_based(&id, place, copying.version, Copy::Unfinished, oid);
-            let definition = match position {
-                CopyPosition::Exact(_) => Some(began.clone()),
+            let known = match position {
+                CopyPosition::Exact(_) => Some(definition.clone()),
                 // The bookmark may lie before what was altered.
                 CopyPosition::Visible(_) | CopyPosition::Replayed(_) => alterations.definition_at_slot(oid),
             };
-            if let Some(definition) = definition {
-                output.state.set_definition(&id, &definition);
+            if let Some(known) = known {
+                output.state.set_definition(&id, &known);
             }
-            Copied::begin(place.lsn(), began)
+            Copied::begin(place.lsn(), definition)
         });
         if !copying.announced || altered {
             TableCopy { plan, version: copying.version, first_run: copying.first_run }.begin(output);
@@ -226,7 +224,7 @@ impl<'a> Copier<'a> {
         }
         if !copied.is_of_one_snapshot {
             self.look_again().await?;
-            if let Some(why) = self.origin.alterations.why_copy_anew(oid, &copied.progress.began) {
+            if let Some(why) = self.origin.alterations.why_copy_anew(oid, &copied.progress.definition) {
                 copying.begin_anew(&id, &format!("{why} while it was copied"), &output.state);
                 self.end(open).await?;
                 return Ok(ControlFlow::Continue(()));

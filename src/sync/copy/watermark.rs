@@ -61,7 +61,7 @@ mod tests {
 
     #[test]
     fn it_waits_for_the_ranges_below() {
-        let progress = Progress { page: 5, files: vec![7], began: Definition::for_test() };
+        let progress = Progress { page: 5, files: vec![7], definition: Definition::for_test() };
         let mut mark = Watermark::new("a", progress, Duration::from_secs(2));
         let (now, later) = (mark.stored, mark.stored + Duration::from_secs(2));
         let range = |index, end| Range::for_test(index, end);

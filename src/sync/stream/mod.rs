@@ -72,8 +72,9 @@ pub(super) async fn stream(
         if !track.is_of_copy() {
             output.state.adopt(&plan.id, version, plan.table.oid);
         }
+        let id = plan.id.clone();
         streams.push(Live::new(plan, version, &track, &source.alterations));
-        tracks.push((streams[streams.len() - 1].plan.id.clone(), track));
+        tracks.push((id, track));
     }
     for live in &streams {
         live.announce(output, config.debug_lsn);

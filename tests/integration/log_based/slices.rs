@@ -38,6 +38,14 @@ fn step(source: &Source, state: &Value) -> Output {
     sliced(source.tap()).config("max_copy_seconds", 0).state(state).run()
 }
 
+/// A target, and the run in which it got the first slice.
+fn begun(source: &Source) -> (Target, Output) {
+    let mut target = Target::default();
+    let first = step(source, &json!({}));
+    target.apply(&first.messages);
+    (target, first)
+}
+
 fn copied_rows(messages: &[Message]) -> usize {
     let records = messages.iter().filter_map(Message::as_record);
     records.filter(|record| !record.record.contains_key("_sdc_deleted_at")).count()
@@ -159,9 +167,7 @@ fn rows_that_move_between_slices(plugin: &str) {
         "alter table t add body text; alter table t alter body set storage external; vacuum full t;
          update t set body = repeat(id::text, 800) where id > 1900; delete from t where id < 60; vacuum t;",
     );
-    let mut target = Target::default();
-    let first = step(&source, &json!({}));
-    target.apply(&first.messages);
+    let (mut target, first) = begun(&source);
     assert_eq!(page(first.last_state()).map(|page| page > 0), Some(true));
     // The free space is in the first pages.
     source.db.psql(
@@ -254,9 +260,7 @@ fn rows_that_lie_in_other_files(plugin: &str) {
     }
 
     fn check(source: &Source, table: &str, sql: &str, anew: bool) {
-        let mut target = Target::default();
-        let first = step(source, &json!({}));
-        target.apply(&first.messages);
+        let (mut target, first) = begun(source);
         let copy = |state: &Value| state["bookmarks"][format!("public-{table}")]["copy"].clone();
         assert!(copy(first.last_state()).is_array(), "{}", first.last_state());
         source.db.psql(sql);
@@ -277,9 +281,7 @@ fn a_gap_begins_the_copy_anew(plugin: &str) {
         return;
     }
     let source = Source::new(plugin, TABLE, &["t"]);
-    let mut target = Target::default();
-    let first = step(&source, &json!({}));
-    target.apply(&first.messages);
+    let (mut target, first) = begun(&source);
     source.db.psql("delete from t where id < 40");
     source.db.advance(&source.slot);
     let output = sliced(source.tap()).state(first.last_state()).run();
@@ -309,12 +311,10 @@ fn tables_of_which_not_all_changes_come(plugin: &str) {
             let source = Source::of(db, slot, &["t"]);
             let way = way.replace("{}", &publication);
             source.db.psql("delete from t where id between 100 and 200; vacuum t");
-            let mut target = Target::default();
             if from_the_start {
                 source.db.psql(&way);
             }
-            let first = step(&source, &json!({}));
-            target.apply(&first.messages);
+            let (mut target, first) = begun(&source);
             assert_eq!(page(first.last_state()).is_none(), from_the_start, "{way}: {}", first.last_state());
             if !from_the_start {
                 source.db.psql(&way);
@@ -339,9 +339,7 @@ fn a_table_that_is_not_published_for_a_while() {
     db.psql(TABLE);
     let (publication, slot) = (db.publication("for table t"), db.slot("pgoutput"));
     let source = Source::of(db, slot, &["t"]);
-    let mut target = Target::default();
-    let first = step(&source, &json!({}));
-    target.apply(&first.messages);
+    let (mut target, first) = begun(&source);
     source.db.psql(&format!(
         "alter publication {publication} drop table t; delete from t where id < 50; insert into t values (9000, 1, 'x');
          alter publication {publication} add table t; create table other (id integer);

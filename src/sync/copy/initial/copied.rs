@@ -9,6 +9,7 @@ use crate::logging::figures::bytes;
 use crate::pg::Lsn;
 use crate::positions::{CopyPosition, CopySnapshot, Resume, Slices};
 use crate::state::{Definition, Progress, State};
+use crate::sync::alterations::Alterations;
 use crate::sync::copy::ranges::Heaps;
 use crate::sync::env::next_version;
 use crate::sync::plan::StreamPlan;
@@ -58,6 +59,17 @@ impl Copying {
     /// Returns from where on the log is read; `None` before it begins.
     pub(super) fn from(&self) -> Option<Lsn> {
         self.copied.as_ref().map(|copied| copied.slices.start())
+    }
+
+    /// Returns how the table was defined when the copy began, or is, as far as these know it.
+    pub(super) fn definition(&self, id: &str, alterations: &Alterations, table: u32) -> Result<Definition> {
+        let definition = match &self.copied {
+            Some(copied) => Some(&copied.progress.definition),
+            None => alterations.of(table).map(|altered| &altered.definition),
+        };
+        definition
+            .cloned()
+            .ok_or_else(|| Error::stream(format!("the catalogs do not say how the table of \"{id}\" is defined")))
     }
 
     /// Leaves out of a position what can't be missed: what began after the first snapshot of this run commits behind all that earlier
@@ -124,8 +136,8 @@ impl Copied {
     }
 
     /// Begins a copy whose bookmark is at this position, of a table with this definition.
-    pub(super) fn begin(lsn: Lsn, began: Definition) -> Copied {
-        let progress = Progress { page: 0, files: Vec::new(), began };
+    pub(super) fn begin(lsn: Lsn, definition: Definition) -> Copied {
+        let progress = Progress { page: 0, files: Vec::new(), definition };
         Copied { slices: Slices::from(lsn), progress, is_of_one_snapshot: true, snapshots: 0 }
     }
 

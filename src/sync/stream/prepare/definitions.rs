@@ -31,10 +31,11 @@ pub(super) fn check_definitions(
         }
         if let (Resume::Copying(_), Some(progress)) = (resume(plan, state), bookmark.progress()) {
             let cannot_go_on = whole.contains(&plan.id).then_some("not all of its changes are published");
-            if let Some(why) = cannot_go_on.or_else(|| alterations.why_copy_anew(plan.table.oid, &progress.began)) {
+            if let Some(why) = cannot_go_on.or_else(|| alterations.why_copy_anew(plan.table.oid, &progress.definition))
+            {
                 tracing::warn!("{}: {why} while it was copied; copying the table anew", plan.id);
                 copy_again.insert(plan.id.clone());
-            } else if alterations.lacks_partitions(plan.table.oid, &progress.began) {
+            } else if alterations.lacks_partitions(plan.table.oid, &progress.definition) {
                 tracing::warn!("{}: {PARTITIONS_GONE}", plan.id);
             }
             continue;
