@@ -143,7 +143,7 @@ mod tests {
             assert!(about["capabilities"].as_array().unwrap().iter().any(|c| c == capability), "{capability}");
         }
         let settings = &about["settings"];
-        let alternatives = json!([{"required": ["host", "port", "user", "dbname"]}, {"required": ["dsn"]}]);
+        let alternatives = json!([{"required": ["host", "user", "dbname"]}, {"required": ["dsn"]}]);
         assert_eq!((&settings["anyOf"], settings.get("required")), (&alternatives, None));
         for secret in ["password", "dsn"] {
             assert_eq!(settings["properties"][secret]["writeOnly"], true);
@@ -170,7 +170,8 @@ mod tests {
     #[test]
     fn text_and_markdown_list_the_settings() {
         let plain = text(AboutFormat::Text);
-        assert!(plain.contains("  port (required, unless it is in dsn)\n      Port of the server"), "{plain}");
+        assert!(plain.contains("  user (required, unless it is in dsn)\n      User to connect as"), "{plain}");
+        assert!(plain.contains("  port (default: 5432)\n      Port of the server"), "{plain}");
         assert!(plain.contains("  break_at_end_lsn (default: true)\n"), "{plain}");
         assert!(plain.contains("      - wal2json: The reference's.\n"), "{plain}");
         let markdown = text(AboutFormat::Markdown);

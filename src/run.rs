@@ -10,7 +10,7 @@ use crate::about;
 use crate::catalog::Catalog;
 use crate::check::check;
 use crate::cli::Cli;
-use crate::config::{Config, SchemaDialect};
+use crate::config::Config;
 use crate::discovery::{Scope, discover, nothing_readable, write_catalog};
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::servers;
@@ -18,10 +18,11 @@ use crate::singer::MessageWriter;
 use crate::state::State;
 use crate::sync::cancel::QueryInHand;
 use crate::sync::env::{Env, Names, Slicing};
+use crate::sync::form::dialect;
 use crate::sync::output::Output;
 use crate::sync::plan::XMIN;
 use crate::sync::sync;
-use crate::types::{self, Dialect};
+use crate::types;
 
 /// The size of the buffer for what is printed: stdout by itself writes each line.
 const PRINTED_AT_ONCE: usize = 256 * 1024;
@@ -49,6 +50,7 @@ pub async fn run(cli: Cli) -> Result<Outcome> {
     }
     let catalog = cli.catalog_file().map(|path| Catalog::load(path)).transpose()?;
     let state = cli.state.as_deref().map(State::load).transpose()?.unwrap_or_default();
+    let state = if env.config.is_of_meltanolabs() { state.for_meltanolabs() } else { state };
     if let Some(output) = cli.test {
         check(&env, catalog, state, output).await?;
         return Ok(Outcome::Done);
@@ -67,11 +69,9 @@ fn print(write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<Ou
 fn environment(config: Config, cli: &Cli) -> Result<Env> {
     let types = types::Options {
         extended_types: config.extended_types,
-        dialect: match config.schema_dialect {
-            SchemaDialect::Portable => Dialect::Portable,
-            SchemaDialect::Reference => Dialect::Reference,
-        },
-        versioned_rows: config.batch_config.is_some() && config.activate_version,
+        dialect: dialect(&config),
+        dates_as_string: config.dates_as_string,
+        json_as_object: config.json_as_object,
     };
     let (primary, secondary) = servers::of(&config)?;
     Ok(Env {
@@ -119,7 +119,7 @@ async fn cut_short(output: &mut Output, env: &Env) {
 async fn synchronize(env: &Env, catalog: Option<Catalog>, state: State) -> Result<Outcome> {
     let mut interrupt = signal(SignalKind::interrupt()).context(|| "cannot handle signals".to_owned())?;
     let mut terminate = signal(SignalKind::terminate()).context(|| "cannot handle signals".to_owned())?;
-    let mut output = Output::new(MessageWriter::new(std::io::stdout()), state, env.config.activate_version);
+    let mut output = Output::new(MessageWriter::new(std::io::stdout()), state, env.config.activate_version());
     let mut outcome = {
         let work = pin!(sync(&mut output, env, catalog));
         tokio::select! {

@@ -42,7 +42,7 @@ pub(super) async fn check(
     }
     let publications = coverage.publications;
     for plan in plans.iter_mut() {
-        plan.leave_out(publications.unpublished_columns(&plan.table), &env.types);
+        plan.leave_out(publications.unpublished_columns(&plan.table));
     }
     Ok(publications.names().to_vec())
 }

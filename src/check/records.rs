@@ -10,7 +10,8 @@ use crate::state::State;
 use crate::sync::copy::rows::{RowQuery, write_rows};
 use crate::sync::copy::sink::RowSink;
 use crate::sync::env::{Env, version_now};
-use crate::sync::plan::{RecordEnd, StreamPlan};
+use crate::sync::form::RecordEnd;
+use crate::sync::plan::StreamPlan;
 
 /// Writes the messages of these streams to stdout.
 pub(super) async fn write(
@@ -53,7 +54,7 @@ async fn record(
     state: &State,
     plan: &mut StreamPlan,
 ) -> Result<()> {
-    let end = RecordEnd::new(state.bookmark(&plan.id).version().unwrap_or_else(version_now));
+    let end = plan.end_of_rows(state.bookmark(&plan.id).version().unwrap_or_else(version_now));
     let query = format!("{} LIMIT 1", RowQuery::of(plan).sql());
     let mut sink = TestSink { out, end, records: 0 };
     let written = write_rows(session, plan, &query, &mut sink).await;

@@ -173,6 +173,8 @@ choices! {
         Portable = "portable",
         /// Exactly as the reference writes them.
         Reference = "reference",
+        /// As the MeltanoLabs tap writes them, and values, state and defaults as it has them: for pipelines that were made for it.
+        MeltanoLabs = "meltanolabs",
     }
 }
 

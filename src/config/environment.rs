@@ -1,4 +1,6 @@
-//! libpq's environment: what it says counts where neither the config nor its dsn does, as it did for a tap that connects through
+//! The environment that a tap is in whatever its config is: libpq's, and what Meltano says.
+//!
+//! Libpq's: what it says counts where neither the config nor its dsn does, as it did for a tap that connects through
 //! libpq. A change of taps must not make a connection weaker.
 
 use std::env;
@@ -34,6 +36,9 @@ const REFUSED: [&str; 7] = [
 /// Variables that a connection is as safe without.
 const WITHOUT_EFFECT: [&str; 4] = ["PGHOSTADDR", "PGLOADBALANCEHOSTS", "PGOPTIONS", "PGSSLCERTMODE"];
 
+/// Which plugin Meltano runs the tap as, and whose settings are meant then.
+const VARIANT: (&str, &str) = ("MELTANO_EXTRACTOR_VARIANT", "meltanolabs");
+
 /// What the environment says.
 #[derive(Default)]
 pub(super) struct Environment {
@@ -42,13 +47,13 @@ pub(super) struct Environment {
 }
 
 impl Environment {
-    /// Reads libpq's variables.
+    /// Reads the variables.
     pub(super) fn read() -> Environment {
-        let of_libpq = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+        let known = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
             let (name, value) = (name.into_string().ok()?, value.into_string().ok()?);
-            (name.starts_with("PG") && !value.is_empty()).then_some((name, value))
+            ((name.starts_with("PG") || name == VARIANT.0) && !value.is_empty()).then_some((name, value))
         };
-        Environment { variables: env::vars_os().filter_map(of_libpq).collect(), home: env::home_dir() }
+        Environment { variables: env::vars_os().filter_map(known).collect(), home: env::home_dir() }
     }
 
     fn get(&self, name: &str) -> Option<&str> {
@@ -71,6 +76,11 @@ impl Environment {
             settings.push((file.to_owned(), "sslrootcert", file.to_owned()));
         }
         settings
+    }
+
+    /// Returns the dialect that Meltano's variant stands for, if any does, and the variable that says so.
+    pub(super) fn dialect(&self) -> Option<(&'static str, &'static str)> {
+        (self.get(VARIANT.0) == Some(VARIANT.1)).then_some(VARIANT)
     }
 
     /// Fails for what can't be honoured and makes a difference to safety; warns of the rest.
@@ -115,6 +125,13 @@ mod tests {
         );
         assert_eq!(keys(&[("PGREQUIRESSL", "1")]), [("sslmode", "require".to_owned())]);
         assert!(keys(&[("PGREQUIRESSL", "0")]).is_empty());
+    }
+
+    #[test]
+    fn the_variant_that_meltano_runs() {
+        let dialect = |variant| environment(&[("MELTANO_EXTRACTOR_VARIANT", variant)]).dialect();
+        assert_eq!(dialect("meltanolabs"), Some(("MELTANO_EXTRACTOR_VARIANT", "meltanolabs")));
+        assert_eq!(dialect("transferwise"), None);
     }
 
     #[test]

@@ -11,8 +11,10 @@ mod read;
 mod schema;
 mod secret;
 mod ssh;
+mod stream_options;
 #[cfg(test)]
 mod tests;
+mod variables;
 
 use std::path::Path;
 use std::time::Duration;
@@ -28,12 +30,13 @@ pub(crate) use choices::{
 };
 pub(crate) use secret::{PemSource, Secret};
 pub(crate) use ssh::SshTunnel;
+use stream_options::StreamOptions;
 
 use crate::error::{Error, Result};
 use crate::json_file;
 use crate::method::ReplicationMethod;
 use environment::Environment;
-use read::{Entries, setting};
+use read::{Entries, other_names, setting};
 use schema::{or_dsn, or_string};
 
 /// The settings of a run.
@@ -52,8 +55,8 @@ pub(crate) struct Config {
     #[schemars(with = "String")]
     host: Vec<String>,
     /// Port of the server; for several hosts one, or one for each, separated by commas.
-    #[serde(deserialize_with = "setting")]
-    #[schemars(with = "u16", range(min = 1))]
+    #[serde(default = "port", deserialize_with = "setting")]
+    #[schemars(with = "u16", range(min = 1), default = "default_port")]
     port: Vec<u16>,
     /// User to connect as.
     #[serde(deserialize_with = "setting")]
@@ -81,6 +84,10 @@ pub(crate) struct Config {
     /// for nothing.
     #[serde(default, deserialize_with = "setting")]
     ssl_enable: Option<bool>,
+    /// The MeltanoLabs tap's switch of `ssl_client_certificate` and `ssl_client_private_key`: without it `ssl_enable` is theirs.
+    #[serde(default, deserialize_with = "setting")]
+    #[expect(dead_code, reason = "what it switches off is taken out before")]
+    ssl_client_certificate_enable: Option<bool>,
     /// True is sslmode require.
     #[serde(default, deserialize_with = "setting")]
     ssl: bool,
@@ -136,9 +143,9 @@ pub(crate) struct Config {
     #[serde(default, deserialize_with = "setting")]
     secondary_port: Option<u16>,
 
-    /// Replication method of streams whose catalog entry names none.
+    /// Replication method of streams whose catalog entry names none; FULL_TABLE where `schema_dialect` is meltanolabs.
     #[serde(default, deserialize_with = "setting")]
-    pub default_replication_method: Option<ReplicationMethod>,
+    default_replication_method: Option<ReplicationMethod>,
     /// FULL_TABLE, INCREMENTAL by xmin and the copy that LOG_BASED starts with: how many connections read a large table at a time (1
     /// to 64).
     #[serde(default, deserialize_with = "setting")]
@@ -151,12 +158,21 @@ pub(crate) struct Config {
     /// INCREMENTAL by a column: at most so many rows of a stream in one run, besides those that have the bookmark's own value.
     #[serde(default, deserialize_with = "setting")]
     limit: Option<u64>,
+    /// FULL_TABLE and INCREMENTAL: at most so many rows of a stream in one run, for a trial; the rows that FULL_TABLE does not reach stay
+    /// in the target as they were.
+    #[serde(default, deserialize_with = "setting")]
+    max_record_count: Option<u64>,
+    /// FULL_TABLE and INCREMENTAL: which rows of a stream are read, `{"public-orders": {"custom_where_clauses": ["total > 0"]}}`; all of the
+    /// conditions, which are SQL of your own.
+    #[serde(default, deserialize_with = "setting")]
+    #[schemars(with = "StreamOptions")]
+    stream_options: StreamOptions,
     /// Accepted and unused: rows are streamed.
     #[serde(default, deserialize_with = "setting")]
     #[allow(dead_code, reason = "accepted for the sake of configs that have it")]
     pub itersize: Option<u64>,
 
-    /// LOG_BASED: end the run after so many seconds without a message.
+    /// LOG_BASED: end the run after so many seconds without a message; `replication_idle_exit_seconds` is accepted too.
     #[serde(default = "logical_poll_total_seconds", deserialize_with = "setting")]
     logical_poll_total_seconds: u64,
     /// LOG_BASED: end the run where the write-ahead log ended when the run started, or the first copies were made; false goes on until
@@ -164,6 +180,7 @@ pub(crate) struct Config {
     #[serde(default = "yes", deserialize_with = "setting")]
     pub break_at_end_lsn: bool,
     /// LOG_BASED: end the run after so many seconds; the copy of a table with a key that is under way by then goes on in the next run.
+    /// `replication_max_run_seconds` is accepted too.
     #[serde(default = "max_run_seconds", deserialize_with = "setting")]
     max_run_seconds: u64,
     /// LOG_BASED: of these, how many at most are for copies of tables, so that the changes of others are not kept waiting.
@@ -176,7 +193,8 @@ pub(crate) struct Config {
     #[serde(default, deserialize_with = "setting")]
     pub tap_id: Option<String>,
 
-    /// The slot to read; without it `pipelinewise_<dbname>` if that exists, else `pipelinewise_<dbname>_<tap_id>`.
+    /// The slot to read; without it `pipelinewise_<dbname>` if that exists, else `pipelinewise_<dbname>_<tap_id>`; `tappostgres` where
+    /// `schema_dialect` is meltanolabs.
     #[serde(default, deserialize_with = "setting")]
     #[schemars(with = "Option<String>")]
     replication_slot_name: Option<SlotName>,
@@ -208,17 +226,39 @@ pub(crate) struct Config {
     /// False leaves out the types that the reference calls unsupported.
     #[serde(default = "yes", deserialize_with = "setting")]
     pub extended_types: bool,
-    /// How schemas are written.
+    /// How schemas are written. Where Meltano says that the tap stands in for the MeltanoLabs variant, the default is meltanolabs.
     #[serde(default, deserialize_with = "setting")]
     pub schema_dialect: SchemaDialect,
-    /// Whether ACTIVATE_VERSION messages are sent, and batches have `_sdc_table_version`: false for targets that don't know them, which
-    /// then keep the rows that FULL_TABLE does not find any more.
-    #[serde(default = "yes", deserialize_with = "setting")]
-    pub activate_version: bool,
+    /// Whether records have versions and ACTIVATE_VERSION messages are sent: false for targets that don't know them, which then keep the rows
+    /// that FULL_TABLE does not find any more. True, unless `schema_dialect` is meltanolabs.
+    #[serde(default, deserialize_with = "setting")]
+    activate_version: Option<bool>,
+    /// With `schema_dialect: meltanolabs`: days and timestamps are strings as PostgreSQL prints them.
+    #[serde(default, deserialize_with = "setting")]
+    pub dates_as_string: bool,
+    /// With `schema_dialect: meltanolabs`: the schema of json and jsonb says that they are objects.
+    #[serde(default, deserialize_with = "setting")]
+    pub json_as_object: bool,
+    /// Accepted and unused: all streams are read by one connection in one pass.
+    #[serde(default, deserialize_with = "setting")]
+    #[allow(dead_code, reason = "accepted for the sake of configs that have it")]
+    log_based_single_connection: Option<bool>,
+    /// Accepted and unused: a stream that has no bookmark is copied.
+    #[serde(default, deserialize_with = "setting")]
+    #[allow(dead_code, reason = "accepted for the sake of configs that have it")]
+    auto_bootstrap_log_based: Option<bool>,
 }
 
 fn yes() -> bool {
     true
+}
+
+fn port() -> Vec<u16> {
+    vec![default_port()]
+}
+
+fn default_port() -> u16 {
+    5432
 }
 
 fn ssh_port() -> u16 {
@@ -237,16 +277,27 @@ fn bulk_max_wal_mb() -> u64 {
     256
 }
 
+/// The slot that the MeltanoLabs tap reads without a setting.
+const MELTANOLABS_SLOT: &str = "tappostgres";
+
+/// The config file that is none: the settings are in environment variables, as in the Meltano SDK's taps.
+const ENVIRONMENT: &str = "ENV";
+
 /// The longest name that PostgreSQL keeps (NAMEDATALEN - 1).
 const LONGEST_NAME: usize = 63;
 
 impl Config {
-    /// Reads the files; later ones win key by key.
+    /// Reads the files; later ones win key by key. One called `ENV` is the environment.
     pub(crate) fn load<P: AsRef<Path>>(paths: &[P]) -> Result<Config> {
         let mut files = Vec::with_capacity(paths.len());
         for path in paths {
             let path = path.as_ref();
-            files.push((path.display().to_string(), json_file::read(path)?));
+            if path == Path::new(ENVIRONMENT) {
+                let names: Vec<String> = Config::keys().into_iter().chain(other_names()).collect();
+                files.push(variables::settings(&names));
+            } else {
+                files.push((path.display().to_string(), json_file::read(path)?));
+            }
         }
         let environment = Environment::read();
         environment.check()?;
@@ -264,9 +315,9 @@ impl Config {
         for (file, text) in files {
             entries.merge(file, text)?;
         }
-        let entries = entries.settled().with_dsn()?.with_environment(environment);
+        let entries = entries.settled(environment).with_dsn()?.with_environment(environment);
         entries.check_transformations()?;
-        entries.check_required(&["host", "port", "user", "dbname"])?;
+        entries.check_required(&["host", "user", "dbname"])?;
         if entries.has_tunnel() {
             entries.check_required(&["ssh_tunnel.host", "ssh_tunnel.username", "ssh_tunnel.private_key"])?;
         }
@@ -280,6 +331,7 @@ impl Config {
         }
         let (secondary, port) = (entries.place("use_secondary"), entries.place("port"));
         let (host, on_truncate) = (entries.place("host"), entries.place("on_truncate"));
+        let of_meltanolabs = [entries.place("dates_as_string"), entries.place("json_as_object")];
         let config = entries.into_settings::<Config>()?;
         let (hosts, ports) = (config.host.len(), config.port.len());
         if hosts == 0 {
@@ -295,9 +347,16 @@ impl Config {
                 "{secondary}: when 'use_secondary' enabled 'secondary_host' and 'secondary_port' must be defined"
             )));
         }
-        if config.on_truncate == OnTruncate::ActivateVersion && !config.activate_version {
+        if config.on_truncate == OnTruncate::ActivateVersion && !config.activate_version() {
             let error = Error::usage(format!("{on_truncate}: a TRUNCATE can't begin a version that is not activated"));
             return Err(error.hint("take out activate_version: false, or on_truncate"));
+        }
+        let asked = [config.dates_as_string, config.json_as_object];
+        if let Some((place, _)) =
+            of_meltanolabs.iter().zip(asked).find(|(_, asked)| *asked && !config.is_of_meltanolabs())
+        {
+            let error = Error::usage(format!("{place}: it is of the MeltanoLabs tap's schemas alone"));
+            return Err(error.hint("set schema_dialect to meltanolabs, or take it out"));
         }
         Ok(config)
     }
@@ -330,9 +389,39 @@ impl Config {
         self.secondary_host.as_deref().zip(self.secondary_port).filter(|_| self.use_secondary)
     }
 
+    /// Whether the run stands in for one of the MeltanoLabs tap.
+    pub(crate) fn is_of_meltanolabs(&self) -> bool {
+        self.schema_dialect == SchemaDialect::MeltanoLabs
+    }
+
+    /// Whether records have versions, which ACTIVATE_VERSION messages make valid.
+    pub(crate) fn activate_version(&self) -> bool {
+        self.activate_version.unwrap_or(!self.is_of_meltanolabs())
+    }
+
+    /// Returns the method of streams whose catalog entry names none, where the config says or implies it.
+    pub(crate) fn default_replication_method(&self) -> Option<ReplicationMethod> {
+        self.default_replication_method.or(self.is_of_meltanolabs().then_some(ReplicationMethod::FullTable))
+    }
+
     /// Returns the largest number of rows of an INCREMENTAL stream in one run.
     pub(crate) fn limit(&self) -> Option<u64> {
-        self.limit.filter(|&rows| rows > 0)
+        [self.limit.filter(|&rows| rows > 0), self.max_record_count()].into_iter().flatten().min()
+    }
+
+    /// Returns the largest number of rows of a stream in a run that is a trial.
+    pub(crate) fn max_record_count(&self) -> Option<u64> {
+        self.max_record_count.filter(|&rows| rows > 0)
+    }
+
+    /// Returns the condition of the rows of a stream that are read, SQL of the user's.
+    pub(crate) fn where_clauses(&self, stream: &str) -> Option<String> {
+        self.stream_options.condition(stream)
+    }
+
+    /// Returns the streams that have options.
+    pub(crate) fn streams_with_options(&self) -> impl Iterator<Item = &str> {
+        self.stream_options.streams()
     }
 
     /// Returns how long the stream of changes may be silent before the run ends. 0 is the default, as in the reference.
@@ -355,6 +444,9 @@ impl Config {
     pub(crate) fn slot_candidates(&self) -> Vec<String> {
         if let Some(name) = &self.replication_slot_name {
             return vec![name.as_str().to_owned()];
+        }
+        if self.is_of_meltanolabs() {
+            return vec![MELTANOLABS_SLOT.to_owned()];
         }
         let mut candidates = vec![slot_name(&self.dbname)];
         if let Some(tap_id) = &self.tap_id {

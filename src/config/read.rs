@@ -15,13 +15,15 @@ use crate::json_file::{self, shown};
 use crate::method::ReplicationMethod;
 
 /// Other names of our keys: the MeltanoLabs tap's.
-const OTHER_NAMES: [(&str, &str); 6] = [
+const OTHER_NAMES: [(&str, &str); 8] = [
     (SQLALCHEMY_URL, "dsn"),
     ("database", "dbname"),
     ("ssl_certificate_authority", "sslrootcert"),
     ("ssl_client_certificate", "sslcert"),
     ("ssl_client_private_key", "sslkey"),
     ("ssh_tunnel.private_key_password", "ssh_tunnel.private_key_passphrase"),
+    ("replication_max_run_seconds", "max_run_seconds"),
+    ("replication_idle_exit_seconds", "logical_poll_total_seconds"),
 ];
 
 /// The key of an object whose keys, with this and a dot before them, are ours.
@@ -33,14 +35,18 @@ const SQLALCHEMY_URL: &str = "sqlalchemy_url";
 /// Keys that set what `sslmode` sets, each in its way.
 const SSLMODES: [&str; 4] = ["sslmode", "ssl_mode", "ssl_enable", "ssl"];
 
-/// Keys that have no effect under `ssl_enable: false`, as in the MeltanoLabs tap: its defaults name files that need not
-/// exist.
-const SWITCHED_BY_SSL_ENABLE: [&str; 4] =
-    ["ssl_mode", "ssl_certificate_authority", "ssl_client_certificate", "ssl_client_private_key"];
+/// The key that says which tap's schemas and defaults are meant, and its word for the MeltanoLabs tap.
+const DIALECT: &str = "schema_dialect";
+const MELTANOLABS: &str = "meltanolabs";
 
-/// Settings of the Meltano SDK's taps that hide, change or leave out what they read.
-const TRANSFORMATIONS: [&str; 5] =
-    ["stream_maps", "stream_map_config", "faker_config", "flattening_enabled", "stream_options"];
+/// Keys that count only as a switch says, as in the MeltanoLabs tap: its defaults name files that need not exist.
+const SWITCHED: [(&str, [&str; 2]); 2] = [
+    ("ssl_enable", ["ssl_mode", "ssl_certificate_authority"]),
+    ("ssl_client_certificate_enable", ["ssl_client_certificate", "ssl_client_private_key"]),
+];
+
+/// Settings of the Meltano SDK's taps that hide or change what they read.
+const TRANSFORMATIONS: [&str; 4] = ["stream_maps", "stream_map_config", "faker_config", "flattening_enabled"];
 
 /// A key's value, and where it comes from.
 struct Entry {
@@ -86,12 +92,32 @@ impl Entries {
         Ok(())
     }
 
-    /// Drops what is not set: null and the empty string, which pipelines write for a setting left open.
-    pub(super) fn settled(mut self) -> Self {
+    /// Drops what is not set (null and the empty string, which pipelines write for a setting left open), and what is switched off.
+    pub(super) fn settled(mut self, environment: &Environment) -> Self {
         self.entries.retain(|e| !is_unset(&e.value));
-        let switch = self.entries.iter().find(|e| e.key == "ssl_enable");
-        if switch.is_some_and(|e| bool::read(e.value.clone()) == Ok(false)) {
-            self.entries.retain(|e| !SWITCHED_BY_SSL_ENABLE.contains(&e.written.as_str()));
+        if let Some((written, value)) = environment.dialect()
+            && !self.entries.iter().any(|e| e.key == DIALECT)
+        {
+            tracing::info!("{written} is {value}: reading as that tap does ({DIALECT})");
+            self.entries.push(Entry::of_environment(DIALECT, written, value));
+        }
+        let says = |key: &str| {
+            let entry = self.entries.iter().find(|e| e.key == key)?;
+            bool::read(entry.value.clone()).ok()
+        };
+        // Its switches are off unless they are on. Elsewhere its keys may stand without them.
+        let is_of_meltanolabs = self.entries.iter().any(|e| e.key == DIALECT && e.value == MELTANOLABS);
+        let (mut is_on, mut off) = (true, Vec::new());
+        for (switch, keys) in SWITCHED {
+            is_on = says(switch).unwrap_or(is_on && !is_of_meltanolabs);
+            if !is_on {
+                off.extend(keys);
+            }
+        }
+        self.entries.retain(|e| !off.contains(&e.written.as_str()));
+        for mode in self.entries.iter_mut().filter(|e| SSLMODES.contains(&e.key.as_str()) && e.value == "allow") {
+            // TLS only if the server insists on it: no weaker connection comes of asking for it first.
+            mode.value = "prefer".into();
         }
         self
     }
@@ -119,8 +145,7 @@ impl Entries {
     pub(super) fn with_environment(mut self, environment: &Environment) -> Self {
         for (written, key, value) in environment.settings() {
             if !self.entries.iter().any(|e| e.says(key)) {
-                let (key, file) = (key.to_owned(), "the environment".to_owned());
-                self.entries.push(Entry { key, written, file, value: Value::String(value), of_dsn: false });
+                self.entries.push(Entry::of_environment(key, &written, &value));
             }
         }
         self
@@ -138,8 +163,8 @@ impl Entries {
         };
         match self.entries.iter().find(|e| TRANSFORMATIONS.contains(&e.key.as_str()) && asks(&e.value)) {
             Some(entry) => Err(Error::usage(format!("{}: this tap changes no records", entry.place())).hint(
-                "what it hides or flattens would go out as it is: deselect columns in the catalog, leave rows out with a view, or \
-                 change records behind the tap; then remove the key",
+                "what it hides or flattens would go out as it is: put the mapper meltano-map-transform, which has these settings, between \
+                 the tap and the target, or deselect columns in the catalog; then remove the key",
             )),
             None => Ok(()),
         }
@@ -193,6 +218,11 @@ impl Entries {
 }
 
 impl Entry {
+    fn of_environment(key: &str, variable: &str, value: &str) -> Entry {
+        let (key, written, file) = (key.to_owned(), variable.to_owned(), "the environment".to_owned());
+        Entry { key, written, file, value: value.into(), of_dsn: false }
+    }
+
     fn place(&self) -> String {
         format!("{}: key {:?}", self.file, self.written)
     }
@@ -214,6 +244,11 @@ pub(super) fn meant<'k>(written: &str, known: &'k [String]) -> Option<&'k str> {
     };
     let near = known.iter().map(|known| (strsim::osa_distance(written, known), known.as_str()));
     near.filter(|(distance, _)| *distance <= most).min().map(|(_, known)| known)
+}
+
+/// Returns the names of keys that have another name here.
+pub(super) fn other_names() -> impl Iterator<Item = String> {
+    OTHER_NAMES.iter().map(|(other, _)| (*other).to_owned()).chain([SSH_TUNNEL.to_owned()])
 }
 
 /// Returns our name of a key. Where a file has a key under both names, ours counts.

@@ -60,10 +60,7 @@ fn misspelt_keys_are_told_from_those_of_others() {
         "metadata",
         "stream_maps",
         "faker_config",
-        "max_record_count",
-        "dates_as_string",
-        "json_as_object",
-        "stream_options",
+        "use_singer_decimal",
     ] {
         assert_eq!(read::meant(written, &known), None, "{written}");
     }
@@ -73,7 +70,7 @@ fn misspelt_keys_are_told_from_those_of_others() {
 fn a_truncate_begins_no_version_that_is_not_activated() {
     let error = error_of(json!({"on_truncate": "activate_version", "activate_version": "false"}));
     assert!(error.contains("on_truncate") && error.contains("activate_version: false"), "{error}");
-    assert!(!with(json!({"activate_version": false})).unwrap().activate_version);
+    assert!(!with(json!({"activate_version": false})).unwrap().activate_version());
 }
 
 #[test]
@@ -86,7 +83,7 @@ fn defaults_are_the_reference_s() {
     assert!(config.filter_schemas.is_empty());
     assert_eq!(config.sslmode(), SslMode::Prefer);
     assert_eq!(config.secondary(), None);
-    assert_eq!(config.default_replication_method, None);
+    assert_eq!(config.default_replication_method(), None);
     assert_eq!(config.copy_parallelism.get(), 1);
     assert_eq!(config.limit(), None);
     assert_eq!(config.logical_poll(), Duration::from_secs(10_800));
@@ -239,7 +236,7 @@ fn a_secondary_needs_host_and_port() {
 #[test]
 fn missing_keys_are_listed_at_once() {
     let message = |text: &str| parse(text).unwrap_err().to_string();
-    assert_eq!(message("{}"), r#"config.json: required keys "host", "port", "user", "dbname" are missing"#);
+    assert_eq!(message("{}"), r#"config.json: required keys "host", "user", "dbname" are missing"#);
     assert_eq!(
         message(r#"{"host": "x", "port": 1, "database": "d", "user": null}"#),
         r#"config.json: required key "user" is missing"#
@@ -275,7 +272,7 @@ fn wrong_values_are_named() {
         (json!({"wal_reader": 1}), r#"key "wal_reader": "1" is not one of auto, stream, bulk"#),
         (json!({"unchanged_toast": "x"}), r#"key "unchanged_toast": "x" is not one of fetch, omit"#),
         (json!({"on_slot_lost": "x"}), r#"key "on_slot_lost": "x" is not one of fail, copy_again"#),
-        (json!({"schema_dialect": "x"}), r#"key "schema_dialect": "x" is not one of portable, reference"#),
+        (json!({"schema_dialect": "x"}), r#"key "schema_dialect": "x" is not one of portable, reference, meltanolabs"#),
         (
             json!({"default_replication_method": "LOG"}),
             r#"key "default_replication_method": "LOG" is not a replication method (use FULL_TABLE, INCREMENTAL or LOG_BASED)"#,
@@ -411,7 +408,7 @@ fn every_choice_is_read_back() {
     assert_eq!(config.unchanged_toast, UnchangedToast::Omit);
     assert_eq!(config.on_slot_lost, OnSlotLost::CopyAgain);
     assert_eq!(config.schema_dialect, SchemaDialect::Reference);
-    assert_eq!(config.default_replication_method, Some(ReplicationMethod::LogBased));
+    assert_eq!(config.default_replication_method(), Some(ReplicationMethod::LogBased));
     assert!(!config.extended_types);
 }
 
@@ -446,7 +443,6 @@ fn what_would_hide_data_is_refused() {
         ("stream_maps", json!(r#"{"public-t": {"email": null}}"#)),
         ("faker_config", json!({"seed": "x"})),
         ("flattening_enabled", json!("true")),
-        ("stream_options", json!({"public-t": {"custom_where_clauses": ["n > 1"]}})),
     ] {
         let message = error_of(json!({ key: value }));
         assert!(message.contains(&format!("key {key:?}: this tap changes no records")), "{message}");
@@ -460,10 +456,90 @@ fn what_would_hide_data_is_refused() {
 }
 
 #[test]
+fn conditions_of_rows() {
+    let condition = |value: Value| with(json!({"stream_options": value})).unwrap().where_clauses("public-t");
+    assert_eq!(condition(json!({"public-t": {"custom_where_clauses": ["n > 1"]}})).as_deref(), Some("(n > 1\n)"));
+    let several = json!({"public-t": {"custom_where_clauses": ["a or b -- either", " "]}, "public-u": {}});
+    assert_eq!(condition(several.clone()).as_deref(), Some("(a or b -- either\n)"));
+    assert_eq!(condition(json!(several.to_string())).as_deref(), Some("(a or b -- either\n)"));
+    let two = json!({"public-t": {"custom_where_clauses": ["a", "b"]}});
+    assert_eq!(condition(two).as_deref(), Some("(a\n) AND (b\n)"));
+    for none in [json!({}), json!(null), json!("{}"), json!({"public-t": {"custom_where_clauses": []}})] {
+        assert_eq!(condition(none), None);
+    }
+    for wrong in
+        [json!([1]), json!({"public-t": {"where": ["n > 1"]}}), json!({"public-t": {"custom_where_clauses": "n"}})]
+    {
+        let error = error_of(json!({ "stream_options": wrong }));
+        assert!(error.starts_with(r#"config.json: key "stream_options": expected an object"#), "{error}");
+    }
+}
+
+#[test]
+fn defaults_of_the_meltanolabs_tap() {
+    let of = |more: Value| {
+        let mut value = json!({"schema_dialect": "meltanolabs"});
+        value.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        with(value)
+    };
+    let config = of(json!({})).unwrap();
+    assert_eq!(config.slot_candidates(), ["tappostgres"]);
+    assert_eq!(config.default_replication_method(), Some(ReplicationMethod::FullTable));
+    assert!(config.is_of_meltanolabs() && !config.activate_version());
+    assert!(of(json!({"activate_version": true})).unwrap().activate_version());
+    let config = of(json!({
+        "replication_slot_name": "mine", "replication_max_run_seconds": 7, "replication_idle_exit_seconds": 3,
+        "max_record_count": 5, "limit": 9, "dates_as_string": true, "json_as_object": true, "log_based_single_connection": true,
+        "auto_bootstrap_log_based": true, "default_replication_method": "LOG_BASED"
+    }))
+    .unwrap();
+    assert_eq!(config.slot_candidates(), ["mine"]);
+    assert_eq!((config.max_run(), config.logical_poll()), (Duration::from_secs(7), Duration::from_secs(3)));
+    assert_eq!((config.max_record_count(), config.limit()), (Some(5), Some(5)));
+    assert_eq!(config.default_replication_method(), Some(ReplicationMethod::LogBased));
+    for key in ["dates_as_string", "json_as_object"] {
+        let error = error_of(json!({ key: true }));
+        assert!(
+            error.starts_with(&format!("config.json: key {key:?}: it is of the MeltanoLabs tap's schemas alone")),
+            "{error}"
+        );
+        assert!(with(json!({ key: false })).is_ok());
+    }
+}
+
+/// Off unless they are on, in that tap; elsewhere its keys may stand without the switches.
+#[test]
+fn switches_of_the_meltanolabs_tap() {
+    let read = |dialect: &str, more: Value| {
+        let mut value = json!({
+            "schema_dialect": dialect, "ssl_mode": "verify-ca", "ssl_certificate_authority": "~/.postgresql/root.crl",
+            "ssl_client_certificate": "/cert", "ssl_client_private_key": "/key"
+        });
+        value.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let config = with(value).unwrap();
+        (config.sslmode(), config.sslrootcert.is_some(), config.sslcert.is_some(), config.sslkey.is_some())
+    };
+    let (on, off) = ((SslMode::VerifyCa, true), (SslMode::Prefer, false));
+    for (dialect, switches, (mode, authority), client) in [
+        ("meltanolabs", json!({}), off, false),
+        ("meltanolabs", json!({"ssl_enable": true}), on, false),
+        ("meltanolabs", json!({"ssl_client_certificate_enable": "true"}), off, true),
+        ("meltanolabs", json!({"ssl_enable": false, "ssl_client_certificate_enable": true}), off, true),
+        ("portable", json!({}), on, true),
+        ("portable", json!({"ssl_enable": "false"}), off, false),
+        ("portable", json!({"ssl_client_certificate_enable": false}), on, false),
+        ("portable", json!({"ssl_enable": true}), on, true),
+    ] {
+        assert_eq!(read(dialect, switches.clone()), (mode, authority, client, client), "{dialect} {switches}");
+    }
+    assert_eq!(with(json!({"ssl_mode": "allow"})).unwrap().sslmode(), SslMode::Prefer);
+}
+
+#[test]
 fn the_sample_is_a_config() {
     let config = parse(include_str!("../../config.sample.json")).unwrap();
     assert_eq!(config.slot_candidates(), ["pipelinewise_shop"]);
-    assert_eq!(config.default_replication_method, Some(ReplicationMethod::LogBased));
+    assert_eq!(config.default_replication_method(), Some(ReplicationMethod::LogBased));
     let mut entries = Entries::default();
     entries.merge("sample", include_str!("../../config.sample.json")).unwrap();
     assert!(entries.unknown_keys(&Config::keys()).is_empty());

@@ -197,7 +197,12 @@ mod tests {
     }
 
     fn written(tables: &[Table]) -> String {
-        let options = types::Options { extended_types: false, dialect: Dialect::Reference, versioned_rows: false };
+        let options = types::Options {
+            extended_types: false,
+            dialect: Dialect::Reference,
+            dates_as_string: false,
+            json_as_object: false,
+        };
         let mut out = Vec::new();
         write_catalog(tables, "db", &options, &mut out).unwrap();
         String::from_utf8(out).unwrap()

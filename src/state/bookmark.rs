@@ -37,7 +37,7 @@ pub(super) const PROGRESS_KEY: &str = "copy";
 const SLOT_POSITION: u64 = 1;
 
 /// The replication key that the MeltanoLabs tap gives to LOG_BASED streams.
-const MELTANO_LSN: &str = "_sdc_lsn";
+pub(super) const MELTANO_LSN: &str = "_sdc_lsn";
 
 /// One stream's bookmark. The values were checked when the state was read.
 #[derive(Clone, Copy, Debug)]
@@ -87,8 +87,19 @@ impl<'a> Bookmark<'a> {
     /// Returns the position as a number; `None` for 0.
     pub(super) fn lsn(self) -> Option<u64> {
         let own = self.get(LSN_KEY).and_then(parse_lsn);
-        let meltano = || self.get("replication_key_value").filter(|_| self.is_meltano_log_based()).and_then(parse_lsn);
-        own.or_else(meltano).filter(|&lsn| lsn != 0)
+        let meltano = self.get("replication_key_value").filter(|_| self.is_meltano_log_based()).and_then(parse_lsn);
+        let lsn = match (own, meltano) {
+            // Where both are, that tap may have gone on from ours.
+            (Some(own), Some(meltano)) if own > SLOT_POSITION => own.max(meltano),
+            (own, meltano) => own.or(meltano)?,
+        };
+        (lsn != 0).then_some(lsn)
+    }
+
+    /// Returns the position in our form, if the stream's copy is finished.
+    pub(super) fn own_position_of_copied(self) -> Option<u64> {
+        let lsn = self.get(LSN_KEY).and_then(parse_lsn)?;
+        (lsn > SLOT_POSITION && !self.copy_unfinished(false)).then_some(lsn)
     }
 
     /// Whether no run has begun to copy the table.
@@ -154,7 +165,14 @@ impl<'a> Bookmark<'a> {
     }
 
     fn is_meltano_log_based(self) -> bool {
-        self.replication_key() == Some(MELTANO_LSN)
+        match self.replication_key() {
+            Some(key) => key == MELTANO_LSN,
+            // Its INCREMENTAL bookmarks name their key.
+            None => {
+                self.method_name().is_none_or(|name| name == ReplicationMethod::LogBased.as_str())
+                    && self.replication_key_value().is_some_and(Value::is_u64)
+            }
+        }
     }
 }
 

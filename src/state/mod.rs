@@ -4,7 +4,8 @@
 //! this one writes. The accessors see through the forms that other programs write:
 //!
 //! - PipelineWise FastSync's `{"lsn": n, "version": 1}`, and its reset, `lsn` 1;
-//! - the MeltanoLabs tap's LOG_BASED `{"replication_key": "_sdc_lsn", "replication_key_value": n}`;
+//! - the MeltanoLabs tap's LOG_BASED `{"replication_key": "_sdc_lsn", "replication_key_value": n}`, the key of which its 0.10 writes
+//!   as null;
 //! - the reference's unfinished copy: `xmin` set, or `lsn` without an `xmin` key while `currently_syncing` is on it.
 
 mod bookmark;
@@ -16,7 +17,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 pub(crate) use bookmark::{Bookmark, Definition, Progress};
-use bookmark::{DEFINITION_KEY, KEYS, LSN_KEY, PROGRESS_KEY, UNCHECKED_KEY};
+use bookmark::{DEFINITION_KEY, KEYS, LSN_KEY, MELTANO_LSN, PROGRESS_KEY, UNCHECKED_KEY};
 
 use crate::error::{Error, Result};
 use crate::json_file::{self, shown};
@@ -29,6 +30,8 @@ pub(crate) struct State {
     /// Every value is an object: see [`State::parse`].
     bookmarks: Map<String, Value>,
     currently_syncing: Option<String>,
+    /// Whether LOG_BASED bookmarks have the MeltanoLabs tap's position beside ours.
+    for_meltanolabs: bool,
 }
 
 /// Whether every row of a copy has been sent.
@@ -90,7 +93,12 @@ impl State {
                 Ok((id, Value::Object(checked)))
             })
             .collect::<Result<_>>()?;
-        Ok(State { bookmarks, currently_syncing })
+        Ok(State { bookmarks, currently_syncing, for_meltanolabs: false })
+    }
+
+    /// Has LOG_BASED bookmarks written so that the MeltanoLabs tap can go on from them.
+    pub(crate) fn for_meltanolabs(self) -> State {
+        State { for_meltanolabs: true, ..self }
     }
 
     /// Reads a state file that another program may be rewriting at this moment. `None` on any problem, and for a file
@@ -216,17 +224,35 @@ impl State {
             ("table_oid", json!(table_oid)),
         ];
         self.set(id, ReplicationMethod::LogBased, entries);
+        self.mirror_position(id);
     }
 
     /// Moves a LOG_BASED bookmark, leaving everything else in it; nothing happens to a stream without a bookmark.
     pub(crate) fn set_lsn(&mut self, id: &str, position: Bookmarkable) {
         self.replace(id, LSN_KEY, json!(position.lsn().0));
+        self.mirror_position(id);
+    }
+
+    /// Writes a position as the MeltanoLabs tap has it too. It knows of no unfinished copy: it would go on without the rest.
+    fn mirror_position(&mut self, id: &str) {
+        let position = if self.for_meltanolabs { self.bookmark(id).own_position_of_copied() } else { None };
+        let Some(bookmark) = self.bookmarks.get_mut(id).and_then(Value::as_object_mut) else { return };
+        match position {
+            Some(lsn) => {
+                bookmark.insert("replication_key".to_owned(), json!(MELTANO_LSN));
+                bookmark.insert("replication_key_value".to_owned(), json!(lsn));
+            }
+            None => {
+                bookmark.shift_remove("replication_key");
+                bookmark.shift_remove("replication_key_value");
+            }
+        }
     }
 
     /// Marks a stream's copy as complete, with everything that committed before this position.
     pub(crate) fn finish_copy(&mut self, id: &str, position: Bookmarkable) {
-        self.set_lsn(id, position);
         self.replace(id, "xmin", Copy::Finished.xmin());
+        self.set_lsn(id, position);
         self.forget_progress(id);
     }
 

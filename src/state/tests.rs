@@ -102,9 +102,53 @@ fn where_a_stream_goes_on() {
         (json!({"lsn": 500, "xmin": null, "table_oid": 9}), None, (at, at)),
         (json!({"lsn": 500, "xmin": null, "table_oid": 9}), Some(10), (Resume::Copy, at)),
         (json!({"replication_key": "_sdc_lsn", "replication_key_value": 500}), Some(9), (at, at)),
+        (
+            json!({"replication_key": null, "replication_key_value": 500, "starting_replication_value": 400}),
+            Some(9),
+            (at, at),
+        ),
+        (json!({"replication_key_value": 500}), None, (at, at)),
+        (json!({"replication_key": "n", "replication_key_value": 500}), None, (Resume::Copy, Resume::Copy)),
+        (json!({"replication_key_value": "2020-01-01"}), None, (Resume::Copy, Resume::Copy)),
+        // Whichever tap went on last; nothing beats a reset.
+        (json!({"lsn": 400, "replication_key": "_sdc_lsn", "replication_key_value": 500}), None, (at, at)),
+        (json!({"lsn": 500, "replication_key": "_sdc_lsn", "replication_key_value": 400}), None, (at, at)),
+        (
+            json!({"lsn": 1, "replication_key": "_sdc_lsn", "replication_key_value": 400}),
+            None,
+            (Resume::AtSlot, Resume::AtSlot),
+        ),
     ] {
         assert_eq!(resume(bookmark.clone(), oid), expected, "{bookmark} {oid:?}");
     }
+}
+
+#[test]
+fn positions_for_the_meltanolabs_tap() {
+    let position = |state: &State| {
+        let bookmark = state.bookmark("public-a");
+        (bookmark.replication_key().map(str::to_owned), bookmark.replication_key_value().cloned())
+    };
+    let (none, at) = ((None, None), |lsn: u64| (Some("_sdc_lsn".to_owned()), Some(json!(lsn))));
+    let set = |mut state: State, copy| {
+        state.set_log_based("public-a", Bookmarkable::for_test(500), 7, copy, 9);
+        state
+    };
+    // It would take an unfinished copy for a whole one.
+    let mut state = set(State::default().for_meltanolabs(), Copy::Unfinished);
+    assert_eq!(position(&state), none);
+    state.set_lsn("public-a", Bookmarkable::for_test(600));
+    assert_eq!(position(&state), none);
+    state.finish_copy("public-a", Bookmarkable::for_test(700));
+    assert_eq!(position(&state), at(700));
+    state.set_lsn("public-a", Bookmarkable::for_test(800));
+    assert_eq!(position(&state), at(800));
+    assert_eq!(position(&set(state.clone(), Copy::Unfinished)), none);
+    assert_eq!(position(&set(state.clone(), Copy::Finished)), at(500));
+    // A state of any other pipeline has one position.
+    let mut state = from(serde_json::from_str(&written(&state)).unwrap());
+    state.set_lsn("public-a", Bookmarkable::for_test(900));
+    assert_eq!((position(&state), state.bookmark("public-a").lsn()), (none, Some(900)));
 }
 
 #[test]

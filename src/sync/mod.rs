@@ -5,6 +5,7 @@ pub(crate) mod cancel;
 pub(crate) mod copy;
 pub(crate) mod env;
 pub(crate) mod failures;
+pub(crate) mod form;
 pub(crate) mod output;
 pub(crate) mod plan;
 mod present_columns;

@@ -10,13 +10,12 @@ use crate::method::ReplicationMethod;
 use crate::pg::quote;
 use crate::pg::table::{Column, Generated, Table, TableKind};
 use crate::singer::JsonBuf;
-use crate::types::{self, Codec, Dialect, Limit};
+use crate::sync::env::Env;
+use crate::sync::form::{Form, RecordEnd, is_singers};
+use crate::types::{self, Codec, Limit};
 
 /// The replication key of INCREMENTAL streams that need no column: the system column that says which transaction wrote a row.
 pub(crate) const XMIN: &str = "xmin";
-
-/// The property of a row that is the version of its table, in batches.
-pub(crate) const TABLE_VERSION: &str = "_sdc_table_version";
 
 /// A stream as it is read in this run.
 #[derive(Clone)]
@@ -35,8 +34,11 @@ pub(crate) struct StreamPlan {
     pub columns: Vec<PlanColumn>,
     /// The JSON schema of a record, without the columns of the stream phase.
     pub schema: Value,
-    /// What the schema is written in.
-    dialect: Dialect,
+    /// What its messages have besides.
+    pub form: Form,
+    /// Which of the table's rows are read, SQL of the user's; `None`: all of them.
+    pub filter: Option<String>,
+    types: types::Options,
     entry: Option<CatalogEntry>,
     left_out: Vec<String>,
     record_start: Vec<u8>,
@@ -67,7 +69,7 @@ impl StreamPlan {
         entry: Option<CatalogEntry>,
         method: ReplicationMethod,
         replication_key: Option<String>,
-        options: &types::Options,
+        env: &Env,
     ) -> Self {
         let mut record_start = JsonBuf::new();
         record_start.raw(br#"{"type":"RECORD","stream":"#);
@@ -75,6 +77,7 @@ impl StreamPlan {
         record_start.string(id.as_bytes());
         record_start.raw(br#","record":{"#);
         let mut plan = StreamPlan {
+            filter: env.config.where_clauses(&id),
             id,
             table,
             method,
@@ -82,26 +85,27 @@ impl StreamPlan {
             key_properties: Vec::new(),
             columns: Vec::new(),
             schema: Value::Null,
-            dialect: options.dialect,
+            form: Form::of(&env.config),
+            types: env.types,
             entry,
             left_out: Vec::new(),
             record_start: record_start.replace(Vec::new()),
         };
-        plan.compile(options);
+        plan.compile();
         plan
     }
 
     /// Takes over the table as it was discovered anew.
-    pub(crate) fn refresh(&mut self, table: Table, options: &types::Options) {
+    pub(crate) fn refresh(&mut self, table: Table) {
         self.table = table;
-        self.compile(options);
+        self.compile();
     }
 
     /// Leaves columns out of the schema and of every record.
-    pub(crate) fn leave_out(&mut self, columns: Vec<String>, options: &types::Options) {
+    pub(crate) fn leave_out(&mut self, columns: Vec<String>) {
         if columns != self.left_out {
             self.left_out = columns;
-            self.compile(options);
+            self.compile();
         }
     }
 
@@ -111,7 +115,8 @@ impl StreamPlan {
         named.unwrap_or_default().into_iter().map(str::to_owned).collect()
     }
 
-    fn compile(&mut self, options: &types::Options) {
+    fn compile(&mut self) {
+        let options = &self.types;
         // The log needs a key that the server knows of.
         let keys = match self.table.primary_key() {
             keys if keys.is_empty() && self.method != ReplicationMethod::LogBased => self.named_key(),
@@ -150,11 +155,8 @@ impl StreamPlan {
             self.columns.push(PlanColumn::new(column, resolved.codec, resolved.limit));
         }
         drop(selection);
-        if options.versioned_rows {
-            properties.insert(TABLE_VERSION.to_owned(), types::integer(options.dialect));
-        }
+        self.form.add_to_rows(self.method, &mut properties);
         self.key_properties = keys;
-        self.dialect = options.dialect;
         self.schema = json!({"type": "object", "properties": properties});
         if !definitions.is_empty() {
             self.schema["definitions"] = Value::Object(definitions);
@@ -162,15 +164,17 @@ impl StreamPlan {
     }
 
     /// Returns the schema of the stream phase, which has columns of its own.
-    pub(crate) fn stream_schema(&self, debug_lsn: bool) -> Value {
+    pub(crate) fn stream_schema(&self) -> Value {
         let mut schema = self.schema.clone();
         if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
-            properties.insert("_sdc_deleted_at".to_owned(), types::string(Some("date-time"), self.dialect));
-            if debug_lsn {
-                properties.insert("_sdc_lsn".to_owned(), types::string(None, self.dialect));
-            }
+            self.form.add_to_changes(properties);
         }
         schema
+    }
+
+    /// Returns the end of the records of its table's rows.
+    pub(crate) fn end_of_rows(&self, version: i64) -> RecordEnd {
+        self.form.end_of_rows(self.method, version, !self.columns.is_empty())
     }
 
     /// Whether it is INCREMENTAL by [`XMIN`]. A view may have a column of this name, a table can't.
@@ -281,28 +285,6 @@ impl PlanColumn {
             }
         }
     }
-}
-
-/// The end of every RECORD of a stream: version and time of extraction.
-#[derive(Clone)]
-pub(crate) struct RecordEnd(Vec<u8>);
-
-impl RecordEnd {
-    /// Returns the end for this version, extracted now.
-    pub(crate) fn new(version: i64) -> Self {
-        let now = chrono::Utc::now().format("%Y-%m-%dT%H:%M:%S%.6fZ");
-        RecordEnd(format!("}},\"version\":{version},\"time_extracted\":\"{now}\"}}\n").into_bytes())
-    }
-
-    /// Closes a RECORD message.
-    pub(crate) fn write(&self, out: &mut JsonBuf) {
-        out.raw(&self.0);
-    }
-}
-
-/// Whether a column has a name that a message has another use for.
-pub(crate) fn is_singers(column: &str) -> bool {
-    matches!(column, "_sdc_deleted_at" | "_sdc_lsn" | TABLE_VERSION)
 }
 
 /// Returns the schema of a column as the user wrote it into the catalog; `None` where it is only what some version of a

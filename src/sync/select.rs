@@ -6,7 +6,8 @@ use tokio_postgres::types::ToSql;
 
 use super::copy::xmin;
 use super::env::Env;
-use super::plan::{StreamPlan, is_singers};
+use super::form::is_singers;
+use super::plan::StreamPlan;
 use super::stream::prepare::slot::obstacle;
 use crate::catalog::{Catalog, CatalogEntry};
 use crate::discovery::{Scope, discover, nothing_readable};
@@ -63,10 +64,15 @@ pub(crate) async fn select(client: &Client, env: &Env, catalog: Option<Catalog>,
                 continue;
             }
             let method = defaults.method(&table, true).await?;
-            selected.plans.push(StreamPlan::new(table, None, method, None, &env.types));
+            let plan = StreamPlan::new(table, None, method, None, env);
+            match filtered_log(&plan) {
+                Some(error) => selected.left_out.push(LeftOut { id: plan.id, method: Some(method), error }),
+                None => selected.plans.push(plan),
+            }
         }
-        selected.left_out = unreadable(client, env, state, &selected.plans).await?;
+        selected.left_out.extend(unreadable(client, env, state, &selected.plans).await?);
         selected.left_out.extend(of_one_id(&mut selected.plans));
+        check_options(env, &selected);
         return Ok(selected);
     };
 
@@ -83,7 +89,7 @@ pub(crate) async fn select(client: &Client, env: &Env, catalog: Option<Catalog>,
     let mut streams: HashMap<&(String, String), String> = HashMap::new();
     for (entry, wanted) in catalog.streams.into_iter().zip(&wanted) {
         let id = entry.tap_stream_id.clone();
-        let method = entry.replication_method().or(env.config.default_replication_method);
+        let method = entry.replication_method().or(env.config.default_replication_method());
         if let Some(other) = streams.insert(wanted, id.clone()) {
             let (schema, table) = wanted;
             let what = format!("stream \"{id}\" is the table {}, as \"{other}\" is", quote::qualified(schema, table));
@@ -100,6 +106,7 @@ pub(crate) async fn select(client: &Client, env: &Env, catalog: Option<Catalog>,
             Err(error) => selected.left_out.push(LeftOut { id, method, error }),
         }
     }
+    check_options(env, &selected);
     Ok(selected)
 }
 
@@ -131,7 +138,10 @@ async fn planned(
         return Ok(Err(error.hint("set its replication-method to FULL_TABLE or INCREMENTAL")));
     }
     let replication_key = entry.replication_key().map(str::to_owned);
-    let plan = StreamPlan::new(table, Some(entry), method, replication_key, &defaults.env.types);
+    let plan = StreamPlan::new(table, Some(entry), method, replication_key, defaults.env);
+    if let Some(error) = filtered_log(&plan) {
+        return Ok(Err(error));
+    }
     if plan.is_by_xmin()
         && let Some(error) = xmin::refusal(client, &plan, &defaults.env.config.user).await?
     {
@@ -275,7 +285,7 @@ impl Defaults<'_> {
     /// hold for it if it is a view or unlogged.
     async fn method(&mut self, table: &Table, views_too: bool) -> Result<ReplicationMethod> {
         let without_log = without_log(table);
-        match self.env.config.default_replication_method {
+        match self.env.config.default_replication_method() {
             Some(ReplicationMethod::LogBased) if views_too && without_log.is_some() => {}
             Some(method) => return Ok(method),
             None => {}
@@ -286,6 +296,8 @@ impl Defaults<'_> {
             Err("it has neither a primary key nor REPLICA IDENTITY FULL".to_owned())
         } else if table.replica_identity == ReplicaIdentity::None {
             Err("it has no replica identity".to_owned())
+        } else if self.env.config.where_clauses(&table.stream_id()).is_some() {
+            Err("it has custom_where_clauses".to_owned())
         } else {
             match &self.log_based {
                 Some(answer) => answer.clone(),
@@ -301,6 +313,25 @@ impl Defaults<'_> {
         };
         tracing::info!("{}: reading by {method} ({why})", table.stream_id());
         Ok(method)
+    }
+}
+
+/// Returns the error for a stream that has conditions, and is to be read from the log, which has none.
+fn filtered_log(plan: &StreamPlan) -> Option<Error> {
+    (plan.method == ReplicationMethod::LogBased && plan.filter.is_some()).then(|| {
+        Error::usage(format!("stream \"{}\" can't be LOG_BASED with `custom_where_clauses`: the log has every row", plan.id)).hint(
+            "take them out of `stream_options` and filter the rows in the publication (PostgreSQL 15 and later) or behind the tap; or choose \
+             another replication method",
+        )
+    })
+}
+
+/// Warns of options for streams that are not selected: a name may be misspelt, and what its conditions hide would be sent.
+fn check_options(env: &Env, selected: &Selected) {
+    let ids =
+        || selected.plans.iter().map(|plan| &plan.id).chain(selected.left_out.iter().map(|left_out| &left_out.id));
+    for id in env.config.streams_with_options().filter(|id| ids().all(|selected| selected != id)) {
+        tracing::warn!("`stream_options` are for \"{id}\", which is no selected stream");
     }
 }
 

@@ -1,5 +1,6 @@
 //! [`Codec`]: how the text of one type becomes JSON.
 
+use super::time::Fraction;
 use super::{array, datetime, hstore, json, numbers, time};
 use crate::singer::JsonBuf;
 
@@ -10,6 +11,8 @@ pub enum Codec {
     Text,
     /// `\x00ff`, as a string; the prefix is put back where wal2json leaves it out.
     Bytea,
+    /// `bytea` without the prefix: `00ff`.
+    Hex,
     /// `boolean` and `bit(1)`: true, false.
     Boolean,
     /// `smallint`, `integer`, `bigint`: every digit.
@@ -27,14 +30,26 @@ pub enum Codec {
     Hstore,
     /// `date`: midnight UTC; outside years 1–9999 `9999-12-31T00:00:00+00:00`.
     Date,
+    /// `date` as the day alone; outside years 1–9999 `9999-12-31`.
+    Day,
     /// `timestamp`: taken as UTC; outside years 1–9999 `9999-12-31T23:59:59.999000+00:00`.
     Timestamp,
     /// `timestamptz`: UTC; outside years 1–9999 `9999-12-31T23:59:59.999000+00:00`.
     Timestamptz,
+    /// [`Timestamp`](Codec::Timestamp) with six digits of a second, zeros too.
+    MicroTimestamp,
+    /// [`Timestamptz`](Codec::Timestamptz) with six digits of a second, zeros too.
+    MicroTimestamptz,
     /// `time`: as printed; 24:00:00 is 00:00:00.
     Time,
     /// `timetz`: UTC, without the offset.
     Timetz,
+    /// `timetz` with its offset: `12:00:00+05:30`.
+    OffsetTime,
+    /// A string of the text, which another codec knows to read.
+    Printed(Box<Codec>),
+    /// A string of the JSON that another codec writes; what is a string or null already as it is.
+    Quoted(Box<Codec>),
     /// An array of any depth.
     Array(Box<ArrayCodec>),
 }
@@ -51,9 +66,14 @@ pub struct ArrayCodec {
 impl Codec {
     /// All codecs except arrays, for tests.
     #[cfg(any(test, fuzzing))]
-    pub(crate) const SCALARS: [Codec; 14] = [
+    pub(crate) const SCALARS: [Codec; 19] = [
         Codec::Text,
         Codec::Bytea,
+        Codec::Hex,
+        Codec::Day,
+        Codec::MicroTimestamp,
+        Codec::MicroTimestamptz,
+        Codec::OffsetTime,
         Codec::Boolean,
         Codec::Integer,
         Codec::Number,
@@ -77,7 +97,8 @@ impl Codec {
                 out.string(text);
                 true
             }
-            Codec::Bytea => bytea(text, out),
+            Codec::Bytea => bytea(text, br"\\x", out),
+            Codec::Hex => bytea(text, b"", out),
             Codec::Boolean => numbers::boolean(text, out),
             Codec::Integer => numbers::integer(text, out),
             Codec::Number => numbers::number(text, out),
@@ -86,10 +107,25 @@ impl Codec {
             Codec::Json => json::compact(text, out),
             Codec::Hstore => hstore::object(text, out),
             Codec::Date => datetime::date(text, out),
-            Codec::Timestamp => datetime::timestamp(text, out),
-            Codec::Timestamptz => datetime::timestamptz(text, out),
+            Codec::Day => datetime::day(text, out),
+            Codec::Timestamp => datetime::timestamp(text, Fraction::IfAny, out),
+            Codec::Timestamptz => datetime::timestamptz(text, Fraction::IfAny, out),
+            Codec::MicroTimestamp => datetime::timestamp(text, Fraction::Always, out),
+            Codec::MicroTimestamptz => datetime::timestamptz(text, Fraction::Always, out),
             Codec::Time => time::time(text, out),
             Codec::Timetz => time::timetz(text, out),
+            Codec::OffsetTime => time::timetz_with_offset(text, out),
+            Codec::Printed(codec) => {
+                let of_type = codec.encode(text, out);
+                out.truncate(start);
+                out.string(text);
+                return of_type;
+            }
+            Codec::Quoted(codec) => {
+                let of_type = codec.encode(text, out);
+                quote(start, out);
+                return of_type;
+            }
             Codec::Array(array) => match array::array(array, text, out) {
                 Some(of_type) => return of_type,
                 None => false,
@@ -106,7 +142,7 @@ impl Codec {
     /// the table.
     pub fn as_printed(&self, text: &[u8]) -> Vec<u8> {
         match self {
-            Codec::Bytea if is_bare_hex(text) => [br"\x", text].concat(),
+            Codec::Bytea | Codec::Hex if is_bare_hex(text) => [br"\x", text].concat(),
             _ => text.to_vec(),
         }
     }
@@ -116,12 +152,15 @@ impl Codec {
     pub fn is_fallback(&self, text: &[u8]) -> bool {
         let substituted = match self {
             Codec::Number | Codec::Float4 | Codec::Float8 => numbers::not_finite(text),
-            Codec::Date => datetime::date_is_out_of_range(text),
-            Codec::Timestamp => datetime::timestamp_is_out_of_range(text),
-            Codec::Timestamptz => datetime::timestamptz_is_out_of_range(text),
-            Codec::Time | Codec::Timetz => time::is_end_of_day(text),
+            Codec::Date | Codec::Day => datetime::date_is_out_of_range(text),
+            Codec::Timestamp | Codec::MicroTimestamp => datetime::timestamp_is_out_of_range(text),
+            Codec::Timestamptz | Codec::MicroTimestamptz => datetime::timestamptz_is_out_of_range(text),
+            Codec::Time | Codec::Timetz | Codec::OffsetTime => time::is_end_of_day(text),
             Codec::Array(array) => array::has_fallback(array, text),
-            Codec::Text | Codec::Bytea | Codec::Boolean | Codec::Integer | Codec::Json | Codec::Hstore => false,
+            Codec::Printed(codec) | Codec::Quoted(codec) => return codec.is_fallback(text),
+            Codec::Text | Codec::Bytea | Codec::Hex | Codec::Boolean | Codec::Integer | Codec::Json | Codec::Hstore => {
+                false
+            }
         };
         substituted || std::str::from_utf8(text).is_err()
     }
@@ -132,16 +171,30 @@ fn is_bare_hex(text: &[u8]) -> bool {
     text.len().is_multiple_of(2) && text.iter().all(u8::is_ascii_hexdigit)
 }
 
-/// Appends `\x00ff`, with the prefix added to hex digits that have none. False if the text is neither.
-fn bytea(text: &[u8], out: &mut JsonBuf) -> bool {
+/// Appends the hex digits of `\x00ff`, or of the same without a prefix, behind the prefix that is wanted. False if the text is neither.
+fn bytea(text: &[u8], prefix: &[u8], out: &mut JsonBuf) -> bool {
     let hex = text.strip_prefix(br"\x").unwrap_or(text);
     let written = is_bare_hex(hex);
     if written {
-        out.raw(br#""\\x"#);
+        out.byte(b'"');
+        out.raw(prefix);
         out.raw(hex);
         out.byte(b'"');
     }
     written
+}
+
+/// Makes a string of the JSON value from `start` on, unless it is one or null.
+fn quote(start: usize, out: &mut JsonBuf) {
+    let value = &out.as_bytes()[start..];
+    if value.starts_with(b"\"") || value == b"null" {
+        return;
+    }
+    let mut json = out.take_scratch();
+    json.extend_from_slice(&out.as_bytes()[start..]);
+    out.truncate(start);
+    out.string(&json);
+    out.return_scratch(json);
 }
 
 #[cfg(test)]
@@ -192,6 +245,28 @@ pub(super) mod tests {
         assert_eq!(Codec::Bytea.as_printed(b"00ff"), br"\x00ff");
         assert_eq!(Codec::Bytea.as_printed(br"\x00ff"), br"\x00ff");
         assert_eq!(Codec::Text.as_printed(b"00ff"), b"00ff");
+    }
+
+    #[test]
+    fn hex_has_no_prefix_whoever_sends_it() {
+        assert_encodes(&Codec::Hex, &[(r"\x00ff10", r#""00ff10""#), ("00ff10", r#""00ff10""#), ("", r#""""#)]);
+        assert_eq!(Codec::Hex.as_printed(b"00ff"), br"\x00ff");
+    }
+
+    #[test]
+    fn strings_of_what_another_codec_reads() {
+        let printed = Codec::Printed(Box::new(Codec::Timestamp));
+        assert_encodes(&printed, &[("2020-02-29 10:20:30", r#""2020-02-29 10:20:30""#), ("infinity", r#""infinity""#)]);
+        assert!(printed.is_fallback(b"infinity") && !printed.is_fallback(b"2020-02-29 10:20:30"));
+        assert!(!printed.encode(b"x", &mut JsonBuf::new()));
+        let quoted = |codec| Codec::Quoted(Box::new(codec));
+        assert_encodes(&quoted(Codec::Integer), &[("7", r#""7""#), ("x", r#""x""#)]);
+        // Both plugins' booleans.
+        assert_encodes(&quoted(Codec::Boolean), &[("t", r#""true""#), ("true", r#""true""#)]);
+        assert_encodes(&quoted(Codec::Number), &[("1.50", r#""1.50""#), ("NaN", "null")]);
+        assert_encodes(&quoted(Codec::Date), &[("2020-02-29", r#""2020-02-29T00:00:00+00:00""#)]);
+        assert_encodes(&quoted(array_of(Codec::Text)), &[(r#"{a,"b c"}"#, r#""[\"a\",\"b c\"]""#)]);
+        assert!(quoted(Codec::Number).is_fallback(b"NaN"));
     }
 
     /// Asserts that a codec appends exactly one JSON value, on one line.

@@ -5,25 +5,40 @@
 
 use chrono::{Datelike, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, Timelike};
 
-use super::time::{Clock, DAY, offset, two_digits, write_clock, write_fraction, write_two_digits};
+use super::time::{Clock, DAY, Fraction, offset, two_digits, write_clock, write_two_digits};
 use crate::singer::JsonBuf;
 
 const OUT_OF_RANGE_DATE: &[u8] = br#""9999-12-31T00:00:00+00:00""#;
+const OUT_OF_RANGE_DAY: &[u8] = br#""9999-12-31""#;
 const OUT_OF_RANGE_TIMESTAMP: &[u8] = br#""9999-12-31T23:59:59.999000+00:00""#;
 
 /// Appends a `date` as its midnight in UTC. False if the text is no date.
 pub(super) fn date(text: &[u8], out: &mut JsonBuf) -> bool {
-    write(read(text, Form::Date), OUT_OF_RANGE_DATE, out)
+    write(read(text, Form::Date), OUT_OF_RANGE_DATE, Fraction::IfAny, out)
+}
+
+/// Appends a `date` as it is printed. False if the text is no date.
+pub(super) fn day(text: &[u8], out: &mut JsonBuf) -> bool {
+    match read(text, Form::Date) {
+        None => return false,
+        Some(Instant::Utc { date, .. }) => {
+            out.byte(b'"');
+            out.raw(date);
+            out.byte(b'"');
+        }
+        Some(Instant::Moved { .. } | Instant::OutOfRange) => out.raw(OUT_OF_RANGE_DAY),
+    }
+    true
 }
 
 /// Appends a `timestamp` as if it were UTC. False if the text is no timestamp.
-pub(super) fn timestamp(text: &[u8], out: &mut JsonBuf) -> bool {
-    write(read(text, Form::Timestamp), OUT_OF_RANGE_TIMESTAMP, out)
+pub(super) fn timestamp(text: &[u8], fraction: Fraction, out: &mut JsonBuf) -> bool {
+    write(read(text, Form::Timestamp), OUT_OF_RANGE_TIMESTAMP, fraction, out)
 }
 
 /// Appends a `timestamptz` in UTC. False if the text is no timestamp with an offset.
-pub(super) fn timestamptz(text: &[u8], out: &mut JsonBuf) -> bool {
-    write(read(text, Form::Timestamptz), OUT_OF_RANGE_TIMESTAMP, out)
+pub(super) fn timestamptz(text: &[u8], fraction: Fraction, out: &mut JsonBuf) -> bool {
+    write(read(text, Form::Timestamptz), OUT_OF_RANGE_TIMESTAMP, fraction, out)
 }
 
 /// Whether this `date` is infinite or outside years 1–9999.
@@ -110,7 +125,7 @@ fn moved<'a>(year: &[u8], bc: bool, month: i32, day: i32, clock: Clock<'a>, offs
     Some(if in_range { Instant::Moved { to, fraction: clock.fraction } } else { Instant::OutOfRange })
 }
 
-fn write(instant: Option<Instant<'_>>, out_of_range: &[u8], out: &mut JsonBuf) -> bool {
+fn write(instant: Option<Instant<'_>>, out_of_range: &[u8], digits: Fraction, out: &mut JsonBuf) -> bool {
     match instant {
         None => return false,
         Some(Instant::OutOfRange) => out.raw(out_of_range),
@@ -119,7 +134,7 @@ fn write(instant: Option<Instant<'_>>, out_of_range: &[u8], out: &mut JsonBuf) -
             out.raw(date);
             out.byte(b'T');
             out.raw(clock);
-            write_fraction(fraction, out);
+            digits.write(fraction, out);
             out.raw(b"+00:00\"");
         }
         Some(Instant::Moved { to, fraction }) => {
@@ -132,7 +147,7 @@ fn write(instant: Option<Instant<'_>>, out_of_range: &[u8], out: &mut JsonBuf) -
             }
             out.byte(b'T');
             write_clock(to.num_seconds_from_midnight() as i32, out);
-            write_fraction(fraction, out);
+            digits.write(fraction, out);
             out.raw(b"+00:00\"");
         }
     }
@@ -165,6 +180,36 @@ mod tests {
             assert_encodes(&Codec::Date, &[(text, LAST_DATE)]);
             assert!(Codec::Date.is_fallback(text.as_bytes()));
         }
+    }
+
+    #[test]
+    fn days() {
+        assert_encodes(
+            &Codec::Day,
+            &[("2020-02-29", r#""2020-02-29""#), ("infinity", r#""9999-12-31""#), ("0044-03-15 BC", r#""9999-12-31""#)],
+        );
+        assert_encodes(&Codec::Day, &[("2020-02-29 10:20:30", r#""2020-02-29 10:20:30""#)]);
+        assert!(Codec::Day.is_fallback(b"infinity") && !Codec::Day.is_fallback(b"9999-12-31"));
+    }
+
+    #[test]
+    fn six_digits_whatever_they_are() {
+        assert_encodes(
+            &Codec::MicroTimestamp,
+            &[
+                ("2020-02-29 10:20:30", r#""2020-02-29T10:20:30.000000+00:00""#),
+                ("2020-02-29 10:20:30.5", r#""2020-02-29T10:20:30.500000+00:00""#),
+                ("infinity", LAST_TIMESTAMP),
+            ],
+        );
+        assert_encodes(
+            &Codec::MicroTimestamptz,
+            &[
+                ("2020-02-29 10:20:30+00", r#""2020-02-29T10:20:30.000000+00:00""#),
+                ("2020-02-29 23:00:00-03", r#""2020-03-01T02:00:00.000000+00:00""#),
+            ],
+        );
+        assert!(Codec::MicroTimestamp.is_fallback(b"infinity") && Codec::MicroTimestamptz.is_fallback(b"infinity"));
     }
 
     #[test]

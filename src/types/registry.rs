@@ -13,8 +13,10 @@ pub(crate) struct Options {
     pub extended_types: bool,
     /// The dialect of schemas.
     pub dialect: Dialect,
-    /// Whether rows may have the version of their table beside their columns.
-    pub versioned_rows: bool,
+    /// In the MeltanoLabs tap's dialect, whether days and timestamps are sent as they are printed.
+    pub dates_as_string: bool,
+    /// In the MeltanoLabs tap's dialect, whether the schema of JSON says that it is an object.
+    pub json_as_object: bool,
 }
 
 /// A column's type as a stream uses it.
@@ -36,7 +38,10 @@ pub(crate) struct ColumnType {
 
 /// Returns what a column of this type looks like in the catalog and how its values are written.
 pub(crate) fn resolve(column: &Column, options: &Options) -> ColumnType {
-    let entry = entry(&column.ty, column.typmod, options.extended_types);
+    let entry = match options.dialect {
+        Dialect::Portable | Dialect::Reference => entry(&column.ty, column.typmod, options.extended_types),
+        Dialect::MeltanoLabs => meltanolabs_entry(&column.ty, column.typmod, options),
+    };
     let supported = entry.native || options.extended_types;
     ColumnType {
         schema: if supported { entry.shape.schema(!column.primary_key, options.dialect) } else { json!({}) },
@@ -129,6 +134,36 @@ fn base_entry(ty: &PgType, typmod: i32) -> Entry {
         (_, "citext") => native(Shape::STRING, Codec::Text),
         (_, "hstore") => native(Shape::Map, Codec::Hstore),
         _ => extended(Codec::Text),
+    }
+}
+
+/// Returns the entry of a type as the MeltanoLabs tap knows it. Where that prints one thing from a table and another from the log, or
+/// what the type's schema does not allow, the text that PostgreSQL prints.
+fn meltanolabs_entry(ty: &PgType, typmod: i32, options: &Options) -> Entry {
+    let date = |shape: Shape, codec: Codec| match options.dates_as_string {
+        true => native(Shape::STRING, Codec::Printed(Box::new(codec))),
+        false => native(shape, codec),
+    };
+    let name = if ty.schema == "pg_catalog" { ty.name.as_str() } else { "" };
+    match (&ty.kind, name) {
+        (TypeKind::Base, "bit") => native(Shape::STRING, Codec::Text),
+        (TypeKind::Base, "bytea") => native(Shape::STRING, Codec::Hex),
+        (TypeKind::Base, "date") => date(Shape::Date, Codec::Day),
+        (TypeKind::Base, "timestamp") => date(Shape::DateTime, Codec::MicroTimestamp),
+        (TypeKind::Base, "timestamptz") => date(Shape::DateTime, Codec::MicroTimestamptz),
+        (TypeKind::Base, "timetz") => native(Shape::Time, Codec::OffsetTime),
+        (TypeKind::Base, "json" | "jsonb") if options.json_as_object => native(Shape::JsonObject, Codec::Json),
+        (TypeKind::Array { element, delimiter }, name) if !matches!(name, "int2vector" | "oidvector") => {
+            let element = meltanolabs_entry(element, typmod, options);
+            array_of(element.shape, element.codec, *delimiter)
+        }
+        // To its library a domain is of no type that it knows.
+        (TypeKind::Domain { base, typmod: own }, _) => {
+            let typmod = if *own == -1 { typmod } else { *own };
+            let base = meltanolabs_entry(base, typmod, options);
+            native(Shape::STRING, Codec::Quoted(Box::new(base.codec)))
+        }
+        _ => Entry { native: true, ..entry(ty, typmod, true) },
     }
 }
 

@@ -12,6 +12,8 @@ pub(crate) enum Dialect {
     Portable,
     /// As pipelinewise-tap-postgres writes them: bounds of draft 4, `multipleOf`, arrays that refer to a recursive definition.
     Reference,
+    /// As meltanolabs-tap-postgres writes them: numbers without bounds, days as `date`; and values in its forms.
+    MeltanoLabs,
 }
 
 /// The shape of a type's JSON.
@@ -30,9 +32,13 @@ pub(super) enum Shape {
         max_length: Option<i32>,
     },
     DateTime,
+    /// A day.
+    Date,
     Time,
     /// Any JSON; in the reference an object or an array, which leaves out scalars.
     Json,
+    /// JSON of which the schema says that it is an object, whatever it is.
+    JsonObject,
     /// An object of strings.
     Map,
     Array(Box<Shape>),
@@ -52,6 +58,7 @@ impl Shape {
     pub(super) fn schema(&self, nullable: bool, dialect: Dialect) -> Value {
         let one = |name: &str| typed(nullable, &[name], dialect);
         let schema = match self {
+            Shape::Integer { .. } if dialect == Dialect::MeltanoLabs => one("integer"),
             Shape::Integer { bits } => {
                 let max = i64::MAX >> (64 - bits);
                 with(one("integer"), [("minimum", json!(-max - 1)), ("maximum", json!(max))])
@@ -61,20 +68,25 @@ impl Shape {
             Shape::Boolean => one("boolean"),
             Shape::String { max_length } => with(one("string"), max_length.map(|length| ("maxLength", json!(length)))),
             Shape::DateTime => with(one("string"), [("format", json!("date-time"))]),
+            Shape::Date => with(one("string"), [("format", json!("date"))]),
             Shape::Time => with(one("string"), [("format", json!("time"))]),
             Shape::Json => match dialect {
                 Dialect::Portable => typed(nullable, &ANY, dialect),
                 Dialect::Reference => typed(nullable, &["object", "array"], dialect),
+                Dialect::MeltanoLabs => with(typed(nullable, &ANY_OF_MELTANOLABS, dialect), [ANYTHING_IN_IT]),
             },
+            Shape::JsonObject => with(one("object"), [ANYTHING_IN_IT]),
             Shape::Map => match dialect {
                 Dialect::Portable => with(one("object"), [("additionalProperties", string(None, dialect))]),
                 Dialect::Reference => with(one("object"), [("properties", json!({}))]),
+                Dialect::MeltanoLabs => with(one("object"), [ANYTHING_IN_IT]),
             },
             // Nullable even in a primary key, as in the reference.
             Shape::Array(element) => {
                 let items = match dialect {
                     Dialect::Portable => element.item(),
                     Dialect::Reference => reference_to(&element.definition_name()),
+                    Dialect::MeltanoLabs => element.schema(true, dialect),
                 };
                 with(typed(true, &["array"], dialect), [("items", items)])
             }
@@ -91,9 +103,9 @@ impl Shape {
             Shape::Float => array("number"),
             Shape::Numeric(size) => with(array("number"), numeric_bounds(*size, Dialect::Portable)),
             Shape::Boolean => array("boolean"),
-            Shape::String { .. } | Shape::Time => array("string"),
+            Shape::String { .. } | Shape::Date | Shape::Time => array("string"),
             Shape::DateTime => with(array("string"), [("format", json!("date-time"))]),
-            Shape::Json => typed(true, &ANY, Dialect::Portable),
+            Shape::Json | Shape::JsonObject => typed(true, &ANY, Dialect::Portable),
             Shape::Map => with(array("object"), [("additionalProperties", string(None, Dialect::Portable))]),
         };
         Value::Object(schema)
@@ -132,8 +144,8 @@ impl Shape {
             Shape::Integer { .. } => "sdc_recursive_integer_array".to_owned(),
             Shape::Boolean => "sdc_recursive_boolean_array".to_owned(),
             Shape::DateTime => "sdc_recursive_timestamp_array".to_owned(),
-            Shape::Json | Shape::Map => "sdc_recursive_object_array".to_owned(),
-            Shape::String { .. } | Shape::Time => "sdc_recursive_string_array".to_owned(),
+            Shape::Json | Shape::JsonObject | Shape::Map => "sdc_recursive_object_array".to_owned(),
+            Shape::String { .. } | Shape::Date | Shape::Time => "sdc_recursive_string_array".to_owned(),
             Shape::Numeric(size) => {
                 let (precision, scale) = capped(*size);
                 format!("sdc_recursive_decimal_{precision}_{scale}_array")
@@ -145,10 +157,14 @@ impl Shape {
 
 /// Every type of JSON, those first that make targets choose a column for JSON.
 const ANY: [&str; 6] = ["object", "array", "string", "number", "integer", "boolean"];
+/// The same in the MeltanoLabs tap's order.
+const ANY_OF_MELTANOLABS: [&str; 6] = ["string", "number", "integer", "array", "object", "boolean"];
+/// What an object may have.
+const ANYTHING_IN_IT: (&str, Value) = ("additionalProperties", Value::Bool(true));
 
-/// Returns the definitions that every stream's schema carries; portable ones have none.
+/// Returns the definitions that every stream's schema carries; only the reference's have any.
 pub(crate) fn base_definitions(dialect: Dialect) -> Map<String, Value> {
-    if dialect == Dialect::Portable {
+    if dialect != Dialect::Reference {
         return Map::new();
     }
     ["integer", "number", "string", "boolean", "timestamp", "object"]
@@ -179,7 +195,7 @@ pub(crate) fn integer(dialect: Dialect) -> Value {
 fn typed(nullable: bool, types: &[&str], dialect: Dialect) -> Map<String, Value> {
     let null = nullable.then_some("null");
     let (first, last) = match dialect {
-        Dialect::Portable => (None, null),
+        Dialect::Portable | Dialect::MeltanoLabs => (None, null),
         Dialect::Reference => (null, None),
     };
     let types: Vec<&str> = first.into_iter().chain(types.iter().copied()).chain(last).collect();
@@ -218,7 +234,7 @@ fn numeric_bounds(size: Option<(i32, i32)>, dialect: Dialect) -> Vec<(&'static s
             // later drafts a number, and a validator that computes in doubles takes numeric(38,0)'s largest value for 1e38.
             vec![("minimum", number(format!("-{limit}"))), ("maximum", number(limit))]
         }
-        (Dialect::Portable, _) => Vec::new(),
+        (Dialect::Portable | Dialect::MeltanoLabs, _) => Vec::new(),
     }
 }
 

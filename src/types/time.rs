@@ -28,6 +28,19 @@ pub(super) fn timetz(text: &[u8], out: &mut JsonBuf) -> bool {
     read.is_some()
 }
 
+/// Appends a `timetz` with its offset, of hours and minutes, and seconds where it has any. False if the text is no time with an offset.
+pub(super) fn timetz_with_offset(text: &[u8], out: &mut JsonBuf) -> bool {
+    let Some((clock, zone)) = Clock::read(text).filter(|(_, zone)| offset(zone).is_some()) else { return false };
+    out.byte(b'"');
+    clock.write_in(0, out);
+    out.raw(zone);
+    if zone.len() == "+00".len() {
+        out.raw(b":00");
+    }
+    out.byte(b'"');
+    true
+}
+
 /// Whether the time is 24:00:00, which is written as the start of the day.
 pub(super) fn is_end_of_day(text: &[u8]) -> bool {
     text.starts_with(b"24:")
@@ -64,16 +77,21 @@ impl<'a> Clock<'a> {
         Some((Clock { seconds, text, fraction }, rest))
     }
 
-    /// Appends the time in UTC, given the offset (seconds east) that it is printed in.
+    /// Appends the time in UTC as a string, given the offset (seconds east) that it is printed in.
     fn write(&self, offset: i32, out: &mut JsonBuf) {
         out.byte(b'"');
+        self.write_in(offset, out);
+        out.byte(b'"');
+    }
+
+    /// The same without quotes.
+    fn write_in(&self, offset: i32, out: &mut JsonBuf) {
         if offset == 0 && self.seconds < DAY {
             out.raw(self.text);
         } else {
             write_clock((self.seconds - offset).rem_euclid(DAY), out);
         }
-        write_fraction(self.fraction, out);
-        out.byte(b'"');
+        Fraction::IfAny.write(self.fraction, out);
     }
 }
 
@@ -85,12 +103,23 @@ pub(super) fn write_clock(seconds: i32, out: &mut JsonBuf) {
     }
 }
 
-/// Appends `.5` with six digits, nothing as nothing.
-pub(super) fn write_fraction(fraction: &[u8], out: &mut JsonBuf) {
-    const ZEROS: &[u8] = b".000000";
-    if !fraction.is_empty() {
-        out.raw(fraction);
-        out.raw(&ZEROS[fraction.len().min(ZEROS.len())..]);
+/// Whether a time has its fraction of a second, of six digits, where that is none.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fraction {
+    /// It has not.
+    IfAny,
+    /// It has zeros.
+    Always,
+}
+
+impl Fraction {
+    /// Appends `.5` with six digits.
+    pub(super) fn write(self, fraction: &[u8], out: &mut JsonBuf) {
+        const ZEROS: &[u8] = b".000000";
+        if !fraction.is_empty() || self == Fraction::Always {
+            out.raw(fraction);
+            out.raw(&ZEROS[fraction.len().min(ZEROS.len())..]);
+        }
     }
 }
 
@@ -161,6 +190,22 @@ mod tests {
         );
         assert!(Codec::Timetz.is_fallback(b"24:00:00+00"));
         assert!(!Codec::Timetz.is_fallback(b"12:00:00+05"));
+    }
+
+    #[test]
+    fn timetz_with_its_offset() {
+        assert_encodes(
+            &Codec::OffsetTime,
+            &[
+                ("10:20:30+00", r#""10:20:30+00:00""#),
+                ("12:00:00.5-03", r#""12:00:00.500000-03:00""#),
+                ("02:00:00+05:30", r#""02:00:00+05:30""#),
+                ("23:00:00-05:30:15", r#""23:00:00-05:30:15""#),
+                ("24:00:00+01", r#""00:00:00+01:00""#),
+                ("10:20:30", r#""10:20:30""#),
+            ],
+        );
+        assert!(Codec::OffsetTime.is_fallback(b"24:00:00+00"));
     }
 
     #[test]

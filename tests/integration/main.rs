@@ -20,6 +20,7 @@ mod incremental;
 mod log_based;
 mod meanwhile;
 mod meltano;
+mod meltanolabs;
 mod memory;
 mod names;
 mod operators;

@@ -18,15 +18,15 @@ use crate::logging::RecordCounter;
 use crate::singer::JsonBuf;
 use crate::singer::writer::CHUNK;
 use crate::sync::output::Output;
-use crate::sync::plan::{StreamPlan, TABLE_VERSION};
+use crate::sync::plan::StreamPlan;
 
 /// A sink that gathers the rows of one query into files.
 pub(crate) struct BatchSink<'a> {
     output: &'a mut Output,
     config: BatchConfig,
     stream: String,
-    /// The property that every line ends with, if it has one: its version.
-    version: Option<Vec<u8>>,
+    /// The properties that every line ends with, if any.
+    last: Vec<u8>,
     buf: JsonBuf,
     /// The offset at which the line begins.
     start: usize,
@@ -46,7 +46,7 @@ impl<'a> BatchSink<'a> {
         output: &'a mut Output,
         config: BatchConfig,
         plan: &StreamPlan,
-        version: Option<i64>,
+        version: i64,
         counter: RecordCounter,
         tracker: Option<&'a mut KeyTracker>,
     ) -> Self {
@@ -59,7 +59,7 @@ impl<'a> BatchSink<'a> {
             name: format!("{}tap-postgres-rs--{stream}-{now}-{pid}", config.storage.prefix),
             config,
             stream: plan.id.clone(),
-            version: version.map(|version| format!("\"{TABLE_VERSION}\":{version}").into_bytes()),
+            last: plan.form.last_in_batch(plan.method, version),
             buf: JsonBuf::new(),
             start: 0,
             counter,
@@ -128,11 +128,11 @@ impl RowSink for BatchSink<'_> {
 
     #[inline]
     async fn end(&mut self) -> Result<()> {
-        if let Some(version) = &self.version {
+        if !self.last.is_empty() {
             if self.buf.len() > self.start + 1 {
                 self.buf.byte(b',');
             }
-            self.buf.raw(version);
+            self.buf.raw(&self.last);
         }
         self.buf.raw(b"}\n");
         self.rows += 1;

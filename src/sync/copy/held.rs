@@ -5,7 +5,6 @@ use crate::error::{Error, Result};
 use crate::pg::connect::{Client, Server};
 use crate::pg::quote;
 use crate::pg::wire::Session;
-use crate::sync::env::Env;
 use crate::sync::plan::StreamPlan;
 use crate::sync::present_columns::PresentColumns;
 
@@ -31,12 +30,7 @@ impl Present<'_> {
 ///
 /// # Errors
 /// Another table has its name by now.
-pub(super) async fn describe_held(
-    mut present: Present<'_>,
-    env: &Env,
-    server: &Server,
-    plan: &mut StreamPlan,
-) -> Result<bool> {
+pub(super) async fn describe_held(mut present: Present<'_>, server: &Server, plan: &mut StreamPlan) -> Result<bool> {
     let (oid, name) = (plan.table.oid, quote::qualified(&plan.table.schema, &plan.table.name));
     let is_it = format!("SELECT pg_catalog.to_regclass({})::pg_catalog.oid = {oid}", quote::literal(&name));
     if present.rows(&is_it).await?.first().and_then(|row| row.first()?.as_deref()) != Some("t") {
@@ -49,7 +43,7 @@ pub(super) async fn describe_held(
     let wanted = [(plan.table.schema.clone(), plan.table.name.clone())];
     let found = discover(&client, Scope::Tables(&wanted)).await?;
     let table = found.into_iter().find(|table| table.oid == oid).ok_or_else(|| is_another(plan))?;
-    plan.refresh(table, &env.types);
+    plan.refresh(table);
     Ok(true)
 }
 

@@ -27,7 +27,7 @@ pub(crate) async fn sync(
     let session = sessions.take().await?;
     env.query_in_hand.set(sessions.server(), &session);
     let mut snapshot = Snapshot::begin_with_lock(session, plan).await?;
-    describe_held(Present::Session(snapshot.session()), env, sessions.server(), plan).await?;
+    describe_held(Present::Session(snapshot.session()), sessions.server(), plan).await?;
     let (key, position, order) = replication_key(plan)?;
     let (key, order) = (key.to_owned(), order.clone());
     tracing::info!("{}: reading rows by {key}", plan.id);
@@ -46,9 +46,11 @@ pub(crate) async fn sync(
             other => other.to_string(),
         };
         let literal = quote::literal(&text);
-        query.condition = Some(order.compare(&ident, Comparison::AtLeast, &literal));
+        query.narrow(order.compare(&ident, Comparison::AtLeast, &literal));
         let equal = order.compare(&ident, Comparison::Equal, &literal);
-        at_bookmark = format!(" + (SELECT pg_catalog.count(*) FROM {} WHERE {equal})", plan.own_rows());
+        let conditions: Vec<&str> = plan.filter.as_deref().into_iter().chain([equal.as_str()]).collect();
+        let conditions = conditions.join(" AND ");
+        at_bookmark = format!(" + (SELECT pg_catalog.count(*) FROM {} WHERE {conditions})", plan.own_rows());
     }
     // By the default operator class, whatever is on the search_path.
     query.order = format!(" ORDER BY {ident}");

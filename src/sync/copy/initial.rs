@@ -335,7 +335,7 @@ impl<'a> Copier<'a> {
                     (Some(secondary), Place::Replayed(_)) => secondary.client(),
                     _ => self.sessions.client(),
                 };
-                altered |= describe_held(Present::Client(client), env, open.place.server(env), plan).await?;
+                altered |= describe_held(Present::Client(client), open.place.server(env), plan).await?;
                 return Ok((open, altered));
             }
             tracing::info!("{}: rewritten since the snapshot was taken; taking another", plan.id);

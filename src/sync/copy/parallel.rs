@@ -93,7 +93,7 @@ pub(super) async fn copy(
         quote::literal(&snapshot.export().await?),
         lock(plan)
     );
-    let work = Arc::new(Work::new(server.clone(), begin, reading));
+    let work = Arc::new(Work::new(server.clone(), begin, plan.end_of_rows(reading.version), reading));
     // The first lines of the workers may take long.
     output.hand_over().await?;
     let counter = RecordCounter::of_rows(&plan.id, reading.query.expected_rows(plan), reading.before);

@@ -43,12 +43,11 @@ pub(super) async fn copy_rows(
 ) -> Result<()> {
     let counter = RecordCounter::of_rows(&plan.id, reading.query.expected_rows(plan), reading.before);
     if let Some(config) = &env.config.batch_config {
-        let version = env.config.activate_version.then_some(reading.version);
-        let mut sink = BatchSink::new(output, config.clone(), plan, version, counter, tracker);
+        let mut sink = BatchSink::new(output, config.clone(), plan, reading.version, counter, tracker);
         read(session, plan, reading, &mut sink).await?;
         return sink.finish().await;
     }
-    let mut sink = RunSink::new(output, reading.version, counter, tracker);
+    let mut sink = RunSink::new(output, plan.end_of_rows(reading.version), counter, tracker);
     read(session, plan, reading, &mut sink).await?;
     sink.counter.finish();
     Ok(())

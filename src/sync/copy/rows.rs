@@ -16,20 +16,25 @@ const PAUSE: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub(crate) struct RowQuery {
     select: String,
-    /// The condition of the rows; `None`: all of them.
-    pub condition: Option<String>,
+    /// The conditions of the rows, all of which hold.
+    conditions: Vec<String>,
     /// What follows the condition.
     pub order: String,
 }
 
 impl RowQuery {
-    /// Returns the query of all rows, in no order.
+    /// Returns the query of all rows that the stream has, in no order.
     pub(crate) fn of(plan: &StreamPlan) -> RowQuery {
         let columns: Vec<String> = plan.columns.iter().map(|c| quote::ident(&c.name)).collect();
         let select = format!("SELECT {} FROM {}", columns.join(", "), plan.own_rows());
         // Without what the caller adds, which may hold a value.
         tracing::debug!("{}: {select}", plan.id);
-        RowQuery { select, condition: None, order: String::new() }
+        RowQuery { select, conditions: plan.filter.iter().cloned().collect(), order: String::new() }
+    }
+
+    /// Leaves out rows for which a condition does not hold.
+    pub(crate) fn narrow(&mut self, condition: String) {
+        self.conditions.push(condition);
     }
 
     /// Returns its SQL.
@@ -39,14 +44,14 @@ impl RowQuery {
 
     /// Returns the SQL for those of its rows that another condition holds for too.
     pub(crate) fn within(&self, other: Option<&str>) -> String {
-        let conditions: Vec<&str> = self.condition.as_deref().into_iter().chain(other).collect();
+        let conditions: Vec<&str> = self.conditions.iter().map(String::as_str).chain(other).collect();
         let joined = if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
         format!("{}{joined}{}", self.select, self.order)
     }
 
     /// Returns how many rows it may have; only the server could count those that a condition holds for.
     pub(crate) fn expected_rows(&self, plan: &StreamPlan) -> Option<i64> {
-        self.condition.is_none().then_some(plan.table.row_estimate)
+        self.conditions.is_empty().then_some(plan.table.row_estimate)
     }
 }
 

@@ -5,8 +5,9 @@ use super::sink::{RowSink, StateSink};
 use crate::error::Result;
 use crate::logging::RecordCounter;
 use crate::singer::JsonBuf;
+use crate::sync::form::RecordEnd;
 use crate::sync::output::Output;
-use crate::sync::plan::{RecordEnd, StreamPlan};
+use crate::sync::plan::StreamPlan;
 
 /// A sink that writes RECORD messages.
 pub(super) struct RunSink<'a> {
@@ -21,11 +22,11 @@ pub(super) struct RunSink<'a> {
 impl<'a> RunSink<'a> {
     pub(super) fn new(
         output: &'a mut Output,
-        version: i64,
+        end: RecordEnd,
         counter: RecordCounter,
         tracker: Option<&'a mut KeyTracker>,
     ) -> Self {
-        RunSink { output, end: RecordEnd::new(version), counter, tracker, start: 0 }
+        RunSink { output, end, counter, tracker, start: 0 }
     }
 }
 

@@ -32,10 +32,11 @@ impl TableCopy<'_> {
     ) -> Result<()> {
         let server = sessions.server();
         env.query_in_hand.set(server, &session);
-        if parallel::is_possible(env, &session, self.plan) {
+        let most = env.config.max_record_count();
+        if most.is_none() && parallel::is_possible(env, &session, self.plan) {
             let mut snapshot = Snapshot::begin(session).await?;
             if snapshot.lock_and_see(self.plan).await? {
-                describe_held(Present::Client(sessions.client()), env, server, self.plan).await?;
+                describe_held(Present::Client(sessions.client()), server, self.plan).await?;
                 let mut reading = Reading::of(RowQuery::of(self.plan), self.version);
                 parallel::divide(env, snapshot.session(), self.plan, &mut reading).await?;
                 if reading.several {
@@ -49,11 +50,17 @@ impl TableCopy<'_> {
             session = snapshot.end().await?;
         }
         let mut snapshot = Snapshot::begin_with_lock(session, self.plan).await?;
-        describe_held(Present::Session(snapshot.session()), env, server, self.plan).await?;
+        describe_held(Present::Session(snapshot.session()), server, self.plan).await?;
         self.begin(output);
-        let mut reading = Reading::of(RowQuery::of(self.plan), self.version);
-        copy_rows(output, env, snapshot.session(), self.plan, &mut reading, None).await?;
-        output.activate_version(&self.plan.id, self.version);
+        let mut query = RowQuery::of(self.plan);
+        if let Some(most) = most {
+            tracing::info!("{}: {most} rows at most, as max_record_count says", self.plan.id);
+            query.order = format!(" LIMIT {most}");
+        }
+        copy_rows(output, env, snapshot.session(), self.plan, &mut Reading::of(query, self.version), None).await?;
+        if most.is_none() {
+            output.activate_version(&self.plan.id, self.version);
+        }
         sessions.give_back(snapshot.end().await?);
         Ok(())
     }

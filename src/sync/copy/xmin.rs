@@ -49,7 +49,7 @@ pub(crate) async fn sync(
     let seen = visible_to(session).await?;
     env.query_in_hand.set(sessions.server(), session);
     session.query(&lock(plan)).await?;
-    describe_held(Present::Client(sessions.client()), env, sessions.server(), plan).await?;
+    describe_held(Present::Client(sessions.client()), sessions.server(), plan).await?;
 
     let bookmark = output.state.bookmark(&plan.id);
     let is_another = bookmark.table_oid().is_some_and(|oid| oid != plan.table.oid);
@@ -68,7 +68,9 @@ pub(crate) async fn sync(
     output.schema(&plan.id, &plan.schema, &plan.key_properties, &[]);
     output.activate_version(&plan.id, version);
     let mut query = RowQuery::of(plan);
-    query.condition = condition;
+    if let Some(condition) = condition {
+        query.narrow(condition);
+    }
     let mut reading = Reading::of(query, version);
     if parallel::is_possible(env, session, plan) {
         parallel::divide(env, session, plan, &mut reading).await?;

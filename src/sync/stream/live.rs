@@ -6,8 +6,9 @@ use std::time::Duration;
 use crate::logging::RecordCounter;
 use crate::positions::{Track, TransactionSnapshot};
 use crate::sync::alterations::Alterations;
+use crate::sync::form::RecordEnd;
 use crate::sync::output::Output;
-use crate::sync::plan::{RecordEnd, StreamPlan};
+use crate::sync::plan::StreamPlan;
 
 /// A stream of the phase.
 pub(crate) struct Live {
@@ -55,7 +56,7 @@ pub(crate) struct Description {
 pub(crate) struct Transaction {
     pub xid: u32,
     /// Microseconds since 1970.
-    commit_time: i64,
+    pub commit_time: i64,
 }
 
 impl Live {
@@ -69,7 +70,7 @@ impl Live {
             truncated: false,
             lost_partitions: false,
             version,
-            end: RecordEnd::new(version),
+            end: plan.form.end_of_changes(version),
             counter: RecordCounter::new(&plan.id),
             described: None,
             hidden: HashSet::new(),
@@ -81,13 +82,13 @@ impl Live {
 
     /// Sets the time of extraction of its records to the present.
     pub(crate) fn renew_end(&mut self) {
-        self.end = RecordEnd::new(self.version);
+        self.end = self.plan.form.end_of_changes(self.version);
     }
 
     /// Sets the version of its records from here on.
     pub(crate) fn begin_version(&mut self, version: i64) {
         self.version = version;
-        self.end = RecordEnd::new(version);
+        self.end = self.plan.form.end_of_changes(version);
     }
 
     /// Whether the table is known to have a column of this name.
@@ -124,9 +125,9 @@ impl Live {
     }
 
     /// Appends its SCHEMA message.
-    pub(crate) fn announce(&self, output: &mut Output, debug_lsn: bool) {
-        let schema = self.plan.stream_schema(debug_lsn);
-        output.schema(&self.plan.id, &schema, &self.plan.key_properties, &["lsn"]);
+    pub(crate) fn announce(&self, output: &mut Output) {
+        let schema = self.plan.stream_schema();
+        output.schema(&self.plan.id, &schema, &self.plan.key_properties, self.plan.form.bookmark_of_changes());
     }
 }
 
@@ -139,11 +140,5 @@ impl Transaction {
     pub(crate) fn age(&self) -> Duration {
         let micros = chrono::Utc::now().timestamp_micros().saturating_sub(self.commit_time);
         Duration::from_micros(u64::try_from(micros).unwrap_or(0))
-    }
-
-    /// Returns the commit time as a JSON string.
-    pub(crate) fn deleted_at(&self) -> String {
-        let time = chrono::DateTime::from_timestamp_micros(self.commit_time).unwrap_or(chrono::DateTime::UNIX_EPOCH);
-        format!("\"{}\"", time.format("%Y-%m-%dT%H:%M:%S%.6f+00:00"))
     }
 }

@@ -77,7 +77,7 @@ pub(super) async fn stream(
         tracks.push((id, track));
     }
     for live in &streams {
-        live.announce(output, config.debug_lsn);
+        live.announce(output);
     }
     let bound = ends.then_some(end);
     output.stream(Ledger::new(tracks, source.position, acknowledge, bound));

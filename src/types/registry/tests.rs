@@ -7,8 +7,13 @@ use crate::pg::table::Generated;
 use crate::types::base_definitions;
 use crate::types::codec::tests::array_of as codec_array_of;
 
-const REFERENCE: Options = Options { extended_types: false, dialect: Dialect::Reference, versioned_rows: false };
-const PORTABLE: Options = Options { extended_types: true, dialect: Dialect::Portable, versioned_rows: false };
+const REFERENCE: Options =
+    Options { extended_types: false, dialect: Dialect::Reference, dates_as_string: false, json_as_object: false };
+const PORTABLE: Options =
+    Options { extended_types: true, dialect: Dialect::Portable, dates_as_string: false, json_as_object: false };
+
+/// As the MeltanoLabs tap has it.
+const MELTANOLABS: Options = Options { dialect: Dialect::MeltanoLabs, ..PORTABLE };
 
 fn ty(name: &str, kind: TypeKind) -> Arc<PgType> {
     let schema = match (&kind, name) {
@@ -294,4 +299,59 @@ fn sql_datatypes() {
 fn names_count_in_their_schema_only() {
     let impostor = Arc::new(PgType { schema: "public".to_owned(), ..(*base("int4")).clone() });
     assert_eq!(resolved(impostor, -1, &PORTABLE).codec, Codec::Text);
+}
+
+/// What meltanolabs-tap-postgres 0.10 discovers, but that NULL may be in arrays too.
+#[test]
+fn types_of_the_meltanolabs_tap() {
+    let text = r#"{"type": ["string", "null"]}"#;
+    let any = r#""string", "number", "integer", "array", "object", "boolean", "null""#;
+    let any = format!(r#"{{"type": [{any}], "additionalProperties": true}}"#);
+    let object = r#"{"type": ["object", "null"], "additionalProperties": true}"#;
+    let quoted = |codec| Codec::Quoted(Box::new(codec));
+    for (ty, typmod, schema, codec) in [
+        (base("int2"), -1, r#"{"type": ["integer", "null"]}"#, Codec::Integer),
+        (base("numeric"), numeric(12, 2), r#"{"type": ["number", "null"]}"#, Codec::Number),
+        (base("float8"), -1, r#"{"type": ["number", "null"]}"#, Codec::Number),
+        (base("bool"), -1, r#"{"type": ["boolean", "null"]}"#, Codec::Boolean),
+        (base("bit"), 1, text, Codec::Text),
+        (base("varchar"), 44, r#"{"type": ["string", "null"], "maxLength": 40}"#, Codec::Text),
+        (base("bytea"), -1, text, Codec::Hex),
+        (base("date"), -1, r#"{"type": ["string", "null"], "format": "date"}"#, Codec::Day),
+        (base("timestamp"), -1, r#"{"type": ["string", "null"], "format": "date-time"}"#, Codec::MicroTimestamp),
+        (base("timestamptz"), -1, r#"{"type": ["string", "null"], "format": "date-time"}"#, Codec::MicroTimestamptz),
+        (base("time"), -1, r#"{"type": ["string", "null"], "format": "time"}"#, Codec::Time),
+        (base("timetz"), -1, r#"{"type": ["string", "null"], "format": "time"}"#, Codec::OffsetTime),
+        (base("jsonb"), -1, any.as_str(), Codec::Json),
+        (base("hstore"), -1, object, Codec::Hstore),
+        (base("interval"), -1, text, Codec::Text),
+        (
+            array(base("timestamptz")),
+            -1,
+            r#"{"type": ["array", "null"], "items": {"type": ["string", "null"], "format": "date-time"}}"#,
+            codec_array_of(Codec::MicroTimestamptz),
+        ),
+        (
+            array(base("int4")),
+            -1,
+            r#"{"type": ["array", "null"], "items": {"type": ["integer", "null"]}}"#,
+            codec_array_of(Codec::Integer),
+        ),
+        (domain(base("int4"), -1), -1, text, quoted(Codec::Integer)),
+        (domain(base("date"), -1), -1, text, quoted(Codec::Day)),
+    ] {
+        let resolved = resolved(ty.clone(), typmod, &MELTANOLABS);
+        assert_eq!((resolved.schema, resolved.codec), (json(schema), codec), "{}", ty.name);
+        assert!(resolved.supported && resolved.definition.is_none());
+    }
+    let strings = Options { dates_as_string: true, json_as_object: true, ..MELTANOLABS };
+    for (name, schema, codec) in [
+        ("date", text, Codec::Printed(Box::new(Codec::Day))),
+        ("timestamptz", text, Codec::Printed(Box::new(Codec::MicroTimestamptz))),
+        ("time", r#"{"type": ["string", "null"], "format": "time"}"#, Codec::Time),
+        ("json", object, Codec::Json),
+    ] {
+        let resolved = resolved(base(name), -1, &strings);
+        assert_eq!((resolved.schema, resolved.codec), (json(schema), codec), "{name}");
+    }
 }

@@ -11,7 +11,7 @@ use crate::singer::writer::KEEP;
 use crate::sync::copy::ranges::{Range, Ranges};
 use crate::sync::copy::reading::Reading;
 use crate::sync::copy::rows::RowQuery;
-use crate::sync::plan::RecordEnd;
+use crate::sync::form::RecordEnd;
 
 /// The data that the workers of a copy share.
 pub(super) struct Work {
@@ -33,13 +33,13 @@ pub(super) struct Work {
 
 impl Work {
     /// Returns the work of reading what `reading` says.
-    pub(super) fn new(server: Server, begin: String, reading: &Reading) -> Work {
-        let Reading { query, version, ranges, until, .. } = reading;
+    pub(super) fn new(server: Server, begin: String, end: RecordEnd, reading: &Reading) -> Work {
+        let Reading { query, ranges, until, .. } = reading;
         Work {
             server,
             begin,
             query: query.clone(),
-            end: RecordEnd::new(*version),
+            end,
             ranges: Mutex::new(ranges.clone()),
             until: *until,
             taken: AtomicUsize::new(0),

@@ -14,7 +14,6 @@ pub(crate) struct RecordWriter<'a> {
     pub lsn: Lsn,
     /// What the values of the rows are.
     pub shape: &'a Shape,
-    pub debug_lsn: bool,
     /// Whether rows of the table can be looked up.
     pub looks_up: bool,
     /// Whether values that an update left alone are left out rather than looked up.
@@ -103,7 +102,7 @@ impl RecordWriter<'_> {
             output.punch(Hole { stream, lead, key, want: Want::Values { line, missing } }, self.transaction.xid);
         }
         let out = output.buf();
-        out.raw(br#""_sdc_deleted_at":null"#);
+        self.live.plan.form.not_deleted(out);
         self.end(out);
         Ok(())
     }
@@ -149,7 +148,7 @@ impl RecordWriter<'_> {
                 return Err(NoLead);
             }
             let mut end = JsonBuf::new();
-            end.raw(br#""_sdc_deleted_at":null"#);
+            self.live.plan.form.not_deleted(&mut end);
             self.end(&mut end);
             let line = output.begin_record().len();
             let (end, gone) = (end.replace(Vec::new()), gone.replace(Vec::new()));
@@ -170,8 +169,7 @@ impl RecordWriter<'_> {
                 return false;
             }
         }
-        out.raw(br#""_sdc_deleted_at":"#);
-        out.raw(self.transaction.deleted_at().as_bytes());
+        self.live.plan.form.deleted_at(self.transaction.commit_time, out);
         let written = self.written;
         self.end(out);
         self.written = written;
@@ -204,8 +202,7 @@ impl RecordWriter<'_> {
                 return Err(Unfit);
             }
         }
-        out.raw(br#""_sdc_deleted_at":"#);
-        out.raw(self.transaction.deleted_at().as_bytes());
+        self.live.plan.form.deleted_at(self.transaction.commit_time, out);
         self.end(out);
         Ok(())
     }
@@ -278,11 +275,7 @@ impl RecordWriter<'_> {
     }
 
     fn end(&mut self, out: &mut JsonBuf) {
-        if self.debug_lsn {
-            out.raw(br#","_sdc_lsn":""#);
-            out.raw(itoa::Buffer::new().format(self.lsn.0).as_bytes());
-            out.byte(b'"');
-        }
+        self.live.plan.form.lsn(self.lsn, out);
         self.live.end.write(out);
         self.written += 1;
     }

@@ -7,7 +7,6 @@ use crate::pg::error::query_error;
 use crate::pg::row::Fields as _;
 use crate::replication::publication::Publications;
 use crate::sync::alterations::Alterations;
-use crate::sync::env::Env;
 use crate::sync::output::Output;
 use crate::sync::stream::live::{Description, Live, Transaction};
 use crate::sync::stream::prepare::published::leave_out;
@@ -15,7 +14,6 @@ use crate::sync::visibility::wait_visible;
 
 /// What tables are described with.
 pub(crate) struct Describer<'a> {
-    pub env: &'a Env,
     pub client: &'a Client,
     /// The publication that decides which columns are sent, if any does.
     pub publication: Option<String>,
@@ -68,13 +66,13 @@ impl Describer<'_> {
             );
         }
         let before = (live.plan.schema.clone(), live.plan.key_properties.clone());
-        live.plan.refresh(table, &self.env.types);
+        live.plan.refresh(table);
         if let Some(publications) = &publications {
-            leave_out(&mut live.plan, publications, self.env);
+            leave_out(&mut live.plan, publications);
         }
         if (&live.plan.schema, &live.plan.key_properties) != (&before.0, &before.1) {
             tracing::info!("{}: the table changed; sending its schema again", live.plan.id);
-            live.announce(output, self.env.config.debug_lsn);
+            live.announce(output);
         }
         Ok(())
     }

@@ -89,7 +89,7 @@ pub(crate) async fn prepare(
         // The publication comes before the slot: a slot can't see a younger one.
         let (publications, added) = publications(env, client, &choice, plans, failures).await?;
         copy_again.extend(added);
-        settle_columns(plans, &publications, env, failures);
+        settle_columns(plans, &publications, failures);
         published = publications.names().to_vec();
         whole.extend(plans.iter().filter(|plan| !publications.send_all(&plan.table)).map(|plan| plan.id.clone()));
     }

@@ -184,15 +184,10 @@ pub(crate) async fn publications(
 }
 
 /// Leaves out what the publications don't send, and logs it.
-pub(crate) fn settle_columns(
-    plans: &mut Vec<StreamPlan>,
-    publications: &Publications,
-    env: &Env,
-    failures: &mut Failures,
-) {
+pub(crate) fn settle_columns(plans: &mut Vec<StreamPlan>, publications: &Publications, failures: &mut Failures) {
     failures.refuse(plans, |plan| check_key(plan, publications).err());
     for plan in plans.iter_mut() {
-        leave_out(plan, publications, env);
+        leave_out(plan, publications);
         for warning in publications.warnings(&plan.table) {
             tracing::warn!("{}: {warning}", plan.id);
         }
@@ -213,11 +208,11 @@ pub(crate) fn check_key(plan: &StreamPlan, publications: &Publications) -> Resul
 }
 
 /// Leaves columns out of a stream that its publication does not publish, and logs those that were in it.
-pub(crate) fn leave_out(plan: &mut StreamPlan, publications: &Publications, env: &Env) {
+pub(crate) fn leave_out(plan: &mut StreamPlan, publications: &Publications) {
     if let Some(warning) = warning_of_columns(plan, publications) {
         tracing::warn!("{}: {warning}", plan.id);
     }
-    plan.leave_out(publications.unpublished_columns(&plan.table), &env.types);
+    plan.leave_out(publications.unpublished_columns(&plan.table));
 }
 
 /// Returns a warning of selected columns that the publications don't send.
