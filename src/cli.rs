@@ -29,6 +29,15 @@ pub struct Cli {
     #[arg(short, long)]
     pub discover: bool,
 
+    /// Select streams (schema-table) or columns (schema-table.column) by a pattern with * and ?, without a catalog, or in the one that
+    /// --discover prints; may be given more than once
+    #[arg(long, value_name = "PATTERN", conflicts_with_all = ["catalog", "properties"])]
+    pub select: Vec<String>,
+
+    /// Leave out streams or columns in the same way, whatever --select says
+    #[arg(long, value_name = "PATTERN", conflicts_with_all = ["catalog", "properties"])]
+    pub deselect: Vec<String>,
+
     /// Connect, check what the selected streams need, and print the SCHEMA and one RECORD of each
     #[arg(long, value_name = "OUTPUT", num_args = 0..=1, default_missing_value = "records")]
     pub test: Option<TestOutput>,
@@ -104,6 +113,19 @@ mod tests {
         assert_eq!(cli.format, AboutFormat::Text);
         assert_eq!(parse("--about --format json").unwrap().format, AboutFormat::Json);
         assert_eq!(parse("--about --format=markdown").unwrap().format, AboutFormat::Markdown);
+    }
+
+    #[test]
+    fn patterns() {
+        let cli = parse("-c a.json --select sales-* --select b.id --deselect sales-*.secret -d").unwrap();
+        assert_eq!(
+            (cli.select, cli.deselect),
+            (vec!["sales-*".to_owned(), "b.id".to_owned()], vec!["sales-*.secret".to_owned()])
+        );
+        for catalog in ["--catalog", "-p"] {
+            assert_eq!(parse(&format!("-c a.json --select b {catalog} c.json")).unwrap_err(), 2);
+            assert_eq!(parse(&format!("-c a.json {catalog} c.json --deselect b")).unwrap_err(), 2);
+        }
     }
 
     #[test]

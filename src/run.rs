@@ -2,12 +2,12 @@
 
 use std::io::{BufWriter, Write};
 use std::pin::pin;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::about;
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Patterns};
 use crate::check::check;
 use crate::cli::Cli;
 use crate::config::Config;
@@ -21,6 +21,7 @@ use crate::sync::env::{Env, Names, Slicing};
 use crate::sync::form::dialect;
 use crate::sync::output::Output;
 use crate::sync::plan::XMIN;
+use crate::sync::select::warn_of_idle_patterns;
 use crate::sync::sync;
 use crate::types;
 
@@ -76,6 +77,7 @@ fn environment(config: Config, cli: &Cli) -> Result<Env> {
     let (primary, secondary) = servers::of(&config)?;
     Ok(Env {
         types,
+        patterns: Arc::new(Patterns::parse(&cli.select, &cli.deselect)?),
         primary,
         secondary,
         slicing: Slicing::from_environment(),
@@ -98,7 +100,8 @@ async fn discovery(env: &Env) -> Result<Outcome> {
         "INCREMENTAL: \"replication-key\" may be a column that grows, or, of tables, \"{XMIN}\", the rows that were written since the \
          run before, whatever columns there are"
     );
-    print(|out| write_catalog(&tables, &env.config.dbname, &env.types, out))
+    warn_of_idle_patterns(env, &tables);
+    print(|out| write_catalog(&tables, &env.config.dbname, &env.types, &env.patterns, out))
 }
 
 /// Ends a run that was cut short, with the bookmarks at what it has read.

@@ -5,6 +5,7 @@
 
 mod entry;
 mod outline;
+mod patterns;
 mod selection;
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,7 @@ use std::path::Path;
 use serde_json::Value;
 
 pub(crate) use entry::{CatalogEntry, Metadata};
+pub(crate) use patterns::Patterns;
 pub(crate) use selection::Selection;
 
 use crate::error::{Error, Result};

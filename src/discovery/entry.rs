@@ -1,27 +1,32 @@
 //! Tables as the catalog that `--discover` prints, in the reference's order of keys.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, Write};
 
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
+use crate::catalog::Patterns;
 use crate::pg::table::{Column, Table};
 use crate::types::{self, ColumnType};
 
-/// Writes the catalog of these tables. Each entry is made while it is written, of types described once: as values the
+/// Writes the catalog of these tables, in which what the patterns select is selected, if there are any. Each entry is made while it is written, of types described once: as values the
 /// entries of thousands of tables would be hundreds of megabytes.
 pub(crate) fn write_catalog(
     tables: &[Table],
     database: &str,
     options: &types::Options,
+    patterns: &Patterns,
     mut out: impl Write,
 ) -> io::Result<()> {
     let mut types = HashMap::new();
     for column in tables.iter().flat_map(|table| &table.columns) {
         types.entry(type_of(column)).or_insert_with(|| types::resolve(column, options));
     }
-    let catalog = Catalog { tables, database, types, definitions: types::base_definitions(options.dialect) };
+    let selected = tables.iter().filter(|table| patterns.selects(&table.stream_id())).map(|table| table.oid).collect();
+    let selection = (!patterns.is_empty()).then_some(Selection { patterns, selected });
+    let definitions = types::base_definitions(options.dialect);
+    let catalog = Catalog { tables, database, types, definitions, selection };
     serde_json::to_writer_pretty(&mut out, &catalog)?;
     out.write_all(b"\n")
 }
@@ -31,6 +36,21 @@ struct Catalog<'a> {
     database: &'a str,
     types: HashMap<TypeKey, ColumnType>,
     definitions: Map<String, Value>,
+    selection: Option<Selection<'a>>,
+}
+
+/// What is selected.
+struct Selection<'a> {
+    patterns: &'a Patterns,
+    /// The oids of the tables that the patterns select.
+    selected: HashSet<u32>,
+}
+
+impl Selection<'_> {
+    /// Whether a table is selected; a partition is read through its root.
+    fn table(&self, table: &Table) -> bool {
+        self.selected.contains(&table.oid) && !table.ancestors.iter().any(|root| self.selected.contains(root))
+    }
 }
 
 /// The inputs of [`types::resolve`]: the type's oid and modifier, and whether the column is of the key.
@@ -51,7 +71,8 @@ impl Catalog<'_> {
     fn entry<'a>(&'a self, table: &'a Table) -> impl Serialize {
         let columns = || table.columns.iter().map(|column| (column, &self.types[&type_of(column)]));
         let metadata = move || {
-            let of_columns = columns().map(|(column, ty)| Metadata {
+            let stream = table.stream_id();
+            let of_columns = columns().map(move |(column, ty)| Metadata {
                 breadcrumb: Breadcrumb::Column("properties", &column.name),
                 metadata: Known::Column {
                     sql_datatype: &ty.sql_datatype,
@@ -61,6 +82,9 @@ impl Catalog<'_> {
                         (true, false) => "available",
                     },
                     selected_by_default: ty.supported,
+                    selected: self.selection.as_ref().filter(|_| ty.supported).map(|selection| {
+                        column.primary_key || selection.patterns.selects_column(&stream, &column.name)
+                    }),
                 },
             });
             std::iter::once(self.of_table(table)).chain(of_columns)
@@ -93,6 +117,7 @@ impl Catalog<'_> {
                 database_name: self.database,
                 row_count: table.row_estimate,
                 is_view: table.kind.is_view(),
+                selected: self.selection.as_ref().map(|selection| selection.table(table)),
             },
         }
     }
@@ -138,11 +163,15 @@ enum Known<'a> {
         database_name: &'a str,
         row_count: i64,
         is_view: bool,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        selected: Option<bool>,
     },
     Column {
         sql_datatype: &'a str,
         inclusion: &'static str,
         selected_by_default: bool,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        selected: Option<bool>,
     },
 }
 
@@ -204,7 +233,7 @@ mod tests {
             json_as_object: false,
         };
         let mut out = Vec::new();
-        write_catalog(tables, "db", &options, &mut out).unwrap();
+        write_catalog(tables, "db", &options, &Patterns::default(), &mut out).unwrap();
         String::from_utf8(out).unwrap()
     }
 

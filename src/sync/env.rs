@@ -1,11 +1,12 @@
 //! What every part of a run needs: settings and servers.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::timeout;
 
+use crate::catalog::Patterns;
 use crate::config::Config;
 use crate::pg::connect::Server;
 use crate::positions::TransactionSnapshot;
@@ -51,6 +52,8 @@ pub(crate) struct Env {
     pub config: Config,
     /// The settings that concern types.
     pub types: types::Options,
+    /// What is selected without a catalog.
+    pub patterns: Arc<Patterns>,
     /// The server with the slot.
     pub primary: Server,
     /// Where tables are read from, if that is another server.

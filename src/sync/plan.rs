@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Map, Value, json};
 
-use crate::catalog::CatalogEntry;
+use crate::catalog::{CatalogEntry, Patterns};
 use crate::method::ReplicationMethod;
 use crate::pg::quote;
 use crate::pg::table::{Column, Generated, Table, TableKind};
@@ -39,6 +39,8 @@ pub(crate) struct StreamPlan {
     /// Which of the table's rows are read, SQL of the user's; `None`: all of them.
     pub filter: Option<String>,
     types: types::Options,
+    /// What is selected of streams without an entry.
+    patterns: Arc<Patterns>,
     entry: Option<CatalogEntry>,
     left_out: Vec<String>,
     record_start: Vec<u8>,
@@ -87,6 +89,7 @@ impl StreamPlan {
             schema: Value::Null,
             form: Form::of(&env.config),
             types: env.types,
+            patterns: Arc::clone(&env.patterns),
             entry,
             left_out: Vec::new(),
             record_start: record_start.replace(Vec::new()),
@@ -134,7 +137,10 @@ impl StreamPlan {
         for column in self.table.columns.iter().filter(kept) {
             let resolved = types::resolve(column, options);
             let selected = keys.contains(&column.name)
-                || selection.as_ref().and_then(|s| s.column(&column.name)).unwrap_or(resolved.supported);
+                || match &selection {
+                    Some(selection) => selection.column(&column.name).unwrap_or(resolved.supported),
+                    None => self.patterns.selects_column(&self.id, &column.name),
+                };
             if !resolved.supported {
                 // As the reference does, which knows the column but not its type.
                 properties.insert(column.name.clone(), resolved.schema);
@@ -219,9 +225,12 @@ impl StreamPlan {
         columns.filter(|name| is_singers(name) && !self.deselects(name)).collect()
     }
 
-    /// Whether the catalog leaves this column out.
+    /// Whether the catalog, or a pattern, leaves this column out.
     pub(crate) fn deselects(&self, column: &str) -> bool {
-        self.entry.as_ref().is_some_and(|entry| entry.selection().column(column) == Some(false))
+        match &self.entry {
+            Some(entry) => entry.selection().column(column) == Some(false),
+            None => !self.patterns.selects_column(&self.id, column),
+        }
     }
 
     /// Returns the index of a column among the selected ones.

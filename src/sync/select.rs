@@ -57,6 +57,11 @@ pub(crate) async fn select(client: &Client, env: &Env, catalog: Option<Catalog>,
         if tables.is_empty() {
             return Err(nothing_readable(&env.config.dbname));
         }
+        warn_of_idle_patterns(env, &tables);
+        let tables: Vec<Table> = tables.into_iter().filter(|table| env.patterns.selects(&table.stream_id())).collect();
+        if tables.is_empty() {
+            tracing::warn!("the patterns select no stream");
+        }
         let oids: HashSet<u32> = tables.iter().map(|table| table.oid).collect();
         for table in tables {
             // A partition is read through its root.
@@ -66,6 +71,9 @@ pub(crate) async fn select(client: &Client, env: &Env, catalog: Option<Catalog>,
             let method = defaults.method(&table, true).await?;
             let plan = StreamPlan::new(table, None, method, None, env);
             match filtered_log(&plan) {
+                None if plan.columns.is_empty() => {
+                    tracing::warn!("{}: no column is selected; skipping the stream", plan.id);
+                }
                 Some(error) => selected.left_out.push(LeftOut { id: plan.id, method: Some(method), error }),
                 None => selected.plans.push(plan),
             }
@@ -324,6 +332,14 @@ fn filtered_log(plan: &StreamPlan) -> Option<Error> {
              another replication method",
         )
     })
+}
+
+/// Warns of patterns that match none of these tables: a name may be misspelt, and what it would leave out be sent.
+pub(crate) fn warn_of_idle_patterns(env: &Env, tables: &[Table]) {
+    let streams: Vec<String> = tables.iter().map(Table::stream_id).collect();
+    for pattern in env.patterns.idle(&streams) {
+        tracing::warn!("{pattern} matches no stream");
+    }
 }
 
 /// Warns of options for streams that are not selected: a name may be misspelt, and what its conditions hide would be sent.

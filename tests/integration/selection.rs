@@ -298,3 +298,65 @@ fn what_has_no_log_or_no_identity_is_read_whole() {
     assert!(output.stderr.contains(fast) && output.stderr.contains("unlogged"), "{}", output.stderr);
     assert_eq!(output.record_messages().count(), 0);
 }
+
+/// `--select` and `--deselect`, on runs without a catalog and in the one that is discovered: both select the same.
+#[test]
+fn patterns_of_streams_and_columns() {
+    let db = TestDb::new("selection_patterns");
+    db.psql(
+        "create table t (id integer primary key, a text, secret text); insert into t values (1, 'a', 'b');
+         create schema sales; create table sales.orders (id integer primary key, total integer, secret text);
+         insert into sales.orders values (1, 2, 'c');
+         create table sales.\"odd.name\" (id integer primary key, note text); insert into sales.\"odd.name\" values (1, 'd');
+         create table sales.parted (id integer primary key, note text) partition by list (id);
+         create table sales.part_1 partition of sales.parted for values in (1); insert into sales.parted values (1, 'e');",
+    );
+    let (t, orders, odd, root, leaf) = (T, "sales-orders", "sales-odd.name", "sales-parted", "sales-part_1");
+    for (options, expected) in [
+        (
+            &["--select", "sales-*", "--deselect", "sales-*.secret"][..],
+            &[(odd, &["id", "note"][..]), (orders, &["id", "total"]), (root, &["id", "note"])][..],
+        ),
+        (&["--deselect", "sales-*", "--deselect", "*.secret"], &[(t, &["id", "a"])]),
+        (&["--select", "public-t.a", "--select", "sales-part_?"], &[(t, &["id", "a"]), (leaf, &["id", "note"])]),
+        (&["--select", "sales-odd\\.name.id"], &[(odd, &["id"])]),
+        (&["--select", "*.id", "--deselect", "sales-pa*.*"], &[(t, &["id"]), (odd, &["id"]), (orders, &["id"])]),
+    ] {
+        let tap = || {
+            options
+                .iter()
+                .fold(Tap::new(&db).config("default_replication_method", "FULL_TABLE"), |tap, option| tap.arg(*option))
+        };
+        let catalog = tap().discover();
+        let from_catalog = Tap::new(&db).config("default_replication_method", "FULL_TABLE").catalog(&catalog);
+        for output in [tap().run(), from_catalog.run()] {
+            let mut streams: Vec<(&str, Vec<String>)> =
+                expected.iter().map(|(stream, _)| (*stream, columns(&output, stream))).collect();
+            streams.sort();
+            let mut wanted: Vec<(&str, Vec<String>)> = expected
+                .iter()
+                .map(|(stream, columns)| (*stream, columns.iter().map(|c| (*c).to_owned()).collect()))
+                .collect();
+            wanted.sort();
+            assert_eq!(streams, wanted, "{options:?}");
+            assert_eq!(
+                output.last_state()["bookmarks"].as_object().map(|b| b.len()),
+                Some(expected.len()),
+                "{options:?}"
+            );
+            assert!(output.warnings().is_empty(), "{:?}", output.warnings());
+        }
+    }
+    let output = Tap::new(&db).arg("--select").arg("sale-*").arg("--deselect").arg("public-u").output().expect_code(0);
+    for warning in [
+        r#"--select "sale-*" matches no stream"#,
+        r#"--deselect "public-u" matches no stream"#,
+        "the patterns select no stream",
+    ] {
+        assert_eq!(output.logged(warning), 1, "{}", output.stderr);
+    }
+    let checked = Tap::new(&db).arg("--test").arg("--select").arg("public-t.a").output().expect_code(0).parsed();
+    assert_eq!(checked.records(T)[0].keys().collect::<Vec<_>>(), ["id", "a"]);
+    let both = Tap::new(&db).catalog(&full(&db)).arg("--select").arg("public-t").output();
+    assert_eq!(both.status.code(), Some(2));
+}
