@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{Source, assert_fits, assert_holds, lsn, numbers, with_both_plugins};
-use crate::harness::{Cluster, Message, TestDb, needs};
+use crate::harness::target::Target;
+use crate::harness::{Catalog, Cluster, Message, Tap, TestDb, needs, plugins};
 
 with_both_plugins!(
     a_name_that_another_table_had,
@@ -353,4 +354,62 @@ fn what_one_run_has_seen(plugin: &str) {
     let output = source.run_after("update d set c = 3 where id = 2; update d set c = 4 where id = 2;", &state);
     assert_eq!(numbers(&output, "d", "c"), [3, 4]);
     assert_eq!(output.logged("WARNING"), 0, "{}", output.stderr);
+}
+
+/// A table is renamed after a run has read what was altered and before it looks up the names of the log: what was written under the name
+/// that it had is not lost. An earlier rename has the run ask for the changes of all tables.
+#[test]
+fn a_name_that_goes_while_the_run_goes_on() {
+    if !plugins().contains(&"wal2json") {
+        return;
+    }
+    for reader in ["stream", "bulk"] {
+        for renamed in [
+            "alter table leaf rename to leaf_away",
+            "alter table leaf rename to leaf_away; create table leaf (id integer, n integer)",
+            "alter table t rename to t_away; alter table u rename to t",
+        ] {
+            let db = TestDb::new("past_while_it_runs");
+            db.psql(
+                "create table parted (id integer primary key, n integer) partition by list (id);
+                 create table leaf partition of parted for values in (1, 2); insert into parted values (1, 1);
+                 create table t (id integer primary key, n integer); create table u (like t including all);
+                 insert into t values (1, 1); insert into u values (1, 100); create table a (id integer primary key);",
+            );
+            db.replicate("wal2json");
+            let discovered = Tap::new(&db).config("wal_reader", reader).discover();
+            let catalog = ["parted", "t", "u"]
+                .iter()
+                .fold(discovered, |c, table| c.select(&format!("public-{table}"), "LOG_BASED"));
+            let tap = |catalog: &Catalog, state: &Value| {
+                Tap::new(&db).config("wal_reader", reader).catalog(catalog).state(state)
+            };
+            let mut target = Target::default();
+            let first = tap(&catalog, &json!({})).run();
+            target.apply(&first.messages);
+            db.psql("alter table a rename to b; alter table b rename to a; update parted set n = 2; insert into parted values (2, 2); update t set n = 2");
+            // The copy of another table waits behind a lock.
+            let mut lock = db.session();
+            lock.run("begin; lock table a;");
+            let catalog = catalog.select("public-a", "LOG_BASED");
+            let running = tap(&catalog, first.last_state()).spawn();
+            db.wait_until("exists (select from pg_locks where not granted and relation = 'a'::regclass)");
+            db.psql(renamed);
+            lock.run("commit;");
+            let second = running.finish();
+            let told = second.status.code() != Some(0);
+            let second = second.parsed();
+            target.apply(&second.messages);
+            if told {
+                // Nothing is passed over: the next run has it.
+                let state = second.states().last().copied().unwrap_or(first.last_state());
+                target.apply(&tap(&catalog, state).output().parsed().messages);
+            }
+            let rows = target.rows("public-parted");
+            assert_eq!(rows, [r#"{"id":1,"n":2}"#, r#"{"id":2,"n":2}"#], "{reader} {renamed}: {}", second.stderr);
+            // The row of the one did not become the other's.
+            let other = target.rows("public-u");
+            assert_eq!(other, [r#"{"id":1,"n":100}"#], "{reader} {renamed}: {}", second.stderr);
+        }
+    }
 }

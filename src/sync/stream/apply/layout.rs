@@ -36,6 +36,8 @@ struct Table {
     seen: Option<TransactionSnapshot>,
     /// A transaction that need not be seen for it.
     settled_for: Option<u32>,
+    /// Whether its name was looked up later than what was altered was read, which does not know how the name came to lead there.
+    is_younger: bool,
 }
 
 /// How the log names a table.
@@ -97,8 +99,15 @@ impl Routes {
         };
         let columns = relation.columns.iter().map(column).collect();
         let names = Names { oid: relation.oid, schema: relation.schema.into(), name: relation.name.into() };
-        let table =
-            Table { names, columns, targets: Vec::new(), place: Place::default(), seen: None, settled_for: None };
+        let table = Table {
+            names,
+            columns,
+            targets: Vec::new(),
+            place: Place::default(),
+            seen: None,
+            settled_for: None,
+            is_younger: false,
+        };
         let known = self.find(relation.id);
         let route = known.unwrap_or(Route(self.tables.len()));
         if known.is_some() && self.is_by_name(route) && self.is_settled(route, transaction) {
@@ -128,6 +137,7 @@ impl Routes {
         let by_name = table.names.oid.is_none();
         table.place = if by_name || has_root(streams) {
             let (place, snapshot) = Place::read(catalogs, &table.names, transaction).await?;
+            table.is_younger = by_name && !place.is_known_to(&catalogs.alterations.seen);
             // A relation with an oid comes again when the table was attached or detached.
             table.seen = by_name.then_some(snapshot);
             table.settled_for = Some(transaction.xid);
@@ -137,6 +147,19 @@ impl Routes {
         };
         table.aim(catalogs.alterations, streams);
         Ok(())
+    }
+
+    /// Whether what was altered was read before the table of this name was looked up, so that it may not tell why the name leads there, or
+    /// nowhere.
+    pub(crate) fn is_younger(&self, route: Route) -> bool {
+        self.tables[route.0].is_younger
+    }
+
+    /// Works out again which streams a table's changes go to, by what was altered until after its name was looked up.
+    pub(crate) fn aim(&mut self, alterations: &Alterations, streams: &[Live], route: Route) {
+        let table = &mut self.tables[route.0];
+        table.is_younger = false;
+        table.aim(alterations, streams);
     }
 
     /// Takes note that a stream has other columns: the tuples of every table that it is read from are something else to it.
@@ -202,6 +225,8 @@ struct Place {
     ancestors: Vec<u32>,
     /// Whether it was made, or got its name, since the transaction that counts.
     is_young: bool,
+    /// The transactions that named it, and its schema.
+    named_by: Vec<u32>,
 }
 
 impl Place {
@@ -221,6 +246,11 @@ impl Place {
         Ok((Place::now(catalogs, table).await?, snapshot))
     }
 
+    /// Whether a snapshot sees how the name came to lead here. Of a name that leads nowhere none is known to.
+    fn is_known_to(&self, seen: &TransactionSnapshot) -> bool {
+        self.oid.is_some() && self.named_by.iter().all(|by| seen.sees_writer(*by))
+    }
+
     async fn now(catalogs: &Catalogs<'_>, table: &Names) -> Result<Place> {
         // The type of a table's rows follows its name and its schema: see `alterations.sql`.
         let sql = "WITH RECURSIVE up(oid, height) AS (\
@@ -232,7 +262,8 @@ impl Place {
                    JOIN pg_catalog.pg_inherits i ON i.inhrelid = up.oid) \
                    SELECT c.oid, ARRAY(SELECT oid FROM up WHERE height > 0), \
                    pg_catalog.age(t.xmin) BETWEEN 0 AND pg_catalog.age($4::text::xid) \
-                   OR pg_catalog.age(n.xmin) BETWEEN 0 AND pg_catalog.age($4::text::xid) \
+                   OR pg_catalog.age(n.xmin) BETWEEN 0 AND pg_catalog.age($4::text::xid), \
+                   ARRAY[t.xmin::text::int8, n.xmin::text::int8] \
                    FROM up JOIN pg_catalog.pg_class c ON c.oid = up.oid \
                    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
                    JOIN pg_catalog.pg_type t ON t.oid = c.reltype WHERE up.height = 0";
@@ -243,7 +274,10 @@ impl Place {
             .await
             .map_err(|e| query_error("cannot look up a table that the log names", e))?;
         Ok(match row {
-            Some(row) => Place { oid: row.field(0)?, ancestors: row.field(1)?, is_young: row.field(2)? },
+            Some(row) => {
+                let named_by = row.field::<Vec<i64>>(3)?.into_iter().map(|by| by as u32).collect();
+                Place { oid: row.field(0)?, ancestors: row.field(1)?, is_young: row.field(2)?, named_by }
+            }
             None => Place::default(),
         })
     }

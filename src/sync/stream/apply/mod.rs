@@ -155,6 +155,7 @@ impl<'a> Applier<'a> {
         }
         let catalogs = catalogs(self.client, &self.alterations, &self.at_start, transaction);
         let route = self.routes.describe(&catalogs, &self.streams, relation, transaction).await?;
+        self.settle_names(route, transaction).await?;
         for target in 0..self.routes.targets(route).len() {
             let stream = self.routes.targets(route)[target].stream;
             let live = &self.streams[stream];
@@ -181,8 +182,21 @@ impl<'a> Applier<'a> {
             self.renew_alterations(transaction).await?;
             let catalogs = catalogs(self.client, &self.alterations, &self.at_start, transaction);
             self.routes.look_up(&catalogs, &self.streams, route, transaction).await?;
+            self.settle_names(route, transaction).await?;
         }
         Ok(route)
+    }
+
+    /// Reads what was altered by now, if the table of a name was looked up later than that was read: it may have been renamed meanwhile,
+    /// and so may any other have got its name.
+    async fn settle_names(&mut self, route: Route, transaction: &Transaction) -> Result<()> {
+        if !self.routes.is_younger(route) {
+            return Ok(());
+        }
+        let seen = self.seen_with(transaction.xid).await?;
+        self.alterations = self.at_start.again(self.client, seen).await?;
+        self.routes.aim(&self.alterations, &self.streams, route);
+        Ok(())
     }
 
     /// Reads what was altered by now, if this transaction may be younger than what is known.
