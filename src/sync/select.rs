@@ -235,7 +235,8 @@ impl Unreadable {
 /// Returns the streams of a run without a catalog that were read before and that the role may not read any more.
 async fn unreadable(client: &Client, env: &Env, state: &State, plans: &[StreamPlan]) -> Result<Vec<LeftOut>> {
     let mut left_out = Vec::new();
-    for id in state.log_based().filter(|id| plans.iter().all(|plan| plan.id != *id)) {
+    let wanted = |id: &&str| env.patterns.selects(id) && plans.iter().all(|plan| plan.id != *id);
+    for id in state.log_based().filter(wanted) {
         let Some(unreadable) = Unreadable::find(client, Named::Stream(id)).await? else { continue };
         let schemas = &env.config.filter_schemas;
         if !unreadable.grants.is_empty() && (schemas.is_empty() || schemas.contains(&unreadable.schema)) {

@@ -14,7 +14,7 @@ check: sync discovery replication types singer catalog state config positions pg
 sync: discovery replication types singer catalog state config positions pg logging method error
 about: config cli
 servers: config pg error
-discovery: types pg error
+discovery: types catalog pg error
 replication: positions pg error
 types: singer pg
 singer: error
