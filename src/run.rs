@@ -3,6 +3,7 @@
 use std::io::{BufWriter, Write};
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -13,6 +14,7 @@ use crate::cli::Cli;
 use crate::config::Config;
 use crate::discovery::{Scope, discover, nothing_readable, write_catalog};
 use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::logging::figures::seconds;
 use crate::servers;
 use crate::singer::MessageWriter;
 use crate::state::State;
@@ -120,6 +122,7 @@ async fn cut_short(output: &mut Output, env: &Env) {
 /// Syncs until done, or until a signal comes. In every case what was written is whole and, as long as stdout takes it, ends
 /// with a valid STATE; or with the first lines of a transaction that comes again, and a valid STATE before them.
 async fn synchronize(env: &Env, catalog: Option<Catalog>, state: State) -> Result<Outcome> {
+    let began = Instant::now();
     let mut interrupt = signal(SignalKind::interrupt()).context(|| "cannot handle signals".to_owned())?;
     let mut terminate = signal(SignalKind::terminate()).context(|| "cannot handle signals".to_owned())?;
     let mut output = Output::new(MessageWriter::new(std::io::stdout()), state, env.config.activate_version());
@@ -151,19 +154,24 @@ async fn synchronize(env: &Env, catalog: Option<Catalog>, state: State) -> Resul
             cut_short(&mut output, env).await;
         }
     }
-    let mut finish = pin!(output.finish());
-    let finished = loop {
-        let number = tokio::select! {
-            finished = &mut finish => break finished,
-            _ = interrupt.recv() => 2,
-            _ = terminate.recv() => 15,
-        };
-        // A second signal while the reader does not read: what it did not take is lost, and the state before it holds.
-        if !matches!(outcome, Ok(Outcome::Done | Outcome::Partial)) {
-            return Ok(Outcome::Signal(number));
+    let finished = {
+        let mut finish = pin!(output.finish());
+        loop {
+            let number = tokio::select! {
+                finished = &mut finish => break finished,
+                _ = interrupt.recv() => 2,
+                _ = terminate.recv() => 15,
+            };
+            // A second signal while the reader does not read: what it did not take is lost, and the state before it holds.
+            if !matches!(outcome, Ok(Outcome::Done | Outcome::Partial)) {
+                return Ok(Outcome::Signal(number));
+            }
+            outcome = Ok(Outcome::Signal(number));
         }
-        outcome = Ok(Outcome::Signal(number));
     };
+    let (took, waited) = (began.elapsed(), output.waited());
+    let share = (100.0 * waited.as_secs_f64() / took.as_secs_f64().max(f64::EPSILON)).min(100.0);
+    tracing::info!("the run took {}, {share:.0} % of it waiting for the reader of stdout", seconds(took));
     // Why a run failed matters more than that its last lines could not be written.
     outcome.and_then(|outcome| finished.map(|()| outcome))
 }

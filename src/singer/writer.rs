@@ -3,7 +3,9 @@
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
 use super::JsonBuf;
@@ -24,6 +26,8 @@ pub(crate) struct MessageWriter {
     empty: mpsc::UnboundedReceiver<Vec<u8>>,
     failure: Arc<Mutex<Option<io::Error>>>,
     done: Option<oneshot::Receiver<()>>,
+    /// How long the reader was waited for.
+    waited: Duration,
 }
 
 impl MessageWriter {
@@ -43,7 +47,12 @@ impl MessageWriter {
             // An error means that the run is over.
             let _ = finished.send(());
         });
-        MessageWriter { buf: JsonBuf::new(), chunks: Some(chunks), empty, failure, done: Some(done) }
+        MessageWriter { buf: JsonBuf::new(), chunks: Some(chunks), empty, failure, done: Some(done), waited: Duration::ZERO }
+    }
+
+    /// Returns how long the run has waited for the reader, and could do nothing else.
+    pub(crate) fn waited(&self) -> Duration {
+        self.waited
     }
 
     /// Whether so much is buffered that it should be [drained](Self::drain).
@@ -63,7 +72,16 @@ impl MessageWriter {
         }
         // The place in the queue first: a run that is cancelled while it waits keeps its lines.
         let place = match &self.chunks {
-            Some(chunks) => chunks.reserve().await,
+            Some(chunks) => match chunks.try_reserve() {
+                Err(TrySendError::Full(())) => {
+                    let full = Instant::now();
+                    let place = chunks.reserve().await;
+                    self.waited += full.elapsed();
+                    place
+                }
+                Ok(place) => Ok(place),
+                Err(TrySendError::Closed(())) => return Err(self.failure()),
+            },
             None => return Err(self.failure()),
         };
         match place {
@@ -83,8 +101,11 @@ impl MessageWriter {
         self.drain().await?;
         self.chunks = None;
         if let Some(done) = self.done.take() {
+            let last = Instant::now();
+            let finished = done.await;
+            self.waited += last.elapsed();
             // An error means that the thread panicked; its failure is then unknown, but there is one.
-            if done.await.is_err() || self.failure.lock().unwrap_or_else(|e| e.into_inner()).is_some() {
+            if finished.is_err() || self.failure.lock().unwrap_or_else(|e| e.into_inner()).is_some() {
                 return Err(self.failure());
             }
         }
@@ -162,6 +183,32 @@ mod tests {
         }
         writer.finish().await.unwrap();
         assert_eq!(*out.lock().unwrap(), expected);
+    }
+
+    struct Slow;
+
+    impl Write for Slow {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            std::thread::sleep(Duration::from_millis(20));
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_slow_reader_costs_is_counted() {
+        let mut writer = MessageWriter::new(Slow);
+        for _ in 0..QUEUE + 3 {
+            writer.buf.raw(&[b' '; CHUNK]);
+            writer.drain().await.unwrap();
+        }
+        let while_it_went_on = writer.waited();
+        assert!(while_it_went_on > Duration::ZERO);
+        writer.finish().await.unwrap();
+        // The queue was full.
+        assert!(writer.waited() >= while_it_went_on + Duration::from_millis(20 * QUEUE as u64 / 2));
     }
 
     #[tokio::test]

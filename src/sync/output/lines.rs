@@ -10,6 +10,8 @@
 //! A line that lacks a value, or belongs to a transaction that is still open, is not complete. What is complete can leave at any
 //! time; a transaction too large to be kept back leaves in parts, and until its end no STATE may follow.
 
+use std::time::Duration;
+
 use super::holes::{Filling, Holes};
 use crate::error::Result;
 use crate::singer::{JsonBuf, MessageWriter};
@@ -182,6 +184,11 @@ impl Lines {
     /// Hands over what is buffered and waits until the reader has taken everything.
     pub(super) async fn finish(&mut self) -> Result<()> {
         self.writer.finish().await
+    }
+
+    /// See [`MessageWriter::waited`].
+    pub(super) fn waited(&self) -> Duration {
+        self.writer.waited()
     }
 }
 

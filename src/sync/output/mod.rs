@@ -11,6 +11,7 @@ mod lines;
 mod states;
 
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -238,5 +239,10 @@ impl Output {
             self.append_state();
         }
         self.lines.finish().await
+    }
+
+    /// Returns how long the run has waited for the reader of stdout.
+    pub(crate) fn waited(&self) -> Duration {
+        self.lines.waited()
     }
 }
