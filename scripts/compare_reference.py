@@ -1,132 +1,43 @@
 """The comparison of scripts/compare-reference, which starts it with what it needs. Standard library only."""
 
 import json
-import os
-import re
-import signal
-import subprocess
 import sys
 import tempfile
 import time
-from datetime import datetime, timezone
-from decimal import Decimal
 
-ABSENT = type("Absent", (), {"__repr__": lambda self: "absent"})()
+from compare import (
+    ABSENT, Database, Failed, Program, Report, Target, as_double, columns, comparable, differences, dump, fixture,
+    identity, instant, is_number, lines, parse, same, short,
+)
+
 CLOSEST = {"schema_dialect": "reference", "extended_types": False, "unchanged_toast": "omit"}
 # The reference ends on an idle slot only after so many seconds.
 PATIENCE = 2
 
 
-class Database:
-    """SQL by psql."""
-
-    def __init__(self, psql, host, name):
-        self.psql, self.host, self.name = psql, host, name
-
-    def on(self, name):
-        return Database(self.psql, self.host, name)
-
-    def run(self, *arguments):
-        command = [self.psql, "-X", "-q", "-At", "-v", "ON_ERROR_STOP=1", "-h", self.host, "-U", "postgres"]
-        command += ["-d", self.name, *arguments]
-        return subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout.decode()
-
-    def sql(self, *statements):
-        return self.run(*(item for statement in statements for item in ("-c", statement)))
-
-    def rows(self, table):
-        return lines(self.sql(f'select row_to_json(t) from "{table}" t'))
-
-    def slot(self, tap_id):
-        name = f"pipelinewise_{self.name}_{tap_id}"
-        self.sql(f"select pg_create_logical_replication_slot('{name}', 'wal2json')")
-
-
-class Failed(Exception):
-    """A tap that ended with another exit code than 0."""
-
-
-class Tap:
+class Tap(Program):
     """One of the two programs, and how it is to be called."""
 
-    def __init__(self, name, program, settings):
-        self.name, self.program, self.settings = name, program, settings
-        self.ended_by = ""
+    def __init__(self, name, program, work, settings):
+        super().__init__(name, program, work)
+        self.settings = settings
 
-    def start(self, database, tap_id, *arguments, catalog=None, state=None):
-        directory = tempfile.mkdtemp(dir=WORK)
+    def files(self, database, tap_id, catalog=None, state=None):
         config = {"host": database.host, "port": "5432", "user": "postgres", "password": "none", "tap_id": tap_id}
         files = {"config": dict(config, dbname=database.name, logical_poll_total_seconds=PATIENCE, **self.settings)}
         files.update({name: value for name, value in (("properties", catalog), ("state", state)) if value is not None})
-        command = [self.program]
-        for name, value in files.items():
-            path = os.path.join(directory, name + ".json")
-            with open(path, "w", encoding="utf-8") as file:
-                file.write(dump(value))
-            command += ["--" + name, path]
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
-        environment.update(HOME=directory, TZ="UTC")
-        self.log = os.path.join(directory, "log")
-        with open(self.log, "wb") as log:
-            return subprocess.Popen(command + list(arguments), stdout=subprocess.PIPE, stderr=log, env=environment)
-
-    def output(self, *arguments, **files):
-        process = self.start(*arguments, **files)
-        output = process.communicate(timeout=120)[0].decode()
-        if process.returncode != 0:
-            raise Failed(f"{self.name} ends with exit code {process.returncode}: {self.reason()}")
-        return output
-
-    def reason(self):
-        with open(self.log, encoding="utf-8", errors="replace") as log:
-            lines = log.read().splitlines()
-        critical = [line for line in lines if "level=CRITICAL" in line or "level=ERROR" in line]
-        # `CRITICAL 'schema'` says less than the exception does.
-        return " | ".join(dict.fromkeys(line.split("message=")[-1].strip() for line in (critical + lines[-1:])))
+        return files
 
     def discover(self, database):
-        return parse(self.output(database, "any", "--discover"))
+        return parse(self.output(self.files(database, "any"), "--discover"))
 
     def sync(self, database, tap_id, catalog, state=None):
-        return lines(self.output(database, tap_id, catalog=catalog, state=state))
-
-    def interrupted(self, database, tap_id, catalog, count):
-        """A run that gets a SIGTERM after so many lines. What it wrote on the way down was read, too."""
-        process = self.start(database, tap_id, catalog=catalog)
-        read = [process.stdout.readline() for _ in range(count)]
-        process.send_signal(signal.SIGTERM)
-        read += process.stdout.read().split(b"\n")
-        process.wait()
-        self.ended_by = process.returncode
-        messages = []
-        for line in read:
-            try:
-                messages.append(parse(line))
-            except ValueError:
-                # Half a line: a target fails on it, after it has taken what came before.
-                break
-        return messages
+        return lines(self.output(self.files(database, tap_id, catalog, state)))
 
 
-def lines(text):
-    """Lines of JSON. splitlines() would take a U+2028 inside a value for the end of one."""
-    return [parse(line) for line in text.split("\n") if line]
-
-
-def parse(text):
-    return json.loads(text, parse_float=Decimal)
-
-
-def dump(value):
-    """JSON; a Decimal of a bookmark as the digits that it came with."""
-    digits = []
-
-    def default(number):
-        digits.append(str(number))
-        return f"<digits {len(digits) - 1}>"
-
-    text = json.dumps(value, default=default)
-    return re.sub(r'"<digits (\d+)>"', lambda match: digits[int(match[1])], text)
+def slot(database, tap_id):
+    """Makes the slot that both look for."""
+    database.slot(f"pipelinewise_{database.name}_{tap_id}")
 
 
 def select(catalog, **methods):
@@ -145,62 +56,7 @@ def select(catalog, **methods):
     return catalog
 
 
-def columns(catalog):
-    """The SQL types of all columns, by stream."""
-    types = {}
-    for entry in catalog["streams"]:
-        items = (item for item in entry["metadata"] if item["breadcrumb"])
-        types[entry["tap_stream_id"]] = {
-            item["breadcrumb"][1]: item["metadata"].get("sql-datatype", "") for item in items
-        }
-    return types
-
-
 # ---------------------------------------------------------------------------------------------- comparison
-
-
-def instant(value):
-    """An RFC 3339 time in UTC, `2020-01-01T00:00:00+00:00`, whatever its offset; None for anything else."""
-    if not isinstance(value, str):
-        return None
-    match = re.fullmatch(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", value)
-    if not match:
-        return None
-    offset = "+00:00" if match[4] == "Z" else match[4]
-    fraction = (match[3] or ".0")[:7].ljust(7, "0")
-    try:
-        return datetime.fromisoformat(match[1] + "T" + match[2] + fraction + offset).astimezone(timezone.utc)
-    except (ValueError, OverflowError):
-        return None
-
-
-def is_number(value):
-    return isinstance(value, (int, float, Decimal)) and not isinstance(value, bool)
-
-
-def same(ours, theirs):
-    if is_number(ours) and is_number(theirs):
-        # A float stands for NaN or an infinity, which JSON doesn't have.
-        return not isinstance(ours, float) and not isinstance(theirs, float) and ours == theirs
-    if instant(ours) and instant(theirs):
-        return instant(ours) == instant(theirs)
-    return type(ours) is type(theirs) and ours == theirs
-
-
-def differences(ours, theirs, path=()):
-    """The leaves in which two values differ."""
-    if isinstance(ours, dict) and isinstance(theirs, dict):
-        for key in list(theirs) + [key for key in ours if key not in theirs]:
-            yield from differences(ours.get(key, ABSENT), theirs.get(key, ABSENT), path + (key,))
-    elif isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
-        for index, pair in enumerate(zip(ours, theirs)):
-            yield from differences(*pair, path + (index,))
-    elif not same(ours, theirs):
-        yield path, ours, theirs
-
-
-def as_double(ours, theirs):
-    return is_number(ours) and is_number(theirs) and float(ours) == float(theirs)
 
 
 def reason(column, sql_type, logged, ours, theirs):
@@ -221,54 +77,6 @@ def reason(column, sql_type, logged, ours, theirs):
         "timetz": element == "time with time zone" and isinstance(ours, str),
     }
     return next((row for row, applies in rows.items() if applies), None)
-
-
-class Report:
-    """Counts and prints. The same difference is printed once for each stream and column."""
-
-    def __init__(self):
-        self.unexpected, self.meant, self.compared, self.printed = 0, {}, 0, set()
-
-    def difference(self, where, row, what):
-        if row is None:
-            self.unexpected += 1
-        else:
-            self.meant[row] = self.meant.get(row, 0) + 1
-            if (where, row) in self.printed:
-                return
-            self.printed.add((where, row))
-        print(f"{'UNEXPECTED' if row is None else row:<30}  {where}: {what}")
-
-    def value(self, where, row, path, ours, theirs):
-        at = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).lstrip(".")
-        self.difference(where, row, f"{at}: {short(ours)}, the reference {short(theirs)}")
-
-    def verdict(self, what, differs=""):
-        self.compared += 1
-        if differs:
-            self.unexpected += 1
-        print(f"{'UNEXPECTED' if differs else 'ok':<10}  {what}{': ' if differs else ''}{differs}", flush=True)
-
-
-def short(value):
-    text = str(value) if isinstance(value, Decimal) or value is ABSENT else dump(value)
-    return text if len(text) <= 100 else text[:100] + "…"
-
-
-def comparable(message):
-    """A message without what varies from run to run, whose presence still counts."""
-    message = dict(message)
-    for key, good in (("version", is_number), ("time_extracted", instant)):
-        if key in message and good(message[key]):
-            message[key] = "any"
-    return message
-
-
-def identity(message, keys):
-    """What tells a message from its neighbours: the row that a RECORD is about."""
-    row = message.get("record", {})
-    found = [row.get(key) for key in keys.get(message.get("stream"), [])]
-    return message["type"], message.get("stream"), dump(found), bool(row.get("_sdc_deleted_at"))
 
 
 def compare_messages(report, where, types, ours, theirs, logged=False):
@@ -356,7 +164,7 @@ def messages(database, ours, theirs, report):
     replicated = ['Quoted "Table"', "arrays", "dropped_column", "events", "no_key", "scalars", "toasted"]
     methods = dict.fromkeys(replicated, "LOG_BASED")
     for tap in (ours, theirs):
-        compared.slot(tap.name + "_log_based")
+        slot(compared, tap.name + "_log_based")
     states = both("log_based", compared, methods)
     compared.run("-f", "fixtures/reference/changes.sql")
     both("log_based", compared, methods, states, logged=True)
@@ -369,7 +177,7 @@ def messages(database, ours, theirs, report):
     states = {}
     for table in tables:
         for tap in (ours, theirs):
-            differing.slot(f"{tap.name}_{table}")
+            slot(differing, f"{tap.name}_{table}")
         states[table] = differing_run(report, table, lambda: both(table, differing, {table: "LOG_BASED"}))
     differing.run("-f", "fixtures/differences/changes.sql")
     for table in tables:
@@ -406,66 +214,7 @@ def differing_run(report, table, run, logged=False):
         return None
 
 
-def fixture(database, name, dbname):
-    database.sql(f"create database {dbname} encoding 'UTF8' template template0")
-    database.on(dbname).run("-f", f"fixtures/{name}/setup.sql", "-f", f"fixtures/{name}/rows.sql")
-
-
 # ------------------------------------------------------------------------------------------------ handover
-
-
-class Target:
-    """A model of a target: upserts by key, deletes, versions, and the state to start the next run from."""
-
-    def __init__(self):
-        self.rows, self.keys, self.state, self.order = {}, {}, None, []
-
-    def take(self, output):
-        for message in output:
-            stream = message.get("stream")
-            table = self.rows.setdefault(stream, {}) if stream else None
-            if message["type"] == "SCHEMA":
-                self.keys[stream] = message["key_properties"]
-            elif message["type"] == "RECORD":
-                record = message["record"]
-                key = dump([record[name] for name in self.keys[stream]])
-                if record.get("_sdc_deleted_at"):
-                    table.pop(key, None)
-                else:
-                    # A column that is absent was not changed.
-                    row = dict(table.get(key, (0, {}))[1], **record)
-                    table[key] = (message.get("version"), row)
-            elif message["type"] == "ACTIVATE_VERSION":
-                old = [key for key, (version, _) in table.items() if version != message["version"]]
-                for key in old:
-                    del table[key]
-            elif message["type"] == "STATE":
-                self.state = message["value"]
-
-    def compare(self, database, table, deleted=True):
-        """What is wrong with a table, in a few words. Without `deleted`, rows too many are still to be deleted."""
-        held = [row for _, row in self.rows.get(f"public-{table}", {}).values()]
-        held, wanted = ({dump(row["id"]): plain(row) for row in rows} for rows in (held, database.rows(table)))
-        missing = [wanted[key] for key in wanted if key not in held]
-        surplus = [held[key] for key in held if deleted and key not in wanted]
-        wrong = [(held[key], wanted[key]) for key in wanted if key in held and held[key] != wanted[key]]
-        found = (("missing", missing), ("surplus", surplus), ("different", wrong))
-        return ", ".join(f"{len(rows)} {what} rows, such as {rows[0]}" for what, rows in found if rows)
-
-
-def plain(row):
-    """A row in one spelling; a numeric of two places as what it was before the reference made a double of it."""
-    values = {}
-    for name, value in row.items():
-        if name.startswith("_sdc_"):
-            continue
-        if isinstance(value, Decimal):
-            value = round(value, 2)
-        elif isinstance(value, str) and re.match(r"\d{4}-\d\d-\d\d", value):
-            text = value if "T" in value else value + "T00:00:00"
-            value = instant(text) or instant(text + "+00:00")
-        values[name] = str(value)
-    return values
 
 
 HANDOVER = """
@@ -514,7 +263,7 @@ def rounds(database, order, method, key, report):
     name = "_".join(filter(None, ("moved", order[0].name, method.lower(), key)))
     source, target = new_database(database, name), Target()
     if method == "LOG_BASED":
-        source.slot("tap")
+        slot(source, "tap")
     what = f"{method}{' by ' + key if key else ''}, {order[0].name} first"
     catalog = select(order[0].discover(source), moved=(method, key), **({} if key else {"beside": method}))
     for number, tap in enumerate(order, 1):
@@ -542,10 +291,10 @@ def mid_copy(database, first, second, method, report):
     """The first tap is stopped in the middle of a copy, the second begins again, the first goes on after that."""
     source, target = new_database(database, f"interrupted_{first.name}_{method.lower()}"), Target()
     if method == "LOG_BASED":
-        source.slot("tap")
+        slot(source, "tap")
     what = f"{method}, {first.name} stopped in a copy"
     catalog = select(first.discover(source), big=method)
-    target.take(first.interrupted(source, "tap", catalog, 20000))
+    target.take(first.interrupted(first.files(source, "tap", catalog), 20000))
     held = len(target.rows["public-big"])
     if held >= 60000:
         report.verdict(what, "it was not stopped in the middle")
@@ -574,11 +323,11 @@ def mid_copy(database, first, second, method, report):
     report.verdict(f"{what} (exit {first.ended_by}, {held} rows), then {second.name}, {first.name}, {second.name}")
 
 
-def main():
+def main(work):
     what, ours, theirs, host, psql = sys.argv[1:]
-    database = Database(psql, host, "postgres")
-    ours, theirs = Tap("ours", ours, CLOSEST), Tap("reference", theirs, {})
-    report, started = Report(), time.time()
+    database = Database(psql, host, "5432", "postgres")
+    ours, theirs = Tap("ours", ours, work, CLOSEST), Tap("reference", theirs, work, {})
+    report, started = Report("the reference"), time.time()
     if what in ("all", "messages"):
         print("\n== Messages: differences", flush=True)
         messages(database, ours, theirs, report)
@@ -592,5 +341,5 @@ def main():
     return 1 if report.unexpected else 0
 
 
-with tempfile.TemporaryDirectory() as WORK:
-    sys.exit(main())
+with tempfile.TemporaryDirectory() as directory:
+    sys.exit(main(directory))
