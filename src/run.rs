@@ -53,7 +53,10 @@ pub async fn run(cli: Cli) -> Result<Outcome> {
     }
     let catalog = cli.catalog_file().map(|path| Catalog::load(path)).transpose()?;
     let state = cli.state.as_deref().map(State::load).transpose()?.unwrap_or_default();
-    let state = if env.config.is_of_meltanolabs() { state.for_meltanolabs() } else { state };
+    let state = match env.config.is_of_meltanolabs() {
+        true => state.for_meltanolabs(env.config.meltanolabs_copies()),
+        false => state,
+    };
     if let Some(output) = cli.test {
         check(&env, catalog, state, output).await?;
         return Ok(Outcome::Done);

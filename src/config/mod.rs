@@ -239,14 +239,12 @@ pub(crate) struct Config {
     /// With `schema_dialect: meltanolabs`: the schema of json and jsonb says that they are objects.
     #[serde(default, deserialize_with = "setting")]
     pub json_as_object: bool,
-    /// Accepted and unused: all streams are read by one connection in one pass.
+    /// The MeltanoLabs tap's: all streams are read by one connection in one pass here, whatever it says.
     #[serde(default, deserialize_with = "setting")]
-    #[allow(dead_code, reason = "accepted for the sake of configs that have it")]
-    log_based_single_connection: Option<bool>,
-    /// Accepted and unused: a stream that has no bookmark is copied.
+    log_based_single_connection: bool,
+    /// The MeltanoLabs tap's: a stream that has no bookmark is copied here, whatever it says.
     #[serde(default, deserialize_with = "setting")]
-    #[allow(dead_code, reason = "accepted for the sake of configs that have it")]
-    auto_bootstrap_log_based: Option<bool>,
+    auto_bootstrap_log_based: bool,
 }
 
 fn yes() -> bool {
@@ -392,6 +390,11 @@ impl Config {
     /// Whether the run stands in for one of the MeltanoLabs tap.
     pub(crate) fn is_of_meltanolabs(&self) -> bool {
         self.schema_dialect == SchemaDialect::MeltanoLabs
+    }
+
+    /// Whether the MeltanoLabs tap, with these settings, copies a LOG_BASED table before it reads its changes.
+    pub(crate) fn meltanolabs_copies(&self) -> bool {
+        self.log_based_single_connection && self.auto_bootstrap_log_based
     }
 
     /// Whether records have versions, which ACTIVATE_VERSION messages make valid.

@@ -47,7 +47,14 @@ impl MessageWriter {
             // An error means that the run is over.
             let _ = finished.send(());
         });
-        MessageWriter { buf: JsonBuf::new(), chunks: Some(chunks), empty, failure, done: Some(done), waited: Duration::ZERO }
+        MessageWriter {
+            buf: JsonBuf::new(),
+            chunks: Some(chunks),
+            empty,
+            failure,
+            done: Some(done),
+            waited: Duration::ZERO,
+        }
     }
 
     /// Returns how long the run has waited for the reader, and could do nothing else.

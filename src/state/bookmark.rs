@@ -96,6 +96,11 @@ impl<'a> Bookmark<'a> {
         (lsn != 0).then_some(lsn)
     }
 
+    /// Whether the MeltanoLabs tap has gone on from a bookmark of a copy that was not finished: ours has no position of its then.
+    pub(super) fn meltanolabs_has_gone_on(self) -> bool {
+        self.is_meltano_log_based() && self.get(LSN_KEY).is_some() && self.copy_unfinished(false)
+    }
+
     /// Returns the position in our form, if the stream's copy is finished.
     pub(super) fn own_position_of_copied(self) -> Option<u64> {
         let lsn = self.get(LSN_KEY).and_then(parse_lsn)?;

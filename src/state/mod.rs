@@ -96,9 +96,20 @@ impl State {
         Ok(State { bookmarks, currently_syncing, for_meltanolabs: false })
     }
 
-    /// Has LOG_BASED bookmarks written so that the MeltanoLabs tap can go on from them.
-    pub(crate) fn for_meltanolabs(self) -> State {
-        State { for_meltanolabs: true, ..self }
+    /// Has LOG_BASED bookmarks written so that the MeltanoLabs tap can go on from them. `copies`: whether that tap copies a table before it
+    /// reads its changes. A copy that we have not finished it has made then, where it has gone on.
+    pub(crate) fn for_meltanolabs(mut self, copies: bool) -> State {
+        self.for_meltanolabs = true;
+        let has_gone_on = |id: &&String| copies && self.bookmark(id).meltanolabs_has_gone_on();
+        let ids: Vec<String> = self.bookmarks.keys().filter(has_gone_on).cloned().collect();
+        for id in ids {
+            if let Some(lsn) = self.bookmark(&id).lsn() {
+                self.replace(&id, LSN_KEY, json!(lsn));
+                self.replace(&id, "xmin", Copy::Finished.xmin());
+                self.forget_progress(&id);
+            }
+        }
+        self
     }
 
     /// Reads a state file that another program may be rewriting at this moment. `None` on any problem, and for a file
@@ -296,13 +307,16 @@ impl State {
     /// Marks a LOG_BASED stream that is about to be copied, keeping what its bookmark holds. Without a position there is
     /// nothing to mark: the reference refuses `xmin` without `lsn`, and copies such a stream anyway.
     pub(crate) fn announce_copy(&mut self, id: &str) {
-        let has_lsn = self.bookmark(id).has_lsn();
+        let lsn = self.bookmark(id).lsn();
         self.forget_progress(id);
         let bookmark = self.bookmark_mut(id);
         bookmark.insert("last_replication_method".to_owned(), json!(ReplicationMethod::LogBased.as_str()));
-        if has_lsn {
+        if let Some(lsn) = lsn {
+            bookmark.insert(LSN_KEY.to_owned(), json!(lsn));
             bookmark.insert("xmin".to_owned(), Copy::Unfinished.xmin());
         }
+        // The MeltanoLabs tap would go on without the copy.
+        self.mirror_position(id);
     }
 
     /// Appends the value of a STATE message.

@@ -135,7 +135,7 @@ fn positions_for_the_meltanolabs_tap() {
         state
     };
     // It would take an unfinished copy for a whole one.
-    let mut state = set(State::default().for_meltanolabs(), Copy::Unfinished);
+    let mut state = set(State::default().for_meltanolabs(true), Copy::Unfinished);
     assert_eq!(position(&state), none);
     state.set_lsn("public-a", Bookmarkable::for_test(600));
     assert_eq!(position(&state), none);
@@ -145,6 +145,14 @@ fn positions_for_the_meltanolabs_tap() {
     assert_eq!(position(&state), at(800));
     assert_eq!(position(&set(state.clone(), Copy::Unfinished)), none);
     assert_eq!(position(&set(state.clone(), Copy::Finished)), at(500));
+    // Where it has copied a table that we had not, the copy is complete.
+    let gone_on = json!({"lsn": 500, "xmin": 1, "version": 7, "copy": [3], "replication_key": "_sdc_lsn", "replication_key_value": 600});
+    let resumed = |copies| with(gone_on.clone()).for_meltanolabs(copies).resume("public-a", None);
+    assert_eq!((resumed(true), resumed(false)), (Resume::At(Lsn(600)), Resume::Copy));
+    let mut announced =
+        with(json!({"replication_key": "_sdc_lsn", "replication_key_value": 600})).for_meltanolabs(true);
+    announced.announce_copy("public-a");
+    assert_eq!((position(&announced), announced.resume("public-a", None)), (none.clone(), Resume::Copy));
     // A state of any other pipeline has one position.
     let mut state = from(serde_json::from_str(&written(&state)).unwrap());
     state.set_lsn("public-a", Bookmarkable::for_test(900));

@@ -12,7 +12,7 @@ use crate::pg::table::{Column, Generated, Table, TableKind};
 use crate::singer::JsonBuf;
 use crate::sync::env::Env;
 use crate::sync::form::{Form, RecordEnd, is_singers};
-use crate::types::{self, Codec, Limit};
+use crate::types::{self, Codec, ColumnType, Dialect, Limit};
 
 /// The replication key of INCREMENTAL streams that need no column: the system column that says which transaction wrote a row.
 pub(crate) const XMIN: &str = "xmin";
@@ -149,11 +149,8 @@ impl StreamPlan {
             if !selected {
                 continue;
             }
+            let edited = self.entry.as_ref().and_then(|e| edited_schema(e, column, &resolved, options));
             definitions.extend(resolved.definition);
-            let edited = self
-                .entry
-                .as_ref()
-                .and_then(|e| edited_schema(e, &column.name, &resolved.sql_datatype, &resolved.schema));
             if let Some(own) = edited.as_ref().and_then(|_| self.entry.as_ref()?.definitions()) {
                 definitions.extend(own.clone());
             }
@@ -297,15 +294,23 @@ impl PlanColumn {
 }
 
 /// Returns the schema of a column as the user wrote it into the catalog; `None` where it is only what some version of a
-/// tap discovered, or where the column's type has changed since.
-fn edited_schema(entry: &CatalogEntry, name: &str, sql_datatype: &str, fresh: &Value) -> Option<Value> {
-    let edited = entry.properties()?.get(name)?;
+/// tap discovered, in whatever dialect, or where the column's type has changed since.
+fn edited_schema(
+    entry: &CatalogEntry,
+    column: &Column,
+    resolved: &ColumnType,
+    options: &types::Options,
+) -> Option<Value> {
+    let edited = entry.properties()?.get(&column.name)?;
     if edited.as_object().is_none_or(Map::is_empty)
-        || entry.sql_datatype(name).is_some_and(|known| known != sql_datatype)
+        || entry.sql_datatype(&column.name).is_some_and(|known| known != resolved.sql_datatype)
     {
         return None;
     }
-    (essence(edited) != essence(fresh)).then(|| edited.clone())
+    let is_discovered = |schema: &Value| essence(edited) == essence(schema);
+    let in_dialect = |dialect| types::resolve(column, &types::Options { dialect, ..*options }).schema;
+    let is_of_a_dialect = || Dialect::ALL.into_iter().any(|dialect| is_discovered(&in_dialect(dialect)));
+    (!is_discovered(&resolved.schema) && !is_of_a_dialect()).then(|| edited.clone())
 }
 
 /// Returns a schema without what differs between dialects, or follows from a length or a key that may have changed.

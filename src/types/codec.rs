@@ -30,15 +30,15 @@ pub enum Codec {
     Hstore,
     /// `date`: midnight UTC; outside years 1–9999 `9999-12-31T00:00:00+00:00`.
     Date,
-    /// `date` as the day alone; outside years 1–9999 `9999-12-31`.
+    /// `date` as the day alone; before year 1 `0001-01-01`, after 9999 `9999-12-31`.
     Day,
     /// `timestamp`: taken as UTC; outside years 1–9999 `9999-12-31T23:59:59.999000+00:00`.
     Timestamp,
     /// `timestamptz`: UTC; outside years 1–9999 `9999-12-31T23:59:59.999000+00:00`.
     Timestamptz,
-    /// [`Timestamp`](Codec::Timestamp) with six digits of a second, zeros too.
+    /// [`Timestamp`](Codec::Timestamp) with six digits of a second, zeros too; outside years 1–9999 their first or last microsecond.
     MicroTimestamp,
-    /// [`Timestamptz`](Codec::Timestamptz) with six digits of a second, zeros too.
+    /// [`Timestamptz`](Codec::Timestamptz) in the same way.
     MicroTimestamptz,
     /// `time`: as printed; 24:00:00 is 00:00:00.
     Time,

@@ -9,12 +9,17 @@ use super::time::{Clock, DAY, Fraction, offset, two_digits, write_clock, write_t
 use crate::singer::JsonBuf;
 
 const OUT_OF_RANGE_DATE: &[u8] = br#""9999-12-31T00:00:00+00:00""#;
-const OUT_OF_RANGE_DAY: &[u8] = br#""9999-12-31""#;
 const OUT_OF_RANGE_TIMESTAMP: &[u8] = br#""9999-12-31T23:59:59.999000+00:00""#;
+
+/// What stands for days and instants outside the years 1–9999: Python's first and last, as in the MeltanoLabs tap.
+const FIRST_DAY: &[u8] = br#""0001-01-01""#;
+const LAST_DAY: &[u8] = br#""9999-12-31""#;
+const FIRST_MICROSECOND: &[u8] = br#""0001-01-01T00:00:00.000000+00:00""#;
+const LAST_MICROSECOND: &[u8] = br#""9999-12-31T23:59:59.999999+00:00""#;
 
 /// Appends a `date` as its midnight in UTC. False if the text is no date.
 pub(super) fn date(text: &[u8], out: &mut JsonBuf) -> bool {
-    write(read(text, Form::Date), OUT_OF_RANGE_DATE, Fraction::IfAny, out)
+    write(read(text, Form::Date), |_| OUT_OF_RANGE_DATE, Fraction::IfAny, out)
 }
 
 /// Appends a `date` as it is printed. False if the text is no date.
@@ -26,34 +31,44 @@ pub(super) fn day(text: &[u8], out: &mut JsonBuf) -> bool {
             out.raw(date);
             out.byte(b'"');
         }
-        Some(Instant::Moved { .. } | Instant::OutOfRange) => out.raw(OUT_OF_RANGE_DAY),
+        Some(Instant::OutOfRange(Side::Before)) => out.raw(FIRST_DAY),
+        Some(Instant::Moved { .. } | Instant::OutOfRange(Side::After)) => out.raw(LAST_DAY),
     }
     true
 }
 
 /// Appends a `timestamp` as if it were UTC. False if the text is no timestamp.
 pub(super) fn timestamp(text: &[u8], fraction: Fraction, out: &mut JsonBuf) -> bool {
-    write(read(text, Form::Timestamp), OUT_OF_RANGE_TIMESTAMP, fraction, out)
+    write(read(text, Form::Timestamp), |side| timestamp_for(side, fraction), fraction, out)
 }
 
 /// Appends a `timestamptz` in UTC. False if the text is no timestamp with an offset.
 pub(super) fn timestamptz(text: &[u8], fraction: Fraction, out: &mut JsonBuf) -> bool {
-    write(read(text, Form::Timestamptz), OUT_OF_RANGE_TIMESTAMP, fraction, out)
+    write(read(text, Form::Timestamptz), |side| timestamp_for(side, fraction), fraction, out)
+}
+
+/// Returns what stands for an instant outside the years 1–9999.
+fn timestamp_for(side: Side, fraction: Fraction) -> &'static [u8] {
+    match (fraction, side) {
+        (Fraction::IfAny, _) => OUT_OF_RANGE_TIMESTAMP,
+        (Fraction::Always, Side::Before) => FIRST_MICROSECOND,
+        (Fraction::Always, Side::After) => LAST_MICROSECOND,
+    }
 }
 
 /// Whether this `date` is infinite or outside years 1–9999.
 pub(super) fn date_is_out_of_range(text: &[u8]) -> bool {
-    matches!(read(text, Form::Date), Some(Instant::OutOfRange))
+    matches!(read(text, Form::Date), Some(Instant::OutOfRange(_)))
 }
 
 /// Whether this `timestamp` is infinite or outside years 1–9999.
 pub(super) fn timestamp_is_out_of_range(text: &[u8]) -> bool {
-    matches!(read(text, Form::Timestamp), Some(Instant::OutOfRange))
+    matches!(read(text, Form::Timestamp), Some(Instant::OutOfRange(_)))
 }
 
 /// Whether this `timestamptz` is infinite or outside years 1–9999.
 pub(super) fn timestamptz_is_out_of_range(text: &[u8]) -> bool {
-    matches!(read(text, Form::Timestamptz), Some(Instant::OutOfRange))
+    matches!(read(text, Form::Timestamptz), Some(Instant::OutOfRange(_)))
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -72,13 +87,22 @@ enum Instant<'a> {
     /// Moved to UTC, for a session that doesn't have TimeZone UTC after all; with the fraction as printed.
     Moved { to: NaiveDateTime, fraction: &'a [u8] },
     /// Infinite, or outside years 1–9999.
-    OutOfRange,
+    OutOfRange(Side),
+}
+
+/// Where an instant lies that is outside years 1–9999.
+#[derive(Clone, Copy)]
+enum Side {
+    Before,
+    After,
 }
 
 /// Reads the text of a type; `None` if it has another form.
 fn read(text: &[u8], form: Form) -> Option<Instant<'_>> {
-    if matches!(text, b"infinity" | b"-infinity") {
-        return Some(Instant::OutOfRange);
+    match text {
+        b"infinity" => return Some(Instant::OutOfRange(Side::After)),
+        b"-infinity" => return Some(Instant::OutOfRange(Side::Before)),
+        _ => {}
     }
     let (text, bc) = match text.strip_suffix(b" BC") {
         Some(text) => (text, true),
@@ -106,7 +130,8 @@ fn read(text: &[u8], form: Form) -> Option<Instant<'_>> {
     };
     match clock {
         Some(clock) if offset != 0 => moved(year, bc, month, day, clock, offset),
-        _ if bc || digits > 4 || year == b"0000" => Some(Instant::OutOfRange),
+        _ if bc || year == b"0000" => Some(Instant::OutOfRange(Side::Before)),
+        _ if digits > 4 => Some(Instant::OutOfRange(Side::After)),
         Some(Clock { text: clock, fraction, .. }) => Some(Instant::Utc { date, clock, fraction }),
         None => Some(Instant::Utc { date, clock: b"00:00:00", fraction: b"" }),
     }
@@ -115,20 +140,28 @@ fn read(text: &[u8], form: Form) -> Option<Instant<'_>> {
 /// Returns the instant in UTC of a time that is printed `offset` seconds east of it; `None` if there is no such day.
 fn moved<'a>(year: &[u8], bc: bool, month: i32, day: i32, clock: Clock<'a>, offset: i32) -> Option<Instant<'a>> {
     if year.len() > 5 {
-        return Some(Instant::OutOfRange);
+        return Some(Instant::OutOfRange(if bc { Side::Before } else { Side::After }));
     }
     let year = year.iter().fold(0, |year, digit| year * 10 + i32::from(digit - b'0'));
     let year = if bc { 1 - year } else { year };
     let day = NaiveDate::from_ymd_opt(year, month as u32, day as u32)?;
     let to = day.and_time(NaiveTime::MIN) + TimeDelta::seconds((clock.seconds - offset).into());
-    let in_range = (1..=9999).contains(&to.year());
-    Some(if in_range { Instant::Moved { to, fraction: clock.fraction } } else { Instant::OutOfRange })
+    Some(match to.year() {
+        1..=9999 => Instant::Moved { to, fraction: clock.fraction },
+        ..1 => Instant::OutOfRange(Side::Before),
+        _ => Instant::OutOfRange(Side::After),
+    })
 }
 
-fn write(instant: Option<Instant<'_>>, out_of_range: &[u8], digits: Fraction, out: &mut JsonBuf) -> bool {
+fn write(
+    instant: Option<Instant<'_>>,
+    out_of_range: impl FnOnce(Side) -> &'static [u8],
+    digits: Fraction,
+    out: &mut JsonBuf,
+) -> bool {
     match instant {
         None => return false,
-        Some(Instant::OutOfRange) => out.raw(out_of_range),
+        Some(Instant::OutOfRange(side)) => out.raw(out_of_range(side)),
         Some(Instant::Utc { date, clock, fraction }) => {
             out.byte(b'"');
             out.raw(date);
@@ -186,7 +219,13 @@ mod tests {
     fn days() {
         assert_encodes(
             &Codec::Day,
-            &[("2020-02-29", r#""2020-02-29""#), ("infinity", r#""9999-12-31""#), ("0044-03-15 BC", r#""9999-12-31""#)],
+            &[
+                ("2020-02-29", r#""2020-02-29""#),
+                ("infinity", r#""9999-12-31""#),
+                ("20000-01-01", r#""9999-12-31""#),
+                ("-infinity", r#""0001-01-01""#),
+                ("0044-03-15 BC", r#""0001-01-01""#),
+            ],
         );
         assert_encodes(&Codec::Day, &[("2020-02-29 10:20:30", r#""2020-02-29 10:20:30""#)]);
         assert!(Codec::Day.is_fallback(b"infinity") && !Codec::Day.is_fallback(b"9999-12-31"));
@@ -199,7 +238,10 @@ mod tests {
             &[
                 ("2020-02-29 10:20:30", r#""2020-02-29T10:20:30.000000+00:00""#),
                 ("2020-02-29 10:20:30.5", r#""2020-02-29T10:20:30.500000+00:00""#),
-                ("infinity", LAST_TIMESTAMP),
+                ("infinity", r#""9999-12-31T23:59:59.999999+00:00""#),
+                ("20000-01-01 00:00:00", r#""9999-12-31T23:59:59.999999+00:00""#),
+                ("-infinity", r#""0001-01-01T00:00:00.000000+00:00""#),
+                ("0044-03-15 00:00:00 BC", r#""0001-01-01T00:00:00.000000+00:00""#),
             ],
         );
         assert_encodes(
@@ -207,6 +249,9 @@ mod tests {
             &[
                 ("2020-02-29 10:20:30+00", r#""2020-02-29T10:20:30.000000+00:00""#),
                 ("2020-02-29 23:00:00-03", r#""2020-03-01T02:00:00.000000+00:00""#),
+                ("0001-01-01 00:00:00+01", r#""0001-01-01T00:00:00.000000+00:00""#),
+                ("9999-12-31 23:00:00-01", r#""9999-12-31T23:59:59.999999+00:00""#),
+                ("294276-12-31 23:59:59.999999+05", r#""9999-12-31T23:59:59.999999+00:00""#),
             ],
         );
         assert!(Codec::MicroTimestamp.is_fallback(b"infinity") && Codec::MicroTimestamptz.is_fallback(b"infinity"));

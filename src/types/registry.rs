@@ -153,17 +153,70 @@ fn meltanolabs_entry(ty: &PgType, typmod: i32, options: &Options) -> Entry {
         (TypeKind::Base, "timestamptz") => date(Shape::DateTime, Codec::MicroTimestamptz),
         (TypeKind::Base, "timetz") => native(Shape::Time, Codec::OffsetTime),
         (TypeKind::Base, "json" | "jsonb") if options.json_as_object => native(Shape::JsonObject, Codec::Json),
-        (TypeKind::Array { element, delimiter }, name) if !matches!(name, "int2vector" | "oidvector") => {
+        (TypeKind::Array { .. }, "int2vector" | "oidvector") => native(Shape::STRING, Codec::Text),
+        (TypeKind::Array { element, delimiter }, _) if is_known_to_sqlalchemy(element) => {
             let element = meltanolabs_entry(element, typmod, options);
             array_of(element.shape, element.codec, *delimiter)
         }
+        (TypeKind::Array { .. }, _) => native(Shape::STRING, Codec::Text),
         // To its library a domain is of no type that it knows.
         (TypeKind::Domain { base, typmod: own }, _) => {
             let typmod = if *own == -1 { typmod } else { *own };
-            let base = meltanolabs_entry(base, typmod, options);
-            native(Shape::STRING, Codec::Quoted(Box::new(base.codec)))
+            native(
+                Shape::STRING,
+                match meltanolabs_entry(base, typmod, options).codec {
+                    Codec::Array(_) | Codec::Json | Codec::Hstore => Codec::Text,
+                    codec => Codec::Quoted(Box::new(codec)),
+                },
+            )
         }
         _ => Entry { native: true, ..entry(ty, typmod, true) },
+    }
+}
+
+/// Whether SQLAlchemy, the MeltanoLabs tap's library, knows a type. An array of another one is a text to it.
+fn is_known_to_sqlalchemy(ty: &PgType) -> bool {
+    const KNOWN: [&str; 32] = [
+        "bit",
+        "bool",
+        "bpchar",
+        "bytea",
+        "char",
+        "cidr",
+        "date",
+        "float4",
+        "float8",
+        "inet",
+        "int2",
+        "int4",
+        "int8",
+        "interval",
+        "json",
+        "jsonb",
+        "macaddr",
+        "macaddr8",
+        "money",
+        "name",
+        "numeric",
+        "oid",
+        "regclass",
+        "text",
+        "time",
+        "timestamp",
+        "timestamptz",
+        "timetz",
+        "tsvector",
+        "uuid",
+        "varbit",
+        "varchar",
+    ];
+    match ty.kind {
+        TypeKind::Composite => false,
+        TypeKind::Base if ty.schema == "pg_catalog" => KNOWN.contains(&ty.name.as_str()),
+        TypeKind::Base => matches!(ty.name.as_str(), "citext" | "hstore"),
+        TypeKind::LongFloat | TypeKind::Enum | TypeKind::Range | TypeKind::Array { .. } | TypeKind::Domain { .. } => {
+            true
+        }
     }
 }
 

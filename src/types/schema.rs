@@ -16,6 +16,11 @@ pub(crate) enum Dialect {
     MeltanoLabs,
 }
 
+impl Dialect {
+    /// Every dialect.
+    pub(crate) const ALL: [Dialect; 3] = [Dialect::Portable, Dialect::Reference, Dialect::MeltanoLabs];
+}
+
 /// The shape of a type's JSON.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Shape {

@@ -161,6 +161,7 @@ fn setting(root: &Value, name: String, property: &Value) -> Value {
         () if !options.is_empty() => "options",
         () if has_type(property, "boolean") => "boolean",
         () if has_type(property, "integer") => "integer",
+        () if has_type(property, "object") => "object",
         // A list that may be a string is a string to Meltano: it takes either then.
         () => "string",
     };

@@ -326,6 +326,24 @@ fn settings_in_the_environment() {
     assert!(stderr.contains(r#"required key "ssh_tunnel.private_key" is missing"#), "{stderr}");
 }
 
+/// What another dialect discovered is nobody's edit; an edit is kept.
+#[test]
+fn a_catalog_of_another_dialect() {
+    let db = TestDb::new("meltanolabs_catalog");
+    db.psql(TYPES);
+    let fresh = tap(&db).run();
+    for dialect in ["portable", "reference"] {
+        let catalog = Tap::new(&db).config("schema_dialect", dialect).discover().select("public-types", "FULL_TABLE");
+        let output = tap(&db).catalog(&catalog).run();
+        assert_eq!(kinds(&output, "public-types"), kinds(&fresh, "public-types"), "{dialect}");
+        let mut edited = catalog.as_value().clone();
+        edited["streams"][0]["schema"]["properties"]["day"] =
+            json!({"type": ["null", "string"], "format": "date-time", "pattern": "x"});
+        let output = tap(&db).catalog(&Catalog::new(edited)).run();
+        assert_eq!(kinds(&output, "public-types")["day"]["pattern"], "x");
+    }
+}
+
 /// A project of the Hub's default variant says nothing of dialects.
 #[test]
 fn the_variant_that_meltano_runs() {

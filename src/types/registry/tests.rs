@@ -337,6 +337,11 @@ fn types_of_the_meltanolabs_tap() {
             r#"{"type": ["array", "null"], "items": {"type": ["integer", "null"]}}"#,
             codec_array_of(Codec::Integer),
         ),
+        (array(base("xml")), -1, text, Codec::Text),
+        (array(ty("address", TypeKind::Composite)), -1, text, Codec::Text),
+        (array(base("ltree")), -1, text, Codec::Text),
+        (domain(array(base("int4")), -1), -1, text, Codec::Text),
+        (domain(base("jsonb"), -1), -1, text, Codec::Text),
         (domain(base("int4"), -1), -1, text, quoted(Codec::Integer)),
         (domain(base("date"), -1), -1, text, quoted(Codec::Day)),
     ] {
