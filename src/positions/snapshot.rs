@@ -64,6 +64,11 @@ impl TransactionSnapshot {
         (xid.wrapping_sub(limit as u32) as i32) < 0
     }
 
+    /// Whether it sees what the owner of this id has written, and nothing that began before that had committed can come to be seen later.
+    pub(crate) fn is_behind(&self, xid: u32) -> bool {
+        self.running.is_empty() && self.sees_writer(xid)
+    }
+
     /// Whether no transaction with this id had begun.
     pub(crate) fn precedes(&self, xid: u32) -> bool {
         (xid.wrapping_sub(self.xmax as u32) as i32) >= 0
@@ -109,6 +114,8 @@ mod tests {
             [9, 10, 11, 12].map(|xid| snapshot.sees_writer(xid))
         };
         assert_eq!(writers("10:12:10"), [true, false, false, false]);
+        let behind = |text: &str| TransactionSnapshot::parse(text).unwrap().is_behind(9);
+        assert_eq!((behind("12:12:"), behind("9:9:"), behind("10:12:10")), (true, false, false));
         assert_eq!(writers("12:12:"), [true, true, true, false]);
     }
 

@@ -40,6 +40,9 @@ struct Fact {
     by: u32,
     /// The column that it is of.
     column: String,
+    /// Whether a run knew of it that its bookmark is past. Changes from before it may come all the same, of a transaction that was open
+    /// then: what renames a label of an enum, or a schema, does not wait for who writes to the table.
+    told: bool,
 }
 
 /// What can be altered; see `alterations.sql`.
@@ -153,7 +156,8 @@ impl Alterations {
         for row in &rows {
             let (stream, what, by): (u32, Vec<&str>, Vec<i64>) = (row.field(0)?, row.field(3)?, row.field(4)?);
             let (table, columns): (u32, Vec<String>) = (row.field(1)?, row.field(5)?);
-            let is_past = |by: u32| past.get(&stream).is_some_and(|known| known.knows_of(by));
+            let is_past = |by: u32| past.get(&stream).is_some_and(|known| known.seen.is_behind(by));
+            let is_told = |by: u32| past.get(&stream).is_some_and(|known| known.knows_of(by));
             // What is in the catalogs has committed, whatever the snapshot says.
             known
                 .entry(stream)
@@ -161,7 +165,7 @@ impl Alterations {
                 .extend(by.iter().map(|by| *by as u32).filter(|by| !short.sees_writer(*by)));
             let facts = what.iter().zip(by).zip(columns).filter_map(|((what, by), column)| {
                 let (what, by) = (What::parse(what)?, by as u32);
-                (!is_past(by)).then_some(Fact { what, by, column })
+                (!is_past(by)).then_some(Fact { what, by, column, told: is_told(by) })
             });
             let (name, created, columns, key) = (row.field(2)?, row.field(6)?, row.field(8)?, row.field(9)?);
             let attached_by = row.field::<Option<i64>>(7)?.map(|by| by as u32);
@@ -296,18 +300,21 @@ impl Alterations {
 
     /// Whether the stream's tables got names that a snapshot does not see.
     pub(crate) fn moved_after(&self, stream: u32, snapshot: &TransactionSnapshot) -> bool {
-        self.of_stream(stream).any(|altered| altered.facts_of_name().any(|fact| !snapshot.sees_writer(fact.by)))
+        let is_new = |fact: &Fact| !fact.told && !snapshot.sees_writer(fact.by);
+        self.of_stream(stream).any(|altered| altered.facts_of_name().any(is_new))
     }
 
     /// Whether the table's columns are others than a snapshot sees.
     pub(crate) fn columns_after(&self, table: u32, snapshot: &TransactionSnapshot) -> bool {
-        self.of(table).is_some_and(|altered| altered.facts_of_columns().any(|fact| !snapshot.sees_writer(fact.by)))
+        let is_new = |fact: &Fact| !fact.told && !snapshot.sees_writer(fact.by);
+        self.of(table).is_some_and(|altered| altered.facts_of_columns().any(is_new))
     }
 }
 
 impl Altered {
+    /// Whether there is a fact that no run has known of.
     fn has(&self, what: What) -> bool {
-        self.facts.iter().any(|fact| fact.what == what)
+        self.facts.iter().any(|fact| fact.what == what && !fact.told)
     }
 
     /// Returns the transactions that made it, and that made it a partition.
@@ -337,7 +344,8 @@ impl Altered {
 
     /// Returns the columns that were altered, each once.
     pub(crate) fn altered_columns(&self) -> Vec<&str> {
-        let mut columns: Vec<&str> = self.columns().collect();
+        let new = self.facts_of_columns().filter(|fact| !fact.told);
+        let mut columns: Vec<&str> = new.map(|fact| fact.column.as_str()).collect();
         columns.sort_unstable();
         columns.dedup();
         columns

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Source, assert_fits, assert_holds, lsn, numbers, with_both_plugins};
+use super::{Source, assert_fits, assert_holds, lsn, numbers, only, with_both_plugins};
 use crate::harness::target::Target;
 use crate::harness::{Catalog, Cluster, Message, Tap, TestDb, needs, plugins};
 
@@ -24,6 +24,7 @@ with_both_plugins!(
     what_no_log_shows,
     a_table_that_has_another_name_while_it_is_read,
     a_truncated_leaf_that_is_new,
+    what_a_transaction_wrote_that_was_open_for_long,
     what_one_run_has_seen,
     what_one_run_has_seen_beside_an_open_transaction,
 );
@@ -411,5 +412,33 @@ fn a_name_that_goes_while_the_run_goes_on() {
             let other = target.rows("public-u");
             assert_eq!(other, [r#"{"id":1,"n":100}"#], "{reader} {renamed}: {}", second.stderr);
         }
+    }
+}
+
+/// A transaction that was open while a label was renamed, and while a run has read and told of that, brings the label as it was; nobody
+/// waits for it, since no lock does.
+fn what_a_transaction_wrote_that_was_open_for_long(plugin: &str) {
+    let cluster = Cluster::start("");
+    let source = Source::on(
+        &cluster,
+        plugin,
+        "create type mood as enum ('sad', 'ok'); create table t (id integer primary key, feeling mood); insert into t values (1, 'ok');",
+        &["t"],
+    );
+    let mut open = source.db.session();
+    let mut state = source.copied();
+    for (id, (old, new)) in (2..).zip([("ok", "fine"), ("fine", "good")]) {
+        open.run(&format!("begin; insert into t values ({id}, '{old}');"));
+        source.db.psql(&format!("alter type mood rename value '{old}' to '{new}'"));
+        let told = source.run(&state);
+        assert_eq!(told.logged("added or altered since the last run (feeling)"), 1, "{}", told.stderr);
+        // Told once, however long the transaction is open.
+        let again = source.run(told.last_state());
+        assert_eq!(again.logged("added or altered"), 0, "{}", again.stderr);
+        open.run("commit;");
+        let output = source.run(again.last_state());
+        assert_eq!(only(&output, "t")["feeling"], new, "{}", output.stderr);
+        assert_eq!(output.logged("added or altered"), 0, "{}", output.stderr);
+        state = output.last_state().clone();
     }
 }
