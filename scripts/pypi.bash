@@ -1,4 +1,4 @@
-# Taps, targets and tools from PyPI, each in a virtual environment of its own below target/pypi. Sourced after setup.bash.
+# Taps, mappers, targets and tools from PyPI, each in a virtual environment of its own below target/pypi. Sourced after setup.bash.
 #
 # TAP_TEST_PYTHON names a Python to try before all others, TAP_TEST_REFERENCE anything that pip installs as the reference:
 # a release, or its sources (2.2.0 is not on PyPI, but in PipelineWise's repository, singer-connectors/tap-postgres).
@@ -25,6 +25,20 @@ pypi_package() {
     duckdb) printf '%s\n' "target-duckdb" "target-duckdb==0.8.0 duckdb==1.1.3" ;;
     # Its SQLAlchemy is of 2018.
     sqlite) printf '%s\n' "target-sqlite 3.9 3.8" target-sqlite==0.2.0 ;;
+    # Neither of these two is on PyPI.
+    meltano-sqlite)
+        printf '%s\n' "target-sqlite 3.12 3.13 3.11 3.10" \
+            git+https://github.com/MeltanoLabs/target-sqlite@d4e802eadfd383d0b6993f97769e2d1ae8099507
+        ;;
+    parquet)
+        printf '%s\n' "target-parquet 3.11 3.10 3.9 3.12" git+https://github.com/Automattic/target-parquet@v1.1.2
+        ;;
+    # What it is pinned to has no wheels for later Pythons, and knows no later NumPy.
+    pypi-parquet) printf '%s\n' "target-parquet 3.7 3.6" "target-parquet==0.0.1 numpy==1.16.6" ;;
+    s3-jsonl) printf '%s\n' "target-s3-jsonl 3.11 3.12 3.10 3.9" target-s3-jsonl==2.0.1 ;;
+    moto) printf '%s\n' "moto_server 3.12 3.13 3.11 3.10" "moto[server]==5.2.5" ;;
+    transform-field) printf '%s\n' "transform-field 3.9 3.8 3.10" pipelinewise-transform-field==2.3.0 ;;
+    map-transform) printf '%s\n' "meltano-map-transform 3.12 3.13 3.11 3.10" meltano-map-transform==0.12.3 ;;
     singer-jsonl) printf '%s\n' "target-singer-jsonl" target-singer-jsonl==0.1.0 ;;
     csv) printf '%s\n' "target-csv" meltanolabs-target-csv==0.5.0 ;;
     snowflake) printf '%s\n' "target-snowflake" meltanolabs-target-snowflake==0.20.4 ;;
@@ -58,7 +72,7 @@ need_pypi() {
 
 # The same, but says no more than that none does. A file says that it was completed.
 try_pypi() {
-    local venv=$pypi/$1 program versions package option python
+    local venv=$pypi/$1 program versions package repository option python
     local -a packages candidates
     mapfile -t packages < <(pypi_package "$1")
     read -r program versions <<<"${packages[0]}"
@@ -70,6 +84,15 @@ try_pypi() {
     mapfile -t candidates < <(pypi_pythons $versions)
     mkdir -p "$pypi"
     for package in "${packages[@]}"; do
+        if [[ $package == git+* ]]; then
+            # Where the repository is out of reach, no Python helps.
+            repository=${package#git+}
+            mkdir -p "$venv"
+            if ! GIT_TERMINAL_PROMPT=0 git ls-remote "${repository%@*}" HEAD >/dev/null 2>"$venv/pip.log"; then
+                echo "not $package: $(tail -n 1 "$venv/pip.log")"
+                continue
+            fi
+        fi
         # First where it says that it belongs, then anywhere: later Pythons run it as well.
         for option in --no-input --ignore-requires-python; do
             for python in "${candidates[@]}"; do
