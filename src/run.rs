@@ -78,6 +78,7 @@ fn environment(config: Config, cli: &Cli) -> Result<Env> {
         dialect: dialect(&config),
         dates_as_string: config.dates_as_string,
         json_as_object: config.json_as_object,
+        singer_decimal: config.use_singer_decimal,
     };
     let (primary, secondary) = servers::of(&config)?;
     Ok(Env {

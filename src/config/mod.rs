@@ -239,6 +239,10 @@ pub(crate) struct Config {
     /// With `schema_dialect: meltanolabs`: the schema of json and jsonb says that they are objects.
     #[serde(default, deserialize_with = "setting")]
     pub json_as_object: bool,
+    /// A numeric(p,s) of at most 38 digits is a string whose schema says precision and scale (`x-singer.decimal`), of which targets of the
+    /// Meltano SDK make a DECIMAL(p,s), where a number becomes a double in some (target-snowflake).
+    #[serde(default, deserialize_with = "setting")]
+    pub use_singer_decimal: bool,
     /// The MeltanoLabs tap's: all streams are read by one connection in one pass here, whatever it says.
     #[serde(default, deserialize_with = "setting")]
     log_based_single_connection: bool,

@@ -60,7 +60,7 @@ fn misspelt_keys_are_told_from_those_of_others() {
         "metadata",
         "stream_maps",
         "faker_config",
-        "use_singer_decimal",
+        "load_method",
     ] {
         assert_eq!(read::meant(written, &known), None, "{written}");
     }

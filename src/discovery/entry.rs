@@ -231,6 +231,7 @@ mod tests {
             dialect: Dialect::Reference,
             dates_as_string: false,
             json_as_object: false,
+            singer_decimal: false,
         };
         let mut out = Vec::new();
         write_catalog(tables, "db", &options, &Patterns::default(), &mut out).unwrap();

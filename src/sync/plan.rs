@@ -294,7 +294,7 @@ impl PlanColumn {
 }
 
 /// Returns the schema of a column as the user wrote it into the catalog; `None` where it is only what some version of a
-/// tap discovered, in whatever dialect, or where the column's type has changed since.
+/// tap discovered, with whatever settings, or where the column's type has changed since.
 fn edited_schema(
     entry: &CatalogEntry,
     column: &Column,
@@ -308,9 +308,14 @@ fn edited_schema(
         return None;
     }
     let is_discovered = |schema: &Value| essence(edited) == essence(schema);
-    let in_dialect = |dialect| types::resolve(column, &types::Options { dialect, ..*options }).schema;
-    let is_of_a_dialect = || Dialect::ALL.into_iter().any(|dialect| is_discovered(&in_dialect(dialect)));
-    (!is_discovered(&resolved.schema) && !is_of_a_dialect()).then(|| edited.clone())
+    let with_settings = |dialect, singer_decimal| {
+        types::resolve(column, &types::Options { dialect, singer_decimal, ..*options }).schema
+    };
+    let is_of_other_settings = || {
+        let mut dialects = Dialect::ALL.into_iter();
+        dialects.any(|dialect| [false, true].iter().any(|decimal| is_discovered(&with_settings(dialect, *decimal))))
+    };
+    (!is_discovered(&resolved.schema) && !is_of_other_settings()).then(|| edited.clone())
 }
 
 /// Returns a schema without what differs between dialects, or follows from a length or a key that may have changed.

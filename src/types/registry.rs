@@ -17,6 +17,8 @@ pub(crate) struct Options {
     pub dates_as_string: bool,
     /// In the MeltanoLabs tap's dialect, whether the schema of JSON says that it is an object.
     pub json_as_object: bool,
+    /// Whether a numeric of a precision that warehouses have is a text, whose schema says precision and scale.
+    pub singer_decimal: bool,
 }
 
 /// A column's type as a stream uses it.
@@ -42,6 +44,7 @@ pub(crate) fn resolve(column: &Column, options: &Options) -> ColumnType {
         Dialect::Portable | Dialect::Reference => entry(&column.ty, column.typmod, options.extended_types),
         Dialect::MeltanoLabs => meltanolabs_entry(&column.ty, column.typmod, options),
     };
+    let entry = if options.singer_decimal { as_singer_decimal(entry) } else { entry };
     let supported = entry.native || options.extended_types;
     ColumnType {
         schema: if supported { entry.shape.schema(!column.primary_key, options.dialect) } else { json!({}) },
@@ -50,6 +53,21 @@ pub(crate) fn resolve(column: &Column, options: &Options) -> ColumnType {
         codec: entry.codec,
         supported,
         sql_datatype: sql_datatype(column),
+    }
+}
+
+/// Returns a numeric as a text with the Meltano SDK's format for decimals. Without precision and scale its targets would choose their own,
+/// Snowflake for one without a fraction: such a numeric stays a number.
+fn as_singer_decimal(entry: Entry) -> Entry {
+    const MOST_DIGITS: i32 = 38;
+    match (&entry.shape, &entry.codec) {
+        (Shape::Numeric(Some((precision, scale))), Codec::Number)
+            if (1..=MOST_DIGITS).contains(precision) && (0..=*precision).contains(scale) =>
+        {
+            let (precision, scale) = (*precision, *scale);
+            Entry { shape: Shape::Decimal { precision, scale }, codec: Codec::Quoted(Box::new(Codec::Number)), ..entry }
+        }
+        _ => entry,
     }
 }
 

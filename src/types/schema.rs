@@ -32,6 +32,11 @@ pub(super) enum Shape {
     Float,
     /// Precision and scale, if the type has them.
     Numeric(Option<(i32, i32)>),
+    /// A number as a text, of a precision and a scale that the schema says in the Meltano SDK's way.
+    Decimal {
+        precision: i32,
+        scale: i32,
+    },
     Boolean,
     String {
         max_length: Option<i32>,
@@ -70,6 +75,10 @@ impl Shape {
             }
             Shape::Float => one("number"),
             Shape::Numeric(size) => with(one("number"), numeric_bounds(*size, dialect)),
+            Shape::Decimal { precision, scale } => {
+                let size = [("precision", json!(precision)), ("scale", json!(scale))];
+                with(with(one("string"), [("format", json!("x-singer.decimal"))]), size)
+            }
             Shape::Boolean => one("boolean"),
             Shape::String { max_length } => with(one("string"), max_length.map(|length| ("maxLength", json!(length)))),
             Shape::DateTime => with(one("string"), [("format", json!("date-time"))]),
@@ -108,7 +117,7 @@ impl Shape {
             Shape::Float => array("number"),
             Shape::Numeric(size) => with(array("number"), numeric_bounds(*size, Dialect::Portable)),
             Shape::Boolean => array("boolean"),
-            Shape::String { .. } | Shape::Date | Shape::Time => array("string"),
+            Shape::Decimal { .. } | Shape::String { .. } | Shape::Date | Shape::Time => array("string"),
             Shape::DateTime => with(array("string"), [("format", json!("date-time"))]),
             Shape::Json | Shape::JsonObject => typed(true, &ANY, Dialect::Portable),
             Shape::Map => with(array("object"), [("additionalProperties", string(None, Dialect::Portable))]),
@@ -120,7 +129,9 @@ impl Shape {
     pub(super) fn limit(&self) -> Limit {
         match self {
             Shape::Integer { bits } => Limit::Bits(*bits),
-            Shape::Numeric(Some((precision, scale))) => Limit::Digits(usize::try_from(precision - scale).unwrap_or(0)),
+            Shape::Numeric(Some((precision, scale))) | Shape::Decimal { precision, scale } => {
+                Limit::Digits(usize::try_from(precision - scale).unwrap_or(0))
+            }
             Shape::String { max_length: Some(length) } => Limit::Characters(usize::try_from(*length).unwrap_or(0)),
             _ => Limit::None,
         }
@@ -150,7 +161,9 @@ impl Shape {
             Shape::Boolean => "sdc_recursive_boolean_array".to_owned(),
             Shape::DateTime => "sdc_recursive_timestamp_array".to_owned(),
             Shape::Json | Shape::JsonObject | Shape::Map => "sdc_recursive_object_array".to_owned(),
-            Shape::String { .. } | Shape::Date | Shape::Time => "sdc_recursive_string_array".to_owned(),
+            Shape::Decimal { .. } | Shape::String { .. } | Shape::Date | Shape::Time => {
+                "sdc_recursive_string_array".to_owned()
+            }
             Shape::Numeric(size) => {
                 let (precision, scale) = capped(*size);
                 format!("sdc_recursive_decimal_{precision}_{scale}_array")

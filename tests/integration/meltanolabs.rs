@@ -326,6 +326,33 @@ fn settings_in_the_environment() {
     assert!(stderr.contains(r#"required key "ssh_tunnel.private_key" is missing"#), "{stderr}");
 }
 
+/// The digits are those of the table, whatever the way; what was discovered before the setting is nobody's edit.
+#[test]
+fn decimals_as_texts() {
+    let db = TestDb::new("meltanolabs_decimals");
+    db.psql("create table types (id integer primary key, n numeric(30,10), plain numeric); insert into types values (1, 12345678901234567890.0000000001, 1.10), (2, 'NaN', null)");
+    let discovered = log_based(&db, "pgoutput");
+    for dialect in ["portable", "meltanolabs"] {
+        let run = |state: &Value| {
+            tap(&db)
+                .config("schema_dialect", dialect)
+                .config("use_singer_decimal", true)
+                .catalog(&discovered)
+                .state(state)
+                .run()
+        };
+        let copied = run(&json!({}));
+        let rows =
+            |output: &Output| output.records("public-types").iter().map(|row| row["n"].clone()).collect::<Vec<_>>();
+        assert_eq!(rows(&copied), [json!("12345678901234567890.0000000001"), Value::Null]);
+        assert_eq!(copied.records("public-types")[0]["plain"].to_string(), "1.10");
+        let schema = json!({"type": ["string", "null"], "format": "x-singer.decimal", "precision": 30, "scale": 10});
+        assert_eq!(kinds(&copied, "public-types")["n"], schema);
+        db.psql("update types set n = n where id = 1");
+        assert_eq!(rows(&run(copied.last_state())), [json!("12345678901234567890.0000000001")]);
+    }
+}
+
 /// What another dialect discovered is nobody's edit; an edit is kept.
 #[test]
 fn a_catalog_of_another_dialect() {

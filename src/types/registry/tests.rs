@@ -7,10 +7,20 @@ use crate::pg::table::Generated;
 use crate::types::base_definitions;
 use crate::types::codec::tests::array_of as codec_array_of;
 
-const REFERENCE: Options =
-    Options { extended_types: false, dialect: Dialect::Reference, dates_as_string: false, json_as_object: false };
-const PORTABLE: Options =
-    Options { extended_types: true, dialect: Dialect::Portable, dates_as_string: false, json_as_object: false };
+const REFERENCE: Options = Options {
+    extended_types: false,
+    dialect: Dialect::Reference,
+    dates_as_string: false,
+    json_as_object: false,
+    singer_decimal: false,
+};
+const PORTABLE: Options = Options {
+    extended_types: true,
+    dialect: Dialect::Portable,
+    dates_as_string: false,
+    json_as_object: false,
+    singer_decimal: false,
+};
 
 /// As the MeltanoLabs tap has it.
 const MELTANOLABS: Options = Options { dialect: Dialect::MeltanoLabs, ..PORTABLE };
@@ -358,5 +368,20 @@ fn types_of_the_meltanolabs_tap() {
     ] {
         let resolved = resolved(base(name), -1, &strings);
         assert_eq!((resolved.schema, resolved.codec), (json(schema), codec), "{name}");
+    }
+}
+
+/// Targets of the Meltano SDK make a DECIMAL(12, 2) of it, where a number is a DOUBLE.
+#[test]
+fn decimals_of_the_meltano_sdk() {
+    let decimal = |size: i32| resolved(base("numeric"), size, &Options { singer_decimal: true, ..PORTABLE });
+    let of_size = decimal(numeric(12, 2));
+    let schema = r#"{"type": ["string", "null"], "format": "x-singer.decimal", "precision": 12, "scale": 2}"#;
+    assert_eq!((of_size.schema, of_size.codec), (json(schema), Codec::Quoted(Box::new(Codec::Number))));
+    // Of any size, or of more digits than warehouses have.
+    for other in [-1, numeric(39, 2), numeric(3, 5), numeric(3, -2)] {
+        let kept = decimal(other);
+        assert_eq!(kept.codec, Codec::Number);
+        assert_eq!(kept.schema, resolved(base("numeric"), other, &PORTABLE).schema);
     }
 }
