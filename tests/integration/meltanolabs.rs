@@ -342,14 +342,17 @@ fn decimals_as_texts() {
                 .run()
         };
         let copied = run(&json!({}));
-        let rows =
-            |output: &Output| output.records("public-types").iter().map(|row| row["n"].clone()).collect::<Vec<_>>();
-        assert_eq!(rows(&copied), [json!("12345678901234567890.0000000001"), Value::Null]);
-        assert_eq!(copied.records("public-types")[0]["plain"].to_string(), "1.10");
+        let row = |output: &Output, id: u64| {
+            let records = output.records("public-types");
+            records.into_iter().find(|row| row["id"] == id).cloned().expect("the row")
+        };
+        assert_eq!(row(&copied, 1)["n"], "12345678901234567890.0000000001");
+        assert_eq!(row(&copied, 1)["plain"].to_string(), "1.10");
+        assert_eq!(row(&copied, 2)["n"], Value::Null);
         let schema = json!({"type": ["string", "null"], "format": "x-singer.decimal", "precision": 30, "scale": 10});
         assert_eq!(kinds(&copied, "public-types")["n"], schema);
         db.psql("update types set n = n where id = 1");
-        assert_eq!(rows(&run(copied.last_state())), [json!("12345678901234567890.0000000001")]);
+        assert_eq!(row(&run(copied.last_state()), 1)["n"], "12345678901234567890.0000000001");
     }
 }
 
