@@ -143,6 +143,7 @@ impl Codec {
     pub fn as_printed(&self, text: &[u8]) -> Vec<u8> {
         match self {
             Codec::Bytea | Codec::Hex if is_bare_hex(text) => [br"\x", text].concat(),
+            Codec::Quoted(codec) => codec.as_printed(text),
             _ => text.to_vec(),
         }
     }
@@ -251,6 +252,7 @@ pub(super) mod tests {
     fn hex_has_no_prefix_whoever_sends_it() {
         assert_encodes(&Codec::Hex, &[(r"\x00ff10", r#""00ff10""#), ("00ff10", r#""00ff10""#), ("", r#""""#)]);
         assert_eq!(Codec::Hex.as_printed(b"00ff"), br"\x00ff");
+        assert_eq!(Codec::Quoted(Box::new(Codec::Hex)).as_printed(b"00ff"), br"\x00ff");
     }
 
     #[test]

@@ -195,6 +195,29 @@ fn an_infinite_key_is_no_bookmark() {
     assert_eq!(run(first.last_state()).records("public-t").len(), 3);
 }
 
+/// A bookmark of hex digits is the value that they stand for, and no text.
+#[test]
+fn a_key_of_bytes() {
+    let db = TestDb::new("meltanolabs_bytes");
+    db.psql(
+        "create domain bytes as bytea; create table t (id integer primary key, k bytea, d bytes);
+         insert into t select i, decode(lpad(to_hex(i), 8, '0'), 'hex'), decode(lpad(to_hex(i), 8, '0'), 'hex') from generate_series(48, 52) i;",
+    );
+    for key in ["k", "d"] {
+        let catalog = tap(&db).discover().select("public-t", "INCREMENTAL");
+        let catalog = catalog.set("public-t", None, &json!({"replication-key": key}));
+        let first = tap(&db).catalog(&catalog).run();
+        assert_eq!(first.bookmark("public-t")["replication_key_value"], "00000034");
+        db.psql("insert into t values (53, '\\x00000035', '\\x00000035')");
+        let second = tap(&db).catalog(&catalog).state(first.last_state()).run();
+        assert_eq!(
+            second.records("public-t").iter().map(|row| row["id"].as_u64()).collect::<Vec<_>>(),
+            [Some(52), Some(53)]
+        );
+        db.psql("delete from t where id = 53");
+    }
+}
+
 const NUMBERS: &str = "create table n (id integer primary key, even boolean); insert into n select i, i % 2 = 0 from generate_series(1, 2000) i";
 
 fn ids(output: &Output) -> Vec<u64> {

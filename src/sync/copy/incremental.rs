@@ -45,7 +45,9 @@ pub(crate) async fn sync(
             Value::Bool(value) => u8::from(*value).to_string(),
             other => other.to_string(),
         };
-        let literal = quote::literal(&text);
+        // A bytea may be its hex digits alone, which are another value to the server.
+        let text = plan.columns[position].codec.as_printed(text.as_bytes());
+        let literal = quote::literal(&String::from_utf8_lossy(&text));
         query.narrow(order.compare(&ident, Comparison::AtLeast, &literal));
         let equal = order.compare(&ident, Comparison::Equal, &literal);
         let conditions: Vec<&str> = plan.filter.as_deref().into_iter().chain([equal.as_str()]).collect();
