@@ -65,7 +65,9 @@ struct Settings(Vec<(String, String)>);
 impl Settings {
     /// Sets a parameter; of several values the last counts.
     fn set(&mut self, name: &str, value: impl Into<String>) -> Result<(), String> {
-        if WITHOUT_EFFECT.contains(&name) {
+        let value = value.into();
+        // GSSAPI encryption is not spoken here, so that it can be neither preferred nor have to be disabled.
+        if WITHOUT_EFFECT.contains(&name) || name == "gssencmode" && value != "require" {
             tracing::debug!("parameter {name} of the dsn is without effect here");
             return Ok(());
         }
@@ -78,8 +80,8 @@ impl Settings {
             });
         }
         match self.0.iter_mut().find(|(earlier, _)| earlier == name) {
-            Some((_, earlier)) => *earlier = value.into(),
-            None => self.0.push((name.to_owned(), value.into())),
+            Some((_, earlier)) => *earlier = value,
+            None => self.0.push((name.to_owned(), value)),
         }
         Ok(())
     }

@@ -114,6 +114,20 @@ impl Entries {
                 off.extend(keys);
             }
         }
+        if is_of_meltanolabs {
+            // That tap verifies by the authority only where it verifies, and asks nothing but its URL where it has one.
+            let verifies = self
+                .entries
+                .iter()
+                .find(|e| e.key == "ssl_mode")
+                .is_none_or(|mode| mode.value.as_str().is_some_and(|mode| mode.starts_with("verify")));
+            if !verifies {
+                off.push("ssl_certificate_authority");
+            }
+            if self.entries.iter().any(|e| e.written == SQLALCHEMY_URL) {
+                off.extend(SWITCHED.iter().flat_map(|(switch, keys)| keys.iter().chain([switch])));
+            }
+        }
         self.entries.retain(|e| !off.contains(&e.written.as_str()));
         for mode in self.entries.iter_mut().filter(|e| SSLMODES.contains(&e.key.as_str()) && e.value == "allow") {
             // TLS only if the server insists on it: no weaker connection comes of asking for it first.

@@ -532,6 +532,14 @@ fn switches_of_the_meltanolabs_tap() {
     ] {
         assert_eq!(read(dialect, switches.clone()), (mode, authority, client, client), "{dialect} {switches}");
     }
+    let of_mode = |mode: &str| read("meltanolabs", json!({"ssl_enable": true, "ssl_mode": mode}));
+    assert_eq!(of_mode("require"), (SslMode::Require, false, false, false));
+    assert_eq!(of_mode("verify-full"), (SslMode::VerifyFull, true, false, false));
+    let url = "postgresql://u:p@db/shop?gssencmode=disable";
+    let on = json!({"sqlalchemy_url": url, "ssl_enable": true, "ssl_client_certificate_enable": true});
+    assert_eq!(read("meltanolabs", on.clone()), (SslMode::Prefer, false, false, false));
+    assert_eq!(read("portable", on), (SslMode::VerifyCa, true, true, true));
+    assert!(error_of(json!({"dsn": "host=db gssencmode=require"})).contains("\"gssencmode\" is not supported"));
     assert_eq!(with(json!({"ssl_mode": "allow"})).unwrap().sslmode(), SslMode::Prefer);
 }
 
