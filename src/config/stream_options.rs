@@ -12,7 +12,7 @@ use super::read::Setting;
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(transparent)]
 #[schemars(inline)]
-pub(crate) struct StreamOptions(BTreeMap<String, Options>);
+pub(crate) struct StreamOptions(BTreeMap<String, Option<Options>>);
 
 /// The options of a stream.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -21,13 +21,14 @@ pub(crate) struct StreamOptions(BTreeMap<String, Options>);
 struct Options {
     /// Conditions of its rows, SQL that is true of all that are read.
     #[serde(default)]
-    custom_where_clauses: Vec<String>,
+    custom_where_clauses: Option<Vec<String>>,
 }
 
 impl StreamOptions {
     /// Returns the condition of a stream's rows, if it has any.
     pub(super) fn condition(&self, stream: &str) -> Option<String> {
-        let clauses = self.0.get(stream)?.custom_where_clauses.iter().filter(|clause| !clause.trim().is_empty());
+        let clauses = self.0.get(stream)?.as_ref()?.custom_where_clauses.iter().flatten();
+        let clauses = clauses.filter(|clause| !clause.trim().is_empty());
         // On lines of their own: one may end in a comment.
         let clauses: Vec<String> = clauses.map(|clause| format!("({clause}\n)")).collect();
         (!clauses.is_empty()).then(|| clauses.join(" AND "))

@@ -464,7 +464,8 @@ fn conditions_of_rows() {
     assert_eq!(condition(json!(several.to_string())).as_deref(), Some("(a or b -- either\n)"));
     let two = json!({"public-t": {"custom_where_clauses": ["a", "b"]}});
     assert_eq!(condition(two).as_deref(), Some("(a\n) AND (b\n)"));
-    for none in [json!({}), json!(null), json!("{}"), json!({"public-t": {"custom_where_clauses": []}})] {
+    let without = [json!([]), json!(null)].map(|clauses| json!({"public-t": {"custom_where_clauses": clauses}}));
+    for none in [json!({}), json!(null), json!("{}"), json!({"public-t": null})].into_iter().chain(without) {
         assert_eq!(condition(none), None);
     }
     for wrong in
