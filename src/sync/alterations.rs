@@ -84,6 +84,11 @@ impl What {
         })
     }
 
+    /// Whether it takes a lock that waits for whoever writes to the table, so that no open transaction has changes from before it.
+    fn waits_for_writers(self) -> bool {
+        !matches!(self, What::Type | What::Schema)
+    }
+
     /// Whether it made the table, or a partition of it.
     fn is_of_birth(self) -> bool {
         matches!(self, What::Created | What::Attached)
@@ -156,8 +161,10 @@ impl Alterations {
         for row in &rows {
             let (stream, what, by): (u32, Vec<&str>, Vec<i64>) = (row.field(0)?, row.field(3)?, row.field(4)?);
             let (table, columns): (u32, Vec<String>) = (row.field(1)?, row.field(5)?);
-            let is_past = |by: u32| past.get(&stream).is_some_and(|known| known.seen.is_behind(by));
-            let is_told = |by: u32| past.get(&stream).is_some_and(|known| known.knows_of(by));
+            let known_by = |by: u32| past.get(&stream).filter(|known| known.knows_of(by));
+            let is_past = |what: What, by: u32| {
+                known_by(by).is_some_and(|known| what.waits_for_writers() || known.seen.is_behind(by))
+            };
             // What is in the catalogs has committed, whatever the snapshot says.
             known
                 .entry(stream)
@@ -165,7 +172,7 @@ impl Alterations {
                 .extend(by.iter().map(|by| *by as u32).filter(|by| !short.sees_writer(*by)));
             let facts = what.iter().zip(by).zip(columns).filter_map(|((what, by), column)| {
                 let (what, by) = (What::parse(what)?, by as u32);
-                (!is_past(by)).then_some(Fact { what, by, column, told: is_told(by) })
+                (!is_past(what, by)).then_some(Fact { what, by, column, told: known_by(by).is_some() })
             });
             let (name, created, columns, key) = (row.field(2)?, row.field(6)?, row.field(8)?, row.field(9)?);
             let attached_by = row.field::<Option<i64>>(7)?.map(|by| by as u32);

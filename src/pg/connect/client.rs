@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::ops::Deref;
 
 use tokio::sync::watch;
-use tokio_postgres::{AsyncMessage, SimpleQueryMessage};
+use tokio_postgres::{AsyncMessage, SimpleQueryMessage, SimpleQueryRow};
 
 use crate::error::{Context as _, Result};
 use crate::pg::ServerVersion;
@@ -54,7 +54,7 @@ impl Client {
         let rows =
             self.client.simple_query(statement).await.map_err(|e| query_error("cannot set up the session", e))?;
         let row = rows.iter().find_map(|message| match message {
-            SimpleQueryMessage::Row(row) => row.get(0),
+            SimpleQueryMessage::Row(row) => row.try_get(0).ok().flatten(),
             _ => None,
         });
         self.schemas = serde_json::from_str(row.unwrap_or_default())
@@ -65,11 +65,15 @@ impl Client {
     /// Runs a query and returns its rows, as texts.
     pub(crate) async fn text_rows(&self, sql: &str) -> Result<Vec<Vec<Option<String>>>> {
         let messages = self.client.simple_query(sql).await.map_err(|e| query_error("a query failed", e))?;
+        let text = |row: &SimpleQueryRow, at: usize| {
+            let text = row.try_get(at).map_err(|e| query_error("a query failed", e))?;
+            Ok(text.map(str::to_owned))
+        };
         let row = |message: &SimpleQueryMessage| match message {
-            SimpleQueryMessage::Row(row) => Some((0..row.len()).map(|at| row.get(at).map(str::to_owned)).collect()),
+            SimpleQueryMessage::Row(row) => Some((0..row.len()).map(|at| text(row, at)).collect()),
             _ => None,
         };
-        Ok(messages.iter().filter_map(row).collect())
+        messages.iter().filter_map(row).collect()
     }
 
     /// Returns the schemas on the search_path that the role has elsewhere; the session's own is pg_catalog.
