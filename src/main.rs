@@ -1,6 +1,8 @@
 //! The `tap-postgres-rs` executable: arguments, logging, exit code.
 
+use std::num::NonZero;
 use std::process::ExitCode;
+use std::thread::available_parallelism;
 
 use clap::Parser;
 use tap_postgres_rs::cli::Cli;
@@ -27,6 +29,8 @@ fn main() -> ExitCode {
 fn start(cli: Cli) -> Result<Outcome> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        // These write files of batches and look up names: no more at a time than there are cores for.
+        .max_blocking_threads(available_parallelism().map_or(1, NonZero::get))
         .build()
         .map_err(|error| Error::run("cannot start the runtime").source(error))?;
     runtime.block_on(run::run(cli))

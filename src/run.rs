@@ -129,7 +129,7 @@ async fn synchronize(env: &Env, catalog: Option<Catalog>, state: State) -> Resul
     let began = Instant::now();
     let mut interrupt = signal(SignalKind::interrupt()).context(|| "cannot handle signals".to_owned())?;
     let mut terminate = signal(SignalKind::terminate()).context(|| "cannot handle signals".to_owned())?;
-    let mut output = Output::new(MessageWriter::new(std::io::stdout()), state, env.config.activate_version());
+    let mut output = Output::new(MessageWriter::new(std::io::stdout()), state, &env.config);
     let mut outcome = {
         let work = pin!(sync(&mut output, env, catalog));
         tokio::select! {

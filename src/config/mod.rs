@@ -39,6 +39,9 @@ use environment::Environment;
 use read::{Entries, other_names, setting};
 use schema::{or_dsn, or_string};
 
+/// A STATE follows after so many records where nothing else decides it.
+const STATE_RECORDS: u64 = 10_000;
+
 /// The settings of a run.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[schemars(transform = or_string, transform = or_dsn)]
@@ -151,10 +154,12 @@ pub(crate) struct Config {
     #[serde(default, deserialize_with = "setting")]
     #[schemars(with = "u8", range(min = 1, max = 64))]
     pub copy_parallelism: CopyParallelism,
-    /// Rows of FULL_TABLE, INCREMENTAL and the copy that LOG_BASED starts with go into files, of which BATCH messages tell, for
-    /// targets of the Meltano SDK: `{"storage": {"root": "file:///tmp/batches"}}`.
+    /// Records go into files, of which BATCH messages tell, for targets of the Meltano SDK: `{"storage": {"root": "file:///tmp/batches"}}`.
     #[serde(default, deserialize_with = "setting")]
     pub batch_config: Option<BatchConfig>,
+    /// LOG_BASED: of several changes of one row between two STATEs only the last is sent. Not for targets that keep a history.
+    #[serde(default, deserialize_with = "setting")]
+    pub compact_changes: bool,
     /// INCREMENTAL by a column: at most so many rows of a stream in one run, besides those that have the bookmark's own value.
     #[serde(default, deserialize_with = "setting")]
     limit: Option<u64>,
@@ -409,6 +414,16 @@ impl Config {
     /// Returns the method of streams whose catalog entry names none, where the config says or implies it.
     pub(crate) fn default_replication_method(&self) -> Option<ReplicationMethod> {
         self.default_replication_method.or(self.is_of_meltanolabs().then_some(ReplicationMethod::FullTable))
+    }
+
+    /// Returns the number of rows of an INCREMENTAL stream after which a STATE follows: a file of a batch ends there.
+    pub(crate) fn rows_between_states(&self) -> u64 {
+        self.batch_config.as_ref().map_or(STATE_RECORDS, |batches| batches.batch_size.get())
+    }
+
+    /// Returns the number of changes after which a STATE follows, besides by time: compaction and files of batches end there.
+    pub(crate) fn changes_between_states(&self) -> u64 {
+        if self.compact_changes { u64::MAX } else { self.rows_between_states().max(STATE_RECORDS) }
     }
 
     /// Returns the largest number of rows of an INCREMENTAL stream in one run.

@@ -41,6 +41,11 @@ impl JsonBuf {
         self.bytes.truncate(len);
     }
 
+    /// Discards the first `len` bytes.
+    pub(crate) fn remove_front(&mut self, len: usize) {
+        self.bytes.drain(..len);
+    }
+
     /// Takes the written bytes, leaving `fresh` (cleared) in their place.
     pub fn replace(&mut self, mut fresh: Vec<u8>) -> Vec<u8> {
         fresh.clear();

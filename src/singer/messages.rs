@@ -1,12 +1,47 @@
-//! Singer's messages except RECORD, which is written column by column: each function appends a whole line.
+//! Singer's messages: each function appends a whole line, or begins a RECORD, which is written column by column.
+
+use std::io;
 
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::JsonBuf;
 
+/// What a RECORD begins with; the stream follows.
+pub(crate) const RECORD: &[u8] = br#"{"type":"RECORD","stream":"#;
+/// What a SCHEMA begins with; the stream follows.
+pub(crate) const SCHEMA: &[u8] = br#"{"type":"SCHEMA","stream":"#;
+/// What stands between a RECORD's stream and its record.
+pub(crate) const OF_RECORD: &[u8] = br#","record":"#;
+
+/// Begins a RECORD: everything before its first property.
+pub(crate) fn begin_record(out: &mut JsonBuf, stream: &str) {
+    out.raw(RECORD);
+    out.string(stream.as_bytes());
+    out.raw(OF_RECORD);
+    out.byte(b'{');
+}
+
+/// Returns the record of a RECORD line, which begins at this place, and the digits of its version, if it has one.
+///
+/// # Errors
+/// It is no such line.
+pub(crate) fn record_and_version(line: &[u8], at: usize) -> io::Result<(&[u8], Option<&str>)> {
+    let rest = line.get(at..).unwrap_or_default();
+    let record = first_value(rest).ok_or(io::ErrorKind::InvalidData)?.as_bytes();
+    let version = rest[record.len()..].strip_prefix(br#","version":"#).and_then(first_value);
+    Ok((record, version))
+}
+
+/// Returns the JSON value that a text begins with.
+pub(crate) fn first_value(text: &[u8]) -> Option<&str> {
+    let mut values = serde_json::Deserializer::from_slice(text).into_iter::<&RawValue>();
+    values.next()?.ok().map(RawValue::get)
+}
+
 /// Appends a SCHEMA message.
 pub(crate) fn schema(out: &mut JsonBuf, stream: &str, schema: &Value, keys: &[String], bookmark: &[&str]) {
-    out.raw(br#"{"type":"SCHEMA","stream":"#);
+    out.raw(SCHEMA);
     out.string(stream.as_bytes());
     out.raw(br#","schema":"#);
     // A Value always has text: its keys are strings.

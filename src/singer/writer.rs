@@ -78,28 +78,22 @@ impl MessageWriter {
             return Ok(());
         }
         // The place in the queue first: a run that is cancelled while it waits keeps its lines.
-        let place = match &self.chunks {
-            Some(chunks) => match chunks.try_reserve() {
-                Err(TrySendError::Full(())) => {
-                    let full = Instant::now();
-                    let place = chunks.reserve().await;
-                    self.waited += full.elapsed();
-                    place
-                }
-                Ok(place) => Ok(place),
-                Err(TrySendError::Closed(())) => return Err(self.failure()),
-            },
-            None => return Err(self.failure()),
-        };
-        match place {
-            Ok(place) => {
-                let mut chunk = self.buf.replace(self.empty.try_recv().unwrap_or_default());
-                self.buf.raw(&chunk[len..]);
-                chunk.truncate(len);
-                place.send(chunk);
-            }
-            Err(_) => return Err(self.failure()),
-        }
+        let place = place(&self.chunks, &mut self.waited).await.ok_or_else(|| failure(&self.failure))?;
+        let mut chunk = self.buf.replace(self.empty.try_recv().unwrap_or_default());
+        self.buf.raw(&chunk[len..]);
+        chunk.truncate(len);
+        place.send(chunk);
+        Ok(())
+    }
+
+    /// Hands over text that was not buffered here, as [`drain`](Self::drain) does what was. Cut short while it waits, it has handed
+    /// over nothing.
+    pub(crate) async fn send(&mut self, text: &[u8]) -> Result<()> {
+        let place = place(&self.chunks, &mut self.waited).await.ok_or_else(|| failure(&self.failure))?;
+        let mut chunk = self.empty.try_recv().unwrap_or_default();
+        chunk.clear();
+        chunk.extend_from_slice(text);
+        place.send(chunk);
         Ok(())
     }
 
@@ -113,22 +107,40 @@ impl MessageWriter {
             self.waited += last.elapsed();
             // An error means that the thread panicked; its failure is then unknown, but there is one.
             if finished.is_err() || self.failure.lock().unwrap_or_else(|e| e.into_inner()).is_some() {
-                return Err(self.failure());
+                return Err(failure(&self.failure));
             }
         }
         Ok(())
     }
+}
 
-    fn failure(&self) -> Error {
-        let error = self.failure.lock().unwrap_or_else(|e| e.into_inner()).take();
-        match error {
-            Some(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                Error::new(ErrorKind::Output, "the reader of stdout went away before everything was written")
-                    .hint("look at the target's own log for the reason")
-            }
-            Some(error) => Error::new(ErrorKind::Output, "cannot write to stdout").source(error),
-            None => Error::new(ErrorKind::Output, "cannot write to stdout: it failed before"),
+/// Waits for a place in the queue; `None` if the thread has ended.
+async fn place<'a>(
+    chunks: &'a Option<mpsc::Sender<Vec<u8>>>,
+    waited: &mut Duration,
+) -> Option<mpsc::Permit<'a, Vec<u8>>> {
+    let chunks = chunks.as_ref()?;
+    match chunks.try_reserve() {
+        Ok(place) => Some(place),
+        Err(TrySendError::Closed(())) => None,
+        Err(TrySendError::Full(())) => {
+            let full = Instant::now();
+            let place = chunks.reserve().await;
+            *waited += full.elapsed();
+            place.ok()
         }
+    }
+}
+
+/// Returns why the thread has ended.
+fn failure(failure: &Mutex<Option<io::Error>>) -> Error {
+    match failure.lock().unwrap_or_else(|e| e.into_inner()).take() {
+        Some(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+            Error::new(ErrorKind::Output, "the reader of stdout went away before everything was written")
+                .hint("look at the target's own log for the reason")
+        }
+        Some(error) => Error::new(ErrorKind::Output, "cannot write to stdout").source(error),
+        None => Error::new(ErrorKind::Output, "cannot write to stdout: it failed before"),
     }
 }
 

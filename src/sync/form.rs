@@ -9,11 +9,11 @@ use crate::singer::JsonBuf;
 use crate::types::{self, Dialect};
 
 /// When the row was deleted.
-const DELETED_AT: &str = "_sdc_deleted_at";
+pub(crate) const DELETED_AT: &str = "_sdc_deleted_at";
 /// The position of the change in the log.
 const LSN: &str = "_sdc_lsn";
 /// The version of the row's table, in batches.
-const TABLE_VERSION: &str = "_sdc_table_version";
+pub(crate) const TABLE_VERSION: &str = "_sdc_table_version";
 
 /// Whether messages have another use for a column of this name.
 pub(crate) fn is_singers(column: &str) -> bool {
@@ -80,13 +80,6 @@ impl Form {
     /// Returns what follows the columns of a row that is read from a table; nothing, or properties with commas between.
     fn last_of_row(self, method: ReplicationMethod) -> &'static str {
         if self.rows_are_changes(method) { r#""_sdc_deleted_at":null,"_sdc_lsn":null"# } else { "" }
-    }
-
-    /// Returns what follows the columns of a row in a batch.
-    pub(crate) fn last_in_batch(self, method: ReplicationMethod, version: i64) -> Vec<u8> {
-        let version = if self.versioned_rows { format!("\"{TABLE_VERSION}\":{version}") } else { String::new() };
-        let properties = [self.last_of_row(method), &version];
-        properties.into_iter().filter(|property| !property.is_empty()).collect::<Vec<_>>().join(",").into_bytes()
     }
 
     /// Returns the end of the records of a stream's rows; `has_columns`: whether a property stands before it.

@@ -9,7 +9,7 @@ use crate::catalog::{CatalogEntry, Patterns};
 use crate::method::ReplicationMethod;
 use crate::pg::quote;
 use crate::pg::table::{Column, Generated, Table, TableKind};
-use crate::singer::JsonBuf;
+use crate::singer::{JsonBuf, messages};
 use crate::sync::env::Env;
 use crate::sync::form::{Form, RecordEnd, is_singers};
 use crate::types::{self, Codec, ColumnType, Dialect, Limit};
@@ -74,10 +74,8 @@ impl StreamPlan {
         env: &Env,
     ) -> Self {
         let mut record_start = JsonBuf::new();
-        record_start.raw(br#"{"type":"RECORD","stream":"#);
         let id = entry.as_ref().map_or_else(|| table.stream_id(), |e| e.tap_stream_id.clone());
-        record_start.string(id.as_bytes());
-        record_start.raw(br#","record":{"#);
+        messages::begin_record(&mut record_start, &id);
         let mut plan = StreamPlan {
             filter: env.config.where_clauses(&id),
             id,

@@ -61,11 +61,12 @@ pub(crate) async fn sync(
         query.order += &format!(" LIMIT {limit}{at_bookmark}");
     }
 
-    let mut tracker = KeyTracker::new(plan.id.clone(), key.clone(), position, version);
+    let state_every = env.config.rows_between_states();
+    let mut tracker = KeyTracker::new(plan.id.clone(), key.clone(), position, version, state_every);
     output.state.set_incremental(&plan.id, &key, from.clone(), version);
     output.schema(&plan.id, &plan.schema, &plan.key_properties, &[&key]);
     output.activate_version(&plan.id, version);
-    copy_rows(output, env, snapshot.session(), plan, &mut Reading::of(query, version), Some(&mut tracker)).await?;
+    copy_rows(output, snapshot.session(), plan, &mut Reading::of(query, version), Some(&mut tracker)).await?;
     sessions.give_back(snapshot.end().await?);
     tracker.store(&mut output.state);
     let reached = output.state.bookmark(&plan.id).replication_key_value();

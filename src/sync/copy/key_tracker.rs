@@ -6,9 +6,6 @@ use crate::singer::JsonBuf;
 use crate::state::State;
 use crate::types::Codec;
 
-/// The number of rows after which a STATE follows.
-const STATE_EVERY: u64 = 10_000;
-
 /// A tracker of the replication key of the rows that are sent, which moves the bookmark now and then.
 pub(crate) struct KeyTracker {
     stream: String,
@@ -18,11 +15,13 @@ pub(crate) struct KeyTracker {
     /// The last value as JSON; empty before there was one.
     last: JsonBuf,
     rows: u64,
+    /// The number of rows after which a STATE follows.
+    state_every: u64,
 }
 
 impl KeyTracker {
-    pub(super) fn new(stream: String, key: String, column: usize, version: i64) -> Self {
-        KeyTracker { stream, key, column, version, last: JsonBuf::new(), rows: 0 }
+    pub(super) fn new(stream: String, key: String, column: usize, version: i64, state_every: u64) -> Self {
+        KeyTracker { stream, key, column, version, last: JsonBuf::new(), rows: 0, state_every }
     }
 
     /// Takes note of a value, which is never NULL. One that JSON has no exact form for (infinity, a date before year 1)
@@ -37,7 +36,7 @@ impl KeyTracker {
     /// Takes note of a row that was sent. Returns whether the bookmark was moved, so that a STATE should follow.
     pub(crate) fn row(&mut self, state: &mut State) -> bool {
         self.rows += 1;
-        let due = self.rows.is_multiple_of(STATE_EVERY);
+        let due = self.rows.is_multiple_of(self.state_every);
         if due {
             self.store(state);
         }

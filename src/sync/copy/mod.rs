@@ -2,10 +2,9 @@
 //!
 //! ```text
 //! initial, full_table (table), xmin ─▶ Reading ─▶ query ─┬▶ parallel ─▶ several connections ─┐
-//! incremental ───────────────────────────────────▲       └▶ one connection ─────────────────┴▶ rows ─▶ RowSink: the run, a batch, …
+//! incremental ───────────────────────────────────▲       └▶ one connection ─────────────────┴▶ rows ─▶ RowSink: the run, …
 //! ```
 
-mod batch;
 pub(crate) mod full_table;
 mod held;
 pub(crate) mod incremental;

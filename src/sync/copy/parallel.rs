@@ -44,10 +44,7 @@ pub(super) fn is_possible(env: &Env, session: &Session, plan: &StreamPlan) -> bo
     if env.config.copy_parallelism.get() == 1 {
         return false;
     }
-    let obstacle = match &env.config.batch_config {
-        Some(_) => Some("its rows go into batches".to_owned()),
-        None => why_not(session, plan),
-    };
+    let obstacle = why_not(session, plan);
     if let Some(reason) = &obstacle {
         tracing::info!("{}: copied by one connection: {reason}", plan.id);
     }

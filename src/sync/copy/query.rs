@@ -1,12 +1,10 @@
-//! The rows of a query, into the run's messages or into batches.
+//! The rows of a query, into the run's messages.
 
-use super::batch::BatchSink;
 use super::key_tracker::KeyTracker;
 use super::parallel;
 use super::reading::Reading;
 use super::rows::write_rows;
 use super::run_sink::RunSink;
-use super::sink::StateSink;
 use super::snapshot::Snapshot;
 use crate::error::Result;
 use crate::logging::RecordCounter;
@@ -29,43 +27,26 @@ pub(super) async fn copy_snapshot(
     if reading.several && parallel::copy(output, env, server, snapshot, plan, reading).await? {
         return Ok(());
     }
-    copy_rows(output, env, snapshot.session(), plan, reading, None).await
+    copy_rows(output, snapshot.session(), plan, reading, None).await
 }
 
 /// Sends what `reading` says by one connection; the columns of its query are the plan's. `tracker` follows the replication key.
 pub(super) async fn copy_rows(
     output: &mut Output,
-    env: &Env,
     session: &mut Session,
     plan: &mut StreamPlan,
     reading: &mut Reading,
     tracker: Option<&mut KeyTracker>,
 ) -> Result<()> {
     let counter = RecordCounter::of_rows(&plan.id, reading.query.expected_rows(plan), reading.before);
-    if let Some(config) = &env.config.batch_config {
-        let mut sink = BatchSink::new(output, config.clone(), plan, reading.version, counter, tracker);
-        read(session, plan, reading, &mut sink).await?;
-        return sink.finish().await;
-    }
     let mut sink = RunSink::new(output, plan.end_of_rows(reading.version), counter, tracker);
-    read(session, plan, reading, &mut sink).await?;
-    sink.counter.finish();
-    Ok(())
-}
-
-async fn read(
-    session: &mut Session,
-    plan: &mut StreamPlan,
-    reading: &mut Reading,
-    sink: &mut impl StateSink,
-) -> Result<()> {
     while let Some((range, sql)) = reading.next() {
-        write_rows(session, plan, &sql, sink).await?;
+        write_rows(session, plan, &sql, &mut sink).await?;
         if reading.sent(&range) {
-            let output = sink.complete().await?;
-            reading.store(&mut output.state);
-            output.write_state().await?;
+            reading.store(&mut sink.output.state);
+            sink.output.write_state().await?;
         }
     }
+    sink.counter.finish();
     Ok(())
 }

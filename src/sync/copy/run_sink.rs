@@ -1,7 +1,7 @@
 //! Rows as RECORD messages of the run itself.
 
 use super::key_tracker::KeyTracker;
-use super::sink::{RowSink, StateSink};
+use super::sink::RowSink;
 use crate::error::Result;
 use crate::logging::RecordCounter;
 use crate::singer::JsonBuf;
@@ -63,11 +63,5 @@ impl RowSink for RunSink<'_> {
 
     async fn hand_over(&mut self) -> Result<()> {
         self.output.hand_over().await
-    }
-}
-
-impl StateSink for RunSink<'_> {
-    async fn complete(&mut self) -> Result<&mut Output> {
-        Ok(self.output)
     }
 }

@@ -3,7 +3,6 @@
 use super::key_tracker::KeyTracker;
 use crate::error::Result;
 use crate::singer::JsonBuf;
-use crate::sync::output::Output;
 use crate::sync::plan::StreamPlan;
 
 /// A sink for the lines of a copy.
@@ -24,10 +23,4 @@ pub(crate) trait RowSink {
 
     /// Hands over the lines that are complete.
     async fn hand_over(&mut self) -> Result<()>;
-}
-
-/// A sink of the run's own, between whose lines a STATE can stand.
-pub(crate) trait StateSink: RowSink {
-    /// Has all lines so far go before what is written next, and returns where to.
-    async fn complete(&mut self) -> Result<&mut Output>;
 }

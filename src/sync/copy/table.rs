@@ -57,7 +57,7 @@ impl TableCopy<'_> {
             tracing::info!("{}: {most} rows at most, as max_record_count says", self.plan.id);
             query.order = format!(" LIMIT {most}");
         }
-        copy_rows(output, env, snapshot.session(), self.plan, &mut Reading::of(query, self.version), None).await?;
+        copy_rows(output, snapshot.session(), self.plan, &mut Reading::of(query, self.version), None).await?;
         if most.is_none() {
             output.activate_version(&self.plan.id, self.version);
         }

@@ -13,6 +13,7 @@
 use std::time::Duration;
 
 use super::holes::{Filling, Holes};
+use super::window::Window;
 use crate::error::Result;
 use crate::singer::{JsonBuf, MessageWriter};
 
@@ -23,6 +24,8 @@ const LARGE_TRANSACTION: usize = 4 * 1024 * 1024;
 /// what is written so far is complete.
 pub(super) struct Lines {
     writer: MessageWriter,
+    /// What complete lines pass through, where they are to become other messages.
+    window: Option<Window>,
     /// The buffered lines up to here are complete.
     cut: usize,
     /// Whether a transaction is open: the lines that come belong to it.
@@ -34,8 +37,8 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    pub(super) fn new(writer: MessageWriter) -> Lines {
-        Lines { writer, cut: 0, open: false, torn: false, holes: Holes::default() }
+    pub(super) fn new(writer: MessageWriter, window: Option<Window>) -> Lines {
+        Lines { writer, window, cut: 0, open: false, torn: false, holes: Holes::default() }
     }
 
     /// Returns where lines are written.
@@ -101,7 +104,7 @@ impl Lines {
     /// have left.
     ///
     /// # Errors
-    /// The reader of stdout is gone.
+    /// The reader of stdout is gone, or a file of a batch can't be written.
     pub(super) async fn hand_over(&mut self) -> Result<bool> {
         if !self.holes.is_empty() {
             return Ok(false);
@@ -112,8 +115,7 @@ impl Lines {
             true if self.will_tear() => (self.writer.buf.len(), true),
             true => return Ok(false),
         };
-        self.writer.drain_front(len).await?;
-        (self.cut, self.torn) = (0, torn);
+        self.leave(len, torn).await?;
         Ok(true)
     }
 
@@ -127,14 +129,46 @@ impl Lines {
     /// torn by it.
     ///
     /// # Errors
-    /// The reader of stdout is gone.
+    /// See [`hand_over`](Self::hand_over).
     pub(super) async fn make_room(&mut self) -> Result<()> {
         let Some(len) = self.holes.first_line().filter(|len| *len >= LARGE_TRANSACTION) else { return Ok(()) };
-        self.writer.drain_front(len).await?;
-        self.torn = true;
+        self.leave(len, true).await
+    }
+
+    /// Lets the first `len` bytes go; `torn`: the rest of their last transaction is still to come.
+    async fn leave(&mut self, len: usize, torn: bool) -> Result<()> {
+        match self.window.as_mut().filter(|window| window.is_needed()) {
+            None => {
+                self.writer.drain_front(len).await?;
+                self.have_left(len, torn);
+            }
+            Some(window) => {
+                // All of it before anything is waited for: a run that is cut short meanwhile finds each line in one place.
+                window.take(&self.writer.buf.as_bytes()[..len]);
+                self.writer.buf.remove_front(len);
+                self.have_left(len, torn);
+                self.send().await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn have_left(&mut self, len: usize, torn: bool) {
+        self.torn = torn;
         self.cut = self.cut.saturating_sub(len);
         self.holes.left(len);
-        Ok(())
+    }
+
+    async fn send(&mut self) -> Result<()> {
+        match &mut self.window {
+            Some(window) => window.send(&mut self.writer).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Takes note that the lines which follow are of the log.
+    pub(super) fn begin_changes(&mut self) {
+        self.window.iter_mut().for_each(Window::begin_changes);
     }
 
     /// Inserts what fills holes and returns how long it is. What fills one of a transaction that has ended is complete: a whole line
@@ -183,6 +217,10 @@ impl Lines {
 
     /// Hands over what is buffered and waits until the reader has taken everything.
     pub(super) async fn finish(&mut self) -> Result<()> {
+        self.leave(self.writer.buf.len(), self.torn).await?;
+        if let Some(window) = &mut self.window {
+            window.finish(&mut self.writer).await?;
+        }
         self.writer.finish().await
     }
 
@@ -218,7 +256,7 @@ mod tests {
 
     fn lines() -> (Lines, Sink) {
         let sink = Sink::default();
-        (Lines::new(MessageWriter::new(sink.clone())), sink)
+        (Lines::new(MessageWriter::new(sink.clone()), None), sink)
     }
 
     fn write(lines: &mut Lines, text: &str) {

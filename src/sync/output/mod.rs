@@ -2,13 +2,16 @@
 //! outlives the work, so that a run that is interrupted can still write a last valid STATE.
 //!
 //! ```text
-//! records, SCHEMA … ─▶ Lines (the buffer: where it may be cut, what it lacks) ─▶ MessageWriter ─▶ stdout
+//! records, SCHEMA … ─▶ Lines (the buffer: where it may be cut, what it lacks) ─▶ [Window: files, compaction] ─▶ MessageWriter ─▶ stdout
 //! begin, commit, keepalive ─▶ Ledger ─▶ State ─▶ States (when a STATE is written) ─┘
 //! ```
 
+mod batches;
 mod holes;
+mod keys;
 mod lines;
 mod states;
+mod window;
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -18,8 +21,9 @@ use serde_json::Value;
 pub(crate) use holes::{Filling, Hole, Holes, Key, Lead, Want};
 use lines::Lines;
 use states::States;
+use window::Window;
 
-use crate::config::{BatchConfig, Choice as _};
+use crate::config::Config;
 use crate::error::Result;
 use crate::pg::Lsn;
 use crate::positions::{HeldBack, Ledger, Upto};
@@ -39,9 +43,15 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// Begins a run with this state; `activates`: whether the target is told of versions.
-    pub(crate) fn new(writer: MessageWriter, state: State, activates: bool) -> Self {
-        Output { state, lines: Lines::new(writer), states: States::new(), ledger: Ledger::default(), activates }
+    /// Begins a run with this state.
+    pub(crate) fn new(writer: MessageWriter, state: State, config: &Config) -> Self {
+        Output {
+            state,
+            lines: Lines::new(writer, Window::of(config)),
+            states: States::new(),
+            ledger: Ledger::default(),
+            activates: config.activate_version(),
+        }
     }
 
     /// Appends a SCHEMA message. It is complete with the line behind it: a run that is cut in between has no use for it.
@@ -58,14 +68,6 @@ impl Output {
         messages::activate_version(self.lines.buf(), stream, version);
         self.lines.end_line();
         self.states.message();
-    }
-
-    /// Appends a BATCH message: the file at `url` has rows of a stream.
-    pub(crate) fn batch(&mut self, stream: &str, config: &BatchConfig, url: &str) {
-        self.before_record();
-        let (format, compression) = (config.encoding.format.word(), config.encoding.compression.word());
-        messages::batch(self.lines.buf(), stream, format, compression, url);
-        self.lines.end_line();
     }
 
     /// Begins a RECORD, which the caller writes into the buffer returned. The first one has a STATE before it that claims
@@ -125,7 +127,7 @@ impl Output {
     /// what is cut there comes again.
     ///
     /// # Errors
-    /// The reader of stdout is gone.
+    /// The reader of stdout is gone, or a file of a batch can't be written.
     pub(crate) async fn hand_over(&mut self) -> Result<()> {
         if self.lines.will_tear() && !self.lines.is_torn() {
             self.move_bookmarks(Upto::LastCommit);
@@ -158,6 +160,11 @@ impl Output {
             self.lines.buf().raw(&line);
             self.lines.end_line();
         }
+    }
+
+    /// Takes note that the SCHEMAs and records which follow are of the log.
+    pub(crate) fn begin_changes(&mut self) {
+        self.lines.begin_changes();
     }
 
     /// Begins to stream changes.

@@ -76,6 +76,7 @@ pub(super) async fn stream(
         streams.push(Live::new(plan, version, &track, &source.alterations));
         tracks.push((id, track));
     }
+    output.begin_changes();
     for live in &streams {
         live.announce(output);
     }
@@ -106,6 +107,7 @@ pub(super) async fn stream(
         poll: Some(config.logical_poll()),
         patience: None,
         bounded: ends,
+        state_changes: config.changes_between_states(),
     };
     let mut log = Log { env, client, source, acknowledge, limits };
     let read = match reader {

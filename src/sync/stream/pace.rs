@@ -6,9 +6,7 @@ use tokio::time::Instant;
 
 use crate::pg::Lsn;
 
-/// A STATE follows at the first commit after so many changes, or after [`STATE_INTERVAL`].
-const STATE_CHANGES: u64 = 10_000;
-/// See [`STATE_CHANGES`].
+/// A STATE follows at the first commit after this, or after so many changes as [`Limits`] says.
 const STATE_INTERVAL: Duration = Duration::from_secs(10);
 /// On an idle stream a keepalive is asked for after this; the wait doubles with each question, up to [`IDLE`].
 const FIRST_ASK: Duration = Duration::from_millis(20);
@@ -32,6 +30,8 @@ pub(super) struct Limits {
     pub(super) patience: Option<Duration>,
     /// Whether the run has an end to get to, for which an idle server is asked at once.
     pub(super) bounded: bool,
+    /// A STATE follows at the first commit after so many changes.
+    pub(super) state_changes: u64,
 }
 
 /// What the loop does next.
@@ -140,7 +140,7 @@ impl Pace {
     /// Takes note of the end of a transaction.
     pub(super) fn commit(&mut self, now: Instant) {
         self.now = now;
-        if self.changes >= STATE_CHANGES || self.is_state_old() {
+        if self.changes >= self.limits.state_changes || self.is_state_old() {
             self.push(Step::WriteState);
         }
     }
@@ -238,6 +238,8 @@ impl Pace {
 mod tests {
     use super::*;
 
+    const STATE_CHANGES: u64 = 1000;
+
     /// A pace with a clock that only these tests move.
     struct Clocked {
         pace: Pace,
@@ -251,6 +253,7 @@ mod tests {
             poll: None,
             patience: Some(Duration::from_secs(60)),
             bounded: true,
+            state_changes: STATE_CHANGES,
         }
     }
 
