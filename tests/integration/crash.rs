@@ -129,8 +129,10 @@ impl Life {
         let forever = matches!(cut, Cut::Time(..)) && self.random.chance(15);
         let connections = [1, 3][self.random.below(2) as usize];
         let in_steps = !matches!(cut, Cut::Never) && self.random.chance(30);
+        let (compacts, batches) = (self.random.chance(40), self.random.chance(40));
         self.log.push(format!(
-            "{cut:?} {reader} spare slots: {spare}, forever: {forever}, {connections} connections, in steps: {in_steps}, state {}",
+            "{cut:?} {reader} spare slots: {spare}, forever: {forever}, {connections} connections, in steps: {in_steps}, \
+             compacts: {compacts}, batches: {batches}, state {}",
             self.state
         ));
         let before = self.confirmed_flush();
@@ -140,12 +142,16 @@ impl Life {
             .config("wal_reader", reader)
             .config("break_at_end_lsn", !forever)
             .config("copy_parallelism", connections)
+            .config("compact_changes", compacts)
             // Slices of a page or two, a STATE after each, snapshots that are soon too old.
             .env("TAP_TEST_SLICING", "16384,0,60")
             .catalog(&self.catalog)
             .state(&self.state)
             .timeout(Duration::from_secs(300));
         let tap = if in_steps { tap.config("max_copy_seconds", 0) } else { tap };
+        let root = format!("file://{}", tap.dir().join("batches").display());
+        let config = json!({"storage": {"root": root}, "batch_size": 1 + self.random.below(200)});
+        let tap = if batches { tap.config("batch_config", config) } else { tap };
         let mut messages = self.run(&tap, cut);
         check_protocol(&messages);
         self.assert_forward(&messages);
@@ -153,7 +159,10 @@ impl Life {
             self.log.push("the target lost it all: again with the same state".to_owned());
             let again = self.run(&tap, Cut::Never);
             check_protocol(&again);
-            self.assert_repeated(&messages, &again);
+            // Others are the last of their row in a run that gets further.
+            if !compacts && !batches {
+                self.assert_repeated(&messages, &again);
+            }
             messages = again;
         }
         if let Some((before, after)) = before.zip(self.confirmed_flush()) {

@@ -5,6 +5,7 @@
 mod architecture;
 mod batches;
 mod check;
+mod compact;
 mod connect;
 mod crash;
 mod ddl;

@@ -9,6 +9,9 @@
 //! It knows messages only, the streams by their SCHEMAs. What stands between two messages that are no RECORDs may change places where
 //! it is of different streams; nothing passes such a message, so that a STATE is behind all that it covers.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{HashSet, VecDeque};
 use std::num::NonZero;
 use std::ops::Range;
@@ -18,6 +21,7 @@ use super::batches::{self, BatchFile, Batches, Writing};
 use super::keys::{Change, KeyReader, Streams};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
+use crate::logging::figures::{counted, grouped};
 use crate::singer::MessageWriter;
 use crate::singer::writer::CHUNK;
 
@@ -31,6 +35,8 @@ pub(super) struct Window {
     records: Vec<Record>,
     /// The keys of records, one behind the other.
     keys: Vec<u8>,
+    /// How large it may get.
+    most: usize,
     streams: Streams,
     reader: KeyReader,
     /// Whether changes that are superseded are left out, from when on there are changes.
@@ -75,6 +81,7 @@ impl Window {
             text: Vec::new(),
             records: Vec::new(),
             keys: Vec::new(),
+            most: WINDOW,
             streams: Streams::default(),
             reader: KeyReader::default(),
             compacts: config.compact_changes,
@@ -129,10 +136,10 @@ impl Window {
         let rows = self.streams.count(stream);
         match &self.batches {
             Some(batches) if !self.compacts && rows >= batches.most() => self.close(),
-            _ if self.size() >= WINDOW => {
+            _ if self.size() >= self.most => {
                 self.compact();
                 // More of the same keys may come.
-                if self.size() >= WINDOW / 2 {
+                if self.size() >= self.most / 2 {
                     self.close();
                 }
             }
@@ -208,7 +215,8 @@ impl Window {
         self.close();
         self.send_until(writer, |_| false).await?;
         if self.changes > 0 {
-            tracing::info!("compact_changes: {} of {} changes were left out", self.left_out, self.changes);
+            let (left_out, all) = (grouped(self.left_out), counted(self.changes, "change"));
+            tracing::info!("compact_changes: {left_out} of {all} were left out");
         }
         Ok(())
     }

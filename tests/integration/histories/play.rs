@@ -141,7 +141,8 @@ impl Player {
 
     fn tap(&self) -> Tap {
         let tap = Tap::new(&self.db).config("wal_reader", self.way.reader).config("create_replication_slot", true);
-        tap.catalog(&self.catalog).state(&self.state)
+        // What a target holds is the same with it.
+        tap.config("compact_changes", self.run % 2 == 1).catalog(&self.catalog).state(&self.state)
     }
 
     fn take(&mut self, stderr: &str, messages: &[Message]) {

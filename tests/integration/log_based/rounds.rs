@@ -93,7 +93,14 @@ fn a_target_converges(plugin: &str) {
     let mut state = json!({});
     // Each way to read the log goes on from the states of the other.
     for (round, reader) in (0..).zip(["stream", "bulk", "bulk", "stream", "auto", "bulk"]) {
-        let output = source.tap().state(&state).config("wal_reader", reader).run();
+        let tap = source.tap().state(&state).config("wal_reader", reader).config("compact_changes", round % 2 == 1);
+        let storage = json!({"root": format!("file://{}", tap.dir().join("batches").display())});
+        let tap = if round % 3 == 1 {
+            tap.config("batch_config", json!({"storage": storage, "batch_size": 50}))
+        } else {
+            tap
+        };
+        let output = tap.run();
         target.apply(&output.messages);
         assert_converged(&source, &target);
         state = output.last_state().clone();
