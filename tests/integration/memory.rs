@@ -6,7 +6,7 @@
 use std::io::{BufRead, BufReader};
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::harness::peak::watch;
 use crate::harness::tap::gather;
@@ -107,6 +107,29 @@ fn one_transaction() {
             let sum = run(&format!("{plugin}, {reader}"), &tap(&db, "LOG_BASED", reader).state(&copied.state));
             assert_flat(&sum, ROWS);
         }
+    }
+}
+
+/// What waits to become fewer or larger messages is bounded by its size.
+#[test]
+fn windows() {
+    // A window, what is known of its lines, and as much in files that are being written.
+    const MOST: u64 = FLAT + 130 * MB;
+    let db = TestDb::on(&Cluster::start(""), "memory_windows");
+    db.psql(TABLE);
+    db.replicate("pgoutput");
+    let copied = run("an empty table", &tap(&db, "LOG_BASED", "auto"));
+    db.psql(FILL);
+    for (compacts, batches) in [(true, false), (false, true), (true, true)] {
+        let tap = tap(&db, "LOG_BASED", "stream").state(&copied.state).config("compact_changes", compacts);
+        let config = json!({
+            "storage": {"root": format!("file://{}", tap.dir().join("batches").display())},
+            "batch_size": 10_000_000,
+        });
+        let tap = if batches { tap.config("batch_config", config) } else { tap };
+        let sum = run(&format!("compacts: {compacts}, batches: {batches}"), &tap);
+        assert_eq!(sum.records, if batches { 0 } else { ROWS });
+        assert!(sum.peak < MOST, "a peak of {} bytes", sum.peak);
     }
 }
 
