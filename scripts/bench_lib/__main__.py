@@ -9,7 +9,7 @@ import chart
 import report
 from bench import Bench
 from measure import Failed
-from programs import JsonlTarget, PostgresTarget, Tap
+from programs import JsonlTarget, MeltanoPostgresTarget, PostgresTarget, Tap
 from sections import NEEDS_PEERS, PEERS, Sections
 from server import Server
 
@@ -55,7 +55,7 @@ def prepare(chosen):
     if not chosen.no_peers:
         peers = [peer(os.path.join(chosen.pypi, name, "bin", "tap-postgres"), source, files)
                  for name, peer in PEERS.items()]
-        targets = [target(chosen.pypi, warehouse, files) for target in (JsonlTarget, PostgresTarget)]
+        targets = [target(chosen.pypi, warehouse, files) for target in (JsonlTarget, PostgresTarget, MeltanoPostgresTarget)]
     tap = Tap(chosen.tap, source, files)
     fixtures = os.path.join(ROOT, "fixtures", "bench")
     return Bench(files, fixtures, source, tap, peers, targets, chosen.scale)

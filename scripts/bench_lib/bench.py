@@ -6,7 +6,7 @@ import measure
 from cases import PEER
 from measure import MEGABYTE, Failed
 
-ROWS, TABLES, SLICE = 1_000_000, 5_000, 50_000
+ROWS, TABLES, SLICE, HOT = 1_000_000, 5_000, 50_000, 20_000
 
 
 class Bench:
@@ -54,6 +54,14 @@ class Bench:
     def slice(self, name):
         """A small part, for pipelines with a target."""
         return self.once(name, lambda name: self.load(name, SLICE))
+
+    def hot(self):
+        """A table whose rows change 20 times."""
+        def make(name):
+            keys = max(1000, round(HOT * self.scale / 1000) * 1000)
+            self.script(name, "hot.sql", keys=keys, slot=f"workload_{name}")
+            return {"rows": keys, "changes": 20 * keys}
+        return self.once("hot", make)
 
     def load(self, database, rows):
         # A fifth is updated, in transactions of 1,000.

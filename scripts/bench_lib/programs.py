@@ -71,10 +71,15 @@ class Tap:
         catalog = self.selected(self.discover(database), table, method, key)
         return self.command(case, database, catalog=catalog, state=state, **settings)
 
-    def log_based(self, case, database, **settings):
+    def log_based(self, case, database, table=TABLE, **settings):
         """The command line that reads everything that the slot has: 1 means where it stands."""
-        state = bookmark(TABLE, last_replication_method="LOG_BASED", lsn=1, version=1, xmin=None)
-        return self.sync(case, database, "LOG_BASED", state=state, **settings)
+        state = bookmark(table, last_replication_method="LOG_BASED", lsn=1, version=1, xmin=None)
+        return self.sync(case, database, "LOG_BASED", table=table, state=state, **settings)
+
+    def batches(self, case):
+        """The setting that has records go into files."""
+        root = os.path.join(self.directory, case.replace(" ", "_"), "batches")
+        return {"batch_config": {"storage": {"root": f"file://{root}"}, "batch_size": 100_000}}
 
 
 class Reference(Tap):
@@ -106,8 +111,8 @@ class Meltano(Tap):
                 item["metadata"].setdefault("selected", True)
         return catalog
 
-    def log_based(self, case, database, **settings):
-        return self.sync(case, database, "LOG_BASED", replication_slot_name=slot_name(database),
+    def log_based(self, case, database, table=TABLE, **settings):
+        return self.sync(case, database, "LOG_BASED", table=table, replication_slot_name=slot_name(database),
                          default_replication_method="LOG_BASED", **settings)
 
 
@@ -136,9 +141,9 @@ class JsonlTarget:
         for name in os.listdir(rows):
             os.remove(os.path.join(rows, name))
 
-    def holds(self):
-        """How many rows or records it holds."""
-        with open(os.path.join(self.config()["destination_path"], TABLE + ".jsonl"), "rb") as file:
+    def holds(self, which="orders"):
+        """How many rows or records it holds of a table, or of such rows of it."""
+        with open(os.path.join(self.config()["destination_path"], f"public-{which}.jsonl"), "rb") as file:
             return sum(1 for _ in file)
 
 
@@ -156,5 +161,20 @@ class PostgresTarget(JsonlTarget):
     def clear(self):
         self.warehouse.sql("postgres", "set client_min_messages = warning; drop schema if exists loaded cascade")
 
-    def holds(self):
-        return int(self.warehouse.sql("postgres", "select count(*) from loaded.orders"))
+    def holds(self, which="orders"):
+        return int(self.warehouse.sql("postgres", f"select count(*) from loaded.{which}"))
+
+
+class MeltanoPostgresTarget(PostgresTarget):
+    """meltanolabs-target-postgres."""
+
+    name = "meltanolabs-target-postgres"
+    program = os.path.join("meltano", "bin", "target-postgres")
+
+    def config(self):
+        return {"host": HOST, "port": self.warehouse.port, "user": "postgres", "password": "none", "database": "postgres",
+                "default_target_schema": "loaded", "hard_delete": True}
+
+    def holds(self, which="orders"):
+        table, _, condition = which.partition(" ")
+        return super().holds(f'"public-{table}" {condition}'.strip())

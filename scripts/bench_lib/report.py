@@ -69,7 +69,7 @@ def machine():
 def versions(chosen, bench):
     found = {"postgres": bench.server.sql("postgres", "show server_version"),
              bench.tap.name: output_of(chosen.tap, "--version"), "python": platform.python_version()}
-    for name in ("reference", "meltano-tap", "jsonl", "pipelinewise"):
+    for name in ("reference", "meltano-tap", "jsonl", "pipelinewise", "meltano"):
         path = os.path.join(chosen.pypi or "", name, "installed")
         if bench.peers and os.path.exists(path):
             with open(path, encoding="utf-8") as file:

@@ -5,7 +5,8 @@ import re
 
 from cases import LIMIT, PEER, TAP, Case, Section
 from measure import Failed
-from programs import PATIENCE, TABLE, Meltano, Reference, bookmark
+from programs import (PATIENCE, TABLE, JsonlTarget, Meltano, MeltanoPostgresTarget, PostgresTarget, Reference,
+                      bookmark)
 from server import slot_name
 
 DAY = 86400
@@ -18,7 +19,7 @@ class Sections:
 
     # Those of a line have cases in common, so that all of them are run in turn.
     GROUPS = (("full_table",), ("stream", "bulk"), ("incremental",), ("discovery",), ("one_table",), ("start",),
-              ("end_to_end",))
+              ("end_to_end",), ("batches",), ("hot",))
 
     def __init__(self, bench):
         self.bench, self.server, self.tap, self.peers = bench, bench.server, bench.tap, bench.peers
@@ -192,34 +193,76 @@ class Sections:
 
     # With a target
 
+    def target(self, name):
+        return next(target for target in self.bench.targets if target.name == name)
+
+    def peer(self, kind):
+        return next((peer for peer in self.peers if isinstance(peer, kind)), None)
+
     def end_to_end(self):
+        """As pipelines are that only swap their tap."""
         size = self.bench.slice("slice")
-        reference = next((peer for peer in self.peers if isinstance(peer, Reference)), None)
+        reference = self.peer(Reference)
         section = Section("end_to_end", f"with a target, {size['rows']:,} rows or {size['changes']:,} changes", [])
-        for target in self.bench.targets:
+        for target in (self.target(target.name) for target in (JsonlTarget, PostgresTarget)):
             for method in ("FULL_TABLE", "LOG_BASED"):
-                tap = self.piped(self.tap, TAP, method, target, "slice", "pgoutput", publication_name="tap_pub")
+                tap = self.piped(self.tap, TAP, method, target, "slice", publication_name="tap_pub")
                 if reference:
-                    peer = self.piped(reference, PEER, method, target, "slice_peers", "wal2json")
+                    peer = self.piped(reference, PEER, method, target, "slice_peers", plugin="wal2json")
                     section.rows.append((peer, tap.name))
                 section.rows.append((tap, ""))
         section.memory(32)
         return section
 
-    def piped(self, tap, kind, method, target, database, plugin, **settings):
-        name = f"{'tap' if kind == TAP else tap.name} → {target.name}, {method}"
-        size = self.bench.slice(database)
+    def batches(self):
+        """Records through the pipe and in files, into a target that takes both; its own tap before it."""
+        size, target, peer = self.bench.slice("slice"), self.target(MeltanoPostgresTarget.name), self.peer(Meltano)
+        section = Section("batches", f"into {target.name}, {size['rows']:,} rows or {size['changes']:,} changes", [])
+        for method in ("FULL_TABLE", "LOG_BASED"):
+            records = self.piped(self.tap, TAP, method, target, "slice", publication_name="tap_pub")
+            files = self.piped(self.tap, TAP, method, target, "slice", "batches", publication_name="tap_pub",
+                               **self.tap.batches(method))
+            if peer:
+                other = self.piped(peer, PEER, method, target, "slice_peers", plugin="wal2json")
+                section.rows.append((other, files.name))
+                section.faster(3, files.name, other.name)
+            section.rows += [(records, files.name), (files, "")]
+            section.faster(2, files.name, records.name)
+        section.memory(160)
+        return section
+
+    def hot(self):
+        """A table whose rows change often: all changes, and the last of each row."""
+        size = self.bench.hot()
+        section = Section("hot", f"{size['rows']:,} rows that change 20 times, into a target", [])
+        hot = {"table": "public-hot", "publication_name": "tap_pub"}
+        for target in (self.target(target.name) for target in (PostgresTarget, MeltanoPostgresTarget)):
+            every = self.piped(self.tap, TAP, "LOG_BASED", target, "hot", **hot)
+            last = self.piped(self.tap, TAP, "LOG_BASED", target, "hot", "compacted", compact_changes=True, **hot)
+            section.rows += [(every, last.name), (last, "")]
+            section.faster(8, last.name, every.name)
+        files = self.piped(self.tap, TAP, "LOG_BASED", target, "hot", "compacted, batches", compact_changes=True, **hot,
+                           **self.tap.batches("hot"))
+        section.rows.append((files, ""))
+        section.memory(160)
+        return section
+
+    def piped(self, tap, kind, method, target, database, how="", plugin="pgoutput", **settings):
+        name = f"{'tap' if kind == TAP else tap.name} → {target.name}, {method}{', ' if how else ''}{how}"
+        size = self.bench.made[database] if database in self.bench.made else self.bench.slice(database)
         if method == "FULL_TABLE":
             sync = tap.sync(name, database, method, **settings)
         else:
             sync = tap.log_based(name, database, **settings)
+        # The rows are there, as they are in the end.
+        which = "hot where n = 20" if database == "hot" else "orders"
 
         def before():
             target.clear()
             self.server.copy_slot(database, plugin)
 
         def after():
-            held, expected = target.holds(), size["changes" if target.keeps_changes and method == "LOG_BASED" else "rows"]
+            held, expected = target.holds(which), size["changes" if target.keeps_changes and method == "LOG_BASED" else "rows"]
             if held != expected:
                 raise Failed(f"{name}: the target holds {held} rows instead of {expected}")
 
@@ -227,5 +270,5 @@ class Sections:
         return Case(name, kind, [sync, target.command()], database, before=before, after=after, waits=waits)
 
 
-NEEDS_PEERS = ("end_to_end",)
+NEEDS_PEERS = ("end_to_end", "batches", "hot")
 PEERS = {"reference": Reference, "meltano-tap": Meltano}
