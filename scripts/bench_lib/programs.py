@@ -123,6 +123,8 @@ class JsonlTarget:
     program = os.path.join("jsonl", "bin", "target-jsonl")
     # Whether it keeps every record, or only each row's last state.
     keeps_changes = True
+    # Whether it keeps rows that were deleted, and says so.
+    marks_deleted = False
 
     def __init__(self, pypi, warehouse, directory):
         self.path, self.warehouse = os.path.join(pypi, self.program), warehouse
@@ -170,11 +172,8 @@ class MeltanoPostgresTarget(PostgresTarget):
 
     name = "meltanolabs-target-postgres"
     program = os.path.join("meltano", "bin", "target-postgres")
+    marks_deleted = True
 
     def config(self):
         return {"host": HOST, "port": self.warehouse.port, "user": "postgres", "password": "none", "database": "postgres",
                 "default_target_schema": "loaded", "hard_delete": True}
-
-    def holds(self, which="orders"):
-        table, _, condition = which.partition(" ")
-        return super().holds(f'"public-{table}" {condition}'.strip())

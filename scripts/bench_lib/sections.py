@@ -254,8 +254,10 @@ class Sections:
             sync = tap.sync(name, database, method, **settings)
         else:
             sync = tap.log_based(name, database, **settings)
-        # The rows are there, as they are in the end.
+        # The rows are there, as they are in the end; some targets only mark those that are gone.
         which = "hot where n = 20" if database == "hot" else "orders"
+        if method == "LOG_BASED" and target.marks_deleted:
+            which += f" {'and' if 'where' in which else 'where'} _sdc_deleted_at is null"
 
         def before():
             target.clear()
