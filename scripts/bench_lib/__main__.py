@@ -10,6 +10,7 @@ import report
 from bench import Bench
 from measure import Failed
 from programs import JsonlTarget, MeltanoPostgresTarget, PostgresTarget, Tap
+from scale import Scale
 from sections import NEEDS_PEERS, PEERS, Sections
 from server import Server
 
@@ -17,13 +18,15 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 
 
 def arguments():
-    names = [name for group in Sections.GROUPS for name in group]
+    names = [name for tables in (Sections, Scale) for group in tables.GROUPS for name in group]
     parser = argparse.ArgumentParser(prog="scripts/bench", description="Measures the tap against what PostgreSQL's own "
                                      "programs need, and against other taps; writes docs/bench.")
     parser.add_argument("--rounds", type=int, default=3, help="how often each case is run, all in turn (3)")
     parser.add_argument("--peer-rounds", type=int, default=1,
                         help="how often other taps, and pipelines with a target, are run: they take minutes (1)")
     parser.add_argument("--no-peers", action="store_true", help="leave out what comes from PyPI")
+    parser.add_argument("--at-scale", action="store_true", help="other tables: whether time per unit and memory are those of a "
+                        "tenth; takes 15 minutes and 15 GB")
     parser.add_argument("--only", type=lambda text: text.split(","), default=names, metavar="TABLE,…",
                         help=f"only these tables, of {', '.join(names)}")
     parser.add_argument("--scale", type=float, default=1, help="a part of the workload, such as 0.1, for use while "
@@ -41,8 +44,10 @@ def arguments():
         parser.error("--scale must be above 0 and at most 1")
     if min(chosen.rounds, chosen.peer_rounds) < 1:
         parser.error("a case is run at least once")
-    if chosen.scale == 1 and set(chosen.only) == set(names) and not chosen.no_peers:
-        chosen.output = chosen.output or os.path.join(ROOT, "docs", "bench")
+    if chosen.scale == 1 and set(chosen.only) == set(names) and (chosen.at_scale or not chosen.no_peers):
+        chosen.output = chosen.output or os.path.join(ROOT, "docs", "bench", *["at_scale"] * chosen.at_scale)
+    # None of them has anything from PyPI in it.
+    chosen.no_peers |= chosen.at_scale
     return chosen
 
 
@@ -66,13 +71,13 @@ def main():
     if not chosen.directory:
         return 0
     bench = prepare(chosen)
-    sections, started, done = Sections(bench), time.monotonic(), []
+    sections, started, done = (Scale if chosen.at_scale else Sections)(bench), time.monotonic(), []
     # First, because a slot has to read through the log of whatever is made after it.
-    if {"discovery", "one_table"} & set(chosen.only):
+    if {"discovery", "one_table"} & set(chosen.only) and not chosen.at_scale:
         bench.many_tables()
     if {"stream", "bulk"} & set(chosen.only) and bench.peers:
         bench.orders_for_peers()
-    for group in Sections.GROUPS:
+    for group in sections.GROUPS:
         names = [name for name in group if name in chosen.only and not (chosen.no_peers and name in NEEDS_PEERS)]
         if not names:
             continue

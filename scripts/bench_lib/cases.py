@@ -90,6 +90,19 @@ class Section:
         self.goals.append(Goal(f"{case}: at least {factor:g} × faster than {than}",
                                lambda: self.ratio(than, case), at_least=factor))
 
+    def flat(self, factor, case, tenth, unit):
+        """Ten times as much takes ten times as long, or nearly so."""
+        def value():
+            ratio = self.ratio(case, tenth)
+            return None if ratio is None else ratio / 10
+        self.goals.append(Goal(f"{case}: at most {factor:g} × the time per unit ({unit}) of a tenth", value, at_most=factor))
+
+    def no_larger(self, megabytes, case, than):
+        def value():
+            case_, than_ = self.case(case), self.case(than)
+            return case_.most("peak_mb") - than_.most("peak_mb") if case_.runs and than_.runs else None
+        self.goals.append(Goal(f"{case}: at most {megabytes} MB more than {than}", value, at_most=megabytes))
+
     def seconds(self, bound, case, metric, what):
         self.goals.append(Goal(f"{case}: {what} within {bound:g} s",
                                lambda: self.case(case).median(metric), at_most=bound))

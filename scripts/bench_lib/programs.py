@@ -55,8 +55,8 @@ class Tap:
                                   env=environment(HOME=self.directory))
         return json.loads(done.stdout)
 
-    def selected(self, catalog, table, method, key=None):
-        """The catalog with one table selected."""
+    def selected(self, catalog, table, method, key=None, columns=None):
+        """The catalog with one table selected, or some columns of it."""
         for entry in catalog["streams"]:
             metadata = next(item["metadata"] for item in entry["metadata"] if not item["breadcrumb"])
             metadata["selected"] = entry["tap_stream_id"] == table
@@ -64,11 +64,21 @@ class Tap:
                 metadata["replication-method"] = method
                 if key:
                     metadata["replication-key"] = key
+                for item in entry["metadata"] if columns else []:
+                    if item["breadcrumb"]:
+                        item["metadata"]["selected"] = item["breadcrumb"][1] in columns
         return catalog
 
-    def sync(self, case, database, method, table=TABLE, key=None, state=None, **settings):
+    def all_selected(self, catalog, method):
+        """The catalog with every table selected."""
+        for entry in catalog["streams"]:
+            metadata = next(item["metadata"] for item in entry["metadata"] if not item["breadcrumb"])
+            metadata.update({"selected": True, "replication-method": method})
+        return catalog
+
+    def sync(self, case, database, method, table=TABLE, key=None, columns=None, state=None, **settings):
         """The command line that reads one table."""
-        catalog = self.selected(self.discover(database), table, method, key)
+        catalog = self.selected(self.discover(database), table, method, key, columns)
         return self.command(case, database, catalog=catalog, state=state, **settings)
 
     def log_based(self, case, database, table=TABLE, **settings):
@@ -102,8 +112,8 @@ class Meltano(Tap):
         config["database"] = config.pop("dbname")
         return config
 
-    def selected(self, catalog, table, method, key=None):
-        catalog = super().selected(catalog, table, method, key)
+    def selected(self, catalog, table, method, key=None, columns=None):
+        catalog = super().selected(catalog, table, method, key, columns)
         for entry in catalog["streams"]:
             entry["replication_method"] = method
             for item in entry["metadata"]:

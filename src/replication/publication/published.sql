@@ -23,6 +23,11 @@ WITH RECURSIVE below(oid) AS (
     FROM lineage l
     JOIN pg_catalog.pg_class c ON c.oid = l.ancestor AND c.relispartition
     JOIN pg_catalog.pg_inherits i ON i.inhrelid = c.oid
+), ancestry AS (
+  SELECT l.oid, pg_catalog.array_agg(l.ancestor) AS ancestors
+    FROM lineage l
+   WHERE l.ancestor <> l.oid
+   GROUP BY l.oid
 ), publication AS (
   SELECT p.oid, p.pubname, p.puballtables, p.pubinsert, p.pubupdate, p.pubdelete,
          coalesce((pg_catalog.to_jsonb(p) ->> 'pubviaroot')::bool, false) AS via_root,
@@ -56,10 +61,11 @@ SELECT p.pubname::text,
        coalesce(pg_catalog.to_jsonb(r) ->> 'prattrs' IS NOT NULL, false) AS has_columns,
        coalesce(pg_catalog.to_jsonb(r) ->> 'prqual' IS NOT NULL, false) AS has_filter,
        p.generated,
-       ARRAY(SELECT l.ancestor FROM lineage l WHERE l.oid = c.oid AND l.ancestor <> c.oid) AS ancestors
+       coalesce(y.ancestors, '{}'::oid[]) AS ancestors
   FROM publication p
   LEFT JOIN published t ON t.pubname = p.pubname
   LEFT JOIN pg_catalog.pg_class c ON c.oid = t.oid
+  LEFT JOIN ancestry y ON y.oid = c.oid
   -- Columns and filters of a table don't count beside a publication of its schema or of all tables.
   LEFT JOIN pg_catalog.pg_publication_rel r
     ON r.prpubid = p.oid AND r.prrelid = c.oid AND NOT p.puballtables AND NOT {schema}
