@@ -6,9 +6,17 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 
-/// Reads the text of a file.
+/// Reads the text of a file, without the byte order mark that editors on Windows put before it.
 pub(crate) fn read(path: &Path) -> Result<String> {
-    std::fs::read_to_string(path).map_err(|error| Error::usage(format!("cannot read {}", path.display())).source(error))
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text)),
+        Err(error) => {
+            let refused = Error::usage(format!("cannot read {}", path.display())).source(error);
+            let is_utf16 =
+                std::fs::read(path).is_ok_and(|bytes| matches!(bytes.as_slice(), [0xff, 0xfe, ..] | [0xfe, 0xff, ..]));
+            Err(if is_utf16 { refused.hint("it is UTF-16: save it as UTF-8") } else { refused })
+        }
+    }
 }
 
 /// Parses the JSON in `text`; the error has the line and the column.
@@ -41,6 +49,17 @@ mod tests {
         let error = read(Path::new("/nonexistent/state.json")).unwrap_err();
         assert_eq!(error.to_string(), "cannot read /nonexistent/state.json: No such file or directory (os error 2)");
         assert_eq!(error.kind().exit_code(), 2);
+    }
+
+    #[test]
+    fn files_of_editors_on_windows() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.json");
+        std::fs::write(&path, "\u{feff}{\"host\": \"x\"}").unwrap();
+        assert_eq!(parse("", &read(&path).unwrap()).unwrap(), serde_json::json!({"host": "x"}));
+        std::fs::write(&path, [0xff, 0xfe, b'{', 0, b'}', 0]).unwrap();
+        let error = read(&path).unwrap_err().to_string();
+        assert!(error.contains("save it as UTF-8"), "{error}");
     }
 
     #[test]

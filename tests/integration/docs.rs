@@ -3,10 +3,17 @@
 use std::collections::BTreeSet;
 use std::env;
 use std::fs;
+use std::fs::Permissions;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
-use crate::harness::Tap;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::harness::tap::wait;
+use crate::harness::{Tap, TestDb, until};
 
 const RELIABILITY: &str = include_str!("../../docs/reliability.md");
 
@@ -84,4 +91,48 @@ fn the_internals_name_what_is_there() {
     let exists = |name: &str| root.join(name).exists() || root.join("src").join(name).exists();
     let missing: Vec<&&str> = named.iter().filter(|name| !exists(name)).collect();
     assert!(missing.is_empty(), "docs/internals.md names what does not exist: {missing:#?}");
+}
+
+/// The script of docs/scheduling.md: a signal that comes to it ends the tap with a last STATE, the target takes all of that, and the
+/// state of the next run is the target's last.
+#[test]
+fn the_script_of_a_scheduler_passes_signals_on() {
+    const PAGE: &str = include_str!("../../docs/scheduling.md");
+    let (_, script) = PAGE.split_once("```bash\n#!/usr/bin/env bash\n").expect("a script");
+    let (script, _) = script.split_once("```").expect("its end");
+    let db = TestDb::new("scheduled");
+    db.psql("create table item (id integer primary key); insert into item values (1)");
+    db.replicate("pgoutput");
+    let catalog = Tap::new(&db).discover().select("public-item", "LOG_BASED");
+    let tap = Tap::new(&db).catalog(&catalog).config("break_at_end_lsn", false);
+    let copied = Tap::new(&db).catalog(&catalog).run();
+    let command = tap.command();
+    let folder = tap.dir();
+    tap.file("state.json", &copied.last_state().to_string());
+    tap.file("target.json", "{}");
+    // Prints the values of the STATEs that it takes, as targets do.
+    let target = "#!/bin/sh\nsed -un 's/^{\"type\":\"STATE\",\"value\":\\(.*\\)}$/\\1/p'\n";
+    for (name, text) in [("target-postgres", target), ("sync", &format!("#!/usr/bin/env bash\n{script}"))] {
+        let text = text.replace("cd /var/lib/shop", &format!("cd '{}'", folder.display()));
+        fs::set_permissions(tap.file(name, &text), Permissions::from_mode(0o755)).expect("make it executable");
+    }
+    symlink(command.get_program(), folder.join("tap-postgres-rs")).expect("a link to the tap");
+    let path =
+        env::join_paths([folder.to_owned()].into_iter().chain(env::split_paths(&env::var_os("PATH").expect("a PATH"))));
+    let log = || fs::read_to_string(folder.join("tap.log")).unwrap_or_default();
+    let mut script =
+        Command::new(folder.join("sync")).env("PATH", path.expect("a PATH")).spawn().expect("run the script");
+    until("the tap streams", || log().contains("reading the changes of"));
+    db.psql("insert into item values (2)");
+    kill_process(Pid::from_child(&script), Signal::TERM).expect("send a signal");
+    let status = wait(&mut script, Duration::from_secs(60)).expect("an end of the script");
+    assert_eq!(status.code(), Some(143), "{}", log());
+    assert!(log().contains("ending on signal 15"), "{}", log());
+    let state: Value =
+        serde_json::from_str(&fs::read_to_string(folder.join("state.json")).expect("a state")).expect("JSON");
+    assert!(state["bookmarks"]["public-item"]["lsn"].is_u64(), "{state}");
+    assert!(!folder.join("states").exists());
+    // It goes on from there.
+    let next = Tap::new(&db).catalog(&catalog).state(&state).run();
+    assert!(next.record_messages().count() <= 1);
 }
