@@ -153,6 +153,9 @@ impl Window {
 
     /// Leaves out changes that are superseded: of each key only the last stays that says all of its row, and what follows it.
     fn compact(&mut self) {
+        if self.keys.is_empty() {
+            return;
+        }
         let mut superseded = vec![false; self.records.len()];
         let mut known = HashSet::new();
         for (record, superseded) in self.records.iter().zip(&mut superseded).rev() {
