@@ -61,6 +61,8 @@ pub(crate) struct HeldBack {
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     streams: Vec<Stream>,
+    /// The places of those that were copied in this run in one snapshot: few, where there may be thousands of streams.
+    copied: Vec<usize>,
     /// Where the run ends; `None` for never.
     end: Option<End>,
     open: Option<Transaction>,
@@ -116,8 +118,10 @@ impl Ledger {
             };
             Stream { id, from: bookmark.unwrap_or(Lsn::INVALID), copy, slices, bookmark, failed: None }
         };
+        let streams: Vec<Stream> = streams.into_iter().map(stream).collect();
         Ledger {
-            streams: streams.into_iter().map(stream).collect(),
+            copied: (0..streams.len()).filter(|place| streams[*place].copy.is_some()).collect(),
+            streams,
             end,
             acknowledged: slot.floor(acknowledged).0,
             ..Ledger::default()
@@ -137,8 +141,10 @@ impl Ledger {
             self.heard = self.heard.max(end.lsn);
             return ControlFlow::Break(());
         }
-        for copy in self.streams.iter_mut().filter_map(|stream| stream.copy.as_mut()) {
-            copy.came(xid);
+        for place in &self.copied {
+            if let Some(copy) = &mut self.streams[*place].copy {
+                copy.came(xid);
+            }
         }
         self.open = Some(Transaction { commit_lsn, xid });
         ControlFlow::Continue(())

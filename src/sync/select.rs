@@ -93,7 +93,8 @@ pub(crate) async fn select(client: &Client, env: &Env, catalog: Option<Catalog>,
         tracing::warn!("the catalog selects no stream");
         return Ok(selected);
     }
-    let mut tables = discover(client, Scope::Tables(&wanted)).await?;
+    let tables = discover(client, Scope::Tables(&wanted)).await?.into_iter();
+    let mut tables: HashMap<_, _> = tables.map(|table| ((table.schema.clone(), table.name.clone()), table)).collect();
     let mut streams: HashMap<&(String, String), String> = HashMap::new();
     for (entry, wanted) in catalog.streams.into_iter().zip(&wanted) {
         let id = entry.tap_stream_id.clone();
@@ -122,19 +123,19 @@ pub(crate) async fn select(client: &Client, env: &Env, catalog: Option<Catalog>,
 async fn planned(
     client: &Client,
     defaults: &mut Defaults<'_>,
-    tables: &mut Vec<Table>,
+    tables: &mut HashMap<(String, String), Table>,
     entry: CatalogEntry,
-    (schema, name): &(String, String),
+    wanted: &(String, String),
 ) -> Result<Result<StreamPlan>> {
     let id = &entry.tap_stream_id;
-    let Some(found) = tables.iter().position(|table| table.schema == *schema && table.name == *name) else {
+    let (schema, name) = wanted;
+    let Some(table) = tables.remove(wanted) else {
         return Ok(Err(match Unreadable::find(client, Named::Table(schema, name)).await? {
             Some(unreadable) => unreadable.error(id),
             None => Error::stream(format!("{id}: there is no such table or view"))
                 .hint(format!("{KEPT}; run --discover again, or deselect it")),
         }));
     };
-    let table = tables.swap_remove(found);
     let method = match entry.replication_method() {
         Some(method) => method,
         None => defaults.method(&table, false).await?,
