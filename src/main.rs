@@ -3,6 +3,7 @@
 use std::num::NonZero;
 use std::process::ExitCode;
 use std::thread::available_parallelism;
+use std::time::Duration;
 
 use clap::Parser;
 use tap_postgres_rs::cli::Cli;
@@ -33,5 +34,8 @@ fn start(cli: Cli) -> Result<Outcome> {
         .max_blocking_threads(available_parallelism().map_or(1, NonZero::get))
         .build()
         .map_err(|error| Error::run("cannot start the runtime").source(error))?;
-    runtime.block_on(run::run(cli))
+    let outcome = runtime.block_on(run::run(cli));
+    // A file of a batch may be on a disk that hangs.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    outcome
 }

@@ -144,6 +144,7 @@ async fn synchronize(env: &Env, catalog: Option<Catalog>, state: State) -> Resul
             _ = terminate.recv() => Ok(Outcome::Signal(15)),
         }
     };
+    let mut is_lost = false;
     match outcome {
         Ok(Outcome::Done | Outcome::Partial) => {}
         Ok(Outcome::Signal(number)) => {
@@ -152,14 +153,17 @@ async fn synchronize(env: &Env, catalog: Option<Catalog>, state: State) -> Resul
             env.query_in_hand.cancel().await;
         }
         Err(ref error) => {
-            if error.kind() == ErrorKind::Output || !output.has_written() {
+            if !output.has_written() {
                 return outcome;
             }
-            cut_short(&mut output, env).await;
+            is_lost = error.kind() == ErrorKind::Output;
+            if !is_lost {
+                cut_short(&mut output, env).await;
+            }
         }
     }
     let finished = {
-        let mut finish = pin!(output.finish());
+        let mut finish = pin!(async { if is_lost { output.abandon().await } else { output.finish().await } });
         loop {
             let number = tokio::select! {
                 finished = &mut finish => break finished,

@@ -41,9 +41,10 @@ impl JsonBuf {
         self.bytes.truncate(len);
     }
 
-    /// Discards the first `len` bytes.
-    pub(crate) fn remove_front(&mut self, len: usize) {
+    /// Discards the first `len` bytes; memory of more than `keep` is not kept.
+    pub(crate) fn remove_front(&mut self, len: usize, keep: usize) {
         self.bytes.drain(..len);
+        self.bytes.shrink_to(keep);
     }
 
     /// Takes the written bytes, leaving `fresh` (cleared) in their place.

@@ -100,6 +100,11 @@ impl MessageWriter {
     /// Hands over what is buffered and waits until the reader has taken everything.
     pub(crate) async fn finish(&mut self) -> Result<()> {
         self.drain().await?;
+        self.close().await
+    }
+
+    /// Waits until the reader has taken what was handed over; what is buffered is not.
+    pub(crate) async fn close(&mut self) -> Result<()> {
         self.chunks = None;
         if let Some(done) = self.done.take() {
             let last = Instant::now();

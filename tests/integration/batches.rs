@@ -2,7 +2,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use rustix::process::Signal;
 use serde_json::{Map, Value, json};
 
 use crate::harness::messages::Batch;
@@ -223,6 +225,25 @@ fn no_run_writes_over_another() {
     for output in outputs {
         assert_eq!(batches(&output).iter().map(|batch| batch.records().len()).sum::<usize>(), 2500);
     }
+}
+
+/// What a file says is stored at once, however long the next query takes.
+#[test]
+fn a_state_does_not_wait_for_the_next_rows() {
+    let db = database("batches_slow");
+    db.psql("create view slow as select pg_sleep(600)::text as n");
+    let catalog = Tap::new(&db).discover().select_incremental("public-item", "id").select("public-slow", "FULL_TABLE");
+    let (tap, _) = batched(Tap::new(&db).catalog(&catalog), "gzip");
+    let mut running = tap.spawn();
+    let is_stored = |message: &Message| {
+        message.as_state().is_some_and(|state| state["bookmarks"]["public-item"]["replication_key_value"] == 2500)
+    };
+    running.wait_for(Duration::from_secs(60), is_stored);
+    db.wait_until(
+        "exists (select from pg_stat_activity where query like '%slow%' and state = 'active' and pid <> pg_backend_pid())",
+    );
+    running.signal(Signal::TERM);
+    assert_eq!(running.finish().status.code(), Some(143));
 }
 
 /// No STATE is ahead of a file, whichever of the log can't be written: the changes that are lost come again.

@@ -90,9 +90,9 @@ impl Streams {
         self.list[place].count
     }
 
-    /// Begins to count anew.
-    pub(super) fn forget_counts(&mut self) {
-        self.list.iter_mut().for_each(|stream| stream.count = 0);
+    /// Begins to count a stream's records anew.
+    pub(super) fn forget_count(&mut self, place: usize) {
+        self.list[place].count = 0;
     }
 }
 
@@ -163,6 +163,10 @@ impl<'de> Visitor<'de> for RecordVisitor<'_> {
             match property {
                 Property::Key(place) => {
                     let value: &RawValue = record.next_value()?;
+                    // What has no JSON, such as NaN, is no key that leads to a row.
+                    if value.get() == "null" {
+                        continue;
+                    }
                     let start = self.keys.len();
                     self.keys.extend_from_slice(value.get().as_bytes());
                     self.keys.push(b'\n');

@@ -15,6 +15,7 @@ use std::time::Duration;
 use super::holes::{Filling, Holes};
 use super::window::Window;
 use crate::error::Result;
+use crate::singer::writer::KEEP;
 use crate::singer::{JsonBuf, MessageWriter};
 
 /// The lines of an open transaction are kept back up to this size.
@@ -145,7 +146,7 @@ impl Lines {
             Some(window) => {
                 // All of it before anything is waited for: a run that is cut short meanwhile finds each line in one place.
                 window.take(&self.writer.buf.as_bytes()[..len]);
-                self.writer.buf.remove_front(len);
+                self.writer.buf.remove_front(len, KEEP);
                 self.have_left(len, torn);
                 self.send().await?;
             }
@@ -217,11 +218,21 @@ impl Lines {
 
     /// Hands over what is buffered and waits until the reader has taken everything.
     pub(super) async fn finish(&mut self) -> Result<()> {
+        let sent = self.send_all().await;
+        sent.and(self.close_writer().await)
+    }
+
+    async fn send_all(&mut self) -> Result<()> {
         self.leave(self.writer.buf.len(), self.torn).await?;
-        if let Some(window) = &mut self.window {
-            window.finish(&mut self.writer).await?;
+        match &mut self.window {
+            Some(window) => window.finish(&mut self.writer).await,
+            None => Ok(()),
         }
-        self.writer.finish().await
+    }
+
+    /// Waits until the reader has taken what was handed over. Nothing else is.
+    pub(super) async fn close_writer(&mut self) -> Result<()> {
+        self.writer.close().await
     }
 
     /// See [`MessageWriter::waited`].
@@ -275,6 +286,44 @@ mod tests {
     async fn written(mut lines: Lines, sink: Sink) -> String {
         lines.finish().await.unwrap();
         String::from_utf8(sink.0.lock().unwrap().clone()).unwrap()
+    }
+
+    /// What went before it does, and whole; nothing comes behind it.
+    #[tokio::test]
+    async fn a_file_that_can_not_be_written_ends_behind_a_whole_line() {
+        #[derive(Clone, Default)]
+        struct Slow(Sink);
+
+        impl Write for Slow {
+            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+                std::thread::sleep(Duration::from_millis(1));
+                self.0.write(&bytes[..bytes.len().min(50_000)])
+            }
+
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("file"), "").unwrap();
+        let root = format!("file://{}", folder.path().join("file").display());
+        let config = format!(
+            r#"{{"host": "h", "user": "u", "dbname": "d", "batch_config": {{"storage": {{"root": "{root}"}}}}}}"#
+        );
+        let config = crate::config::Config::parse(&[("config.json".to_owned(), config)]).unwrap();
+        let sink = Slow::default();
+        let mut lines = Lines::new(MessageWriter::new(sink.clone()), Window::of(&config));
+        let state = format!("{{\"type\":\"STATE\",\"value\":\"{}\"}}\n", "x".repeat(700_000));
+        let schema =
+            r#"{"type":"SCHEMA","stream":"a","schema":{"properties":{"b":{"type":"string"}}},"key_properties":[]}"#;
+        write(&mut lines, &state);
+        write(&mut lines, &format!("{schema}\n"));
+        write(&mut lines, "{\"type\":\"RECORD\",\"stream\":\"a\",\"record\":{\"b\":\"c\"}}\n");
+        write(&mut lines, &state);
+        assert!(lines.finish().await.unwrap_err().to_string().contains("cannot write the batch"));
+        let written = String::from_utf8(sink.0.0.lock().unwrap().clone()).unwrap();
+        assert!(written == format!("{state}{schema}\n"), "{} bytes", written.len());
     }
 
     #[tokio::test]

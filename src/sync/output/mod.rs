@@ -248,6 +248,11 @@ impl Output {
         self.lines.finish().await
     }
 
+    /// Ends a run that can write no more: what was handed over goes out whole, and nothing behind it, no STATE either.
+    pub(crate) async fn abandon(&mut self) -> Result<()> {
+        self.lines.close_writer().await
+    }
+
     /// Returns how long the run has waited for the reader of stdout.
     pub(crate) fn waited(&self) -> Duration {
         self.lines.waited()

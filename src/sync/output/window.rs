@@ -198,9 +198,10 @@ impl Window {
             }
         }
         self.text.clear();
-        self.records.clear();
+        // One grown for a huge row is not kept.
+        self.text.shrink_to(WINDOW);
         self.keys.clear();
-        self.streams.forget_counts();
+        self.records.drain(..).for_each(|record| self.streams.forget_count(record.stream));
     }
 
     fn queue_line(&mut self, line: &[u8]) {
@@ -224,17 +225,16 @@ impl Window {
         Ok(())
     }
 
-    /// Sends what is behind the window, as far as it is ready or too much to be in memory. Cut short while it waits, it goes on with
-    /// the next call.
+    /// Sends what is behind the window: all of it where a message is, which nobody would wake us for when the files before it are
+    /// complete; files alone as far as they are, or are too much to be in memory. Cut short while it waits, it goes on with the next call.
     ///
     /// # Errors
     /// The reader of stdout is gone, or a file could not be written.
     pub(super) async fn send(&mut self, writer: &mut MessageWriter) -> Result<()> {
         let threads = available_parallelism().map_or(1, NonZero::get);
         self.send_until(writer, |queue| {
-            let files = queue.iter().filter_map(|item| if let Item::Writing(file) = item { Some(file) } else { None });
-            let (count, size) = files.fold((0, 0), |(count, size), file| (count + 1, size + file.size));
-            count <= threads && size <= WINDOW
+            let sizes = queue.iter().map(|item| if let Item::Writing(file) = item { Some(file.size) } else { None });
+            queue.len() <= threads && sizes.sum::<Option<usize>>().is_some_and(|size| size <= WINDOW)
         })
         .await
     }
