@@ -2,6 +2,7 @@
 
 use serde_json::Value as Json;
 
+use crate::pg::binary::Rows;
 use crate::replication::pgoutput::Pgoutput;
 use crate::replication::stream::{self, Event};
 use crate::replication::wal2json::{Wal2json, encoding_for};
@@ -157,7 +158,10 @@ pub fn walsender(data: &[u8]) {
         }
         Err(error) => assert!(error.to_string().starts_with("the server sent a replication message"), "{error}"),
     }
-    if let Ok(Some((lsn, payload))) = bulk::parse(data) {
+    let piece = [b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0", data].concat();
+    if let Ok(Some(row)) = Rows::default().row(&piece)
+        && let Ok((lsn, payload)) = bulk::message(row)
+    {
         assert_eq!((&data[..6], &data[6..14]), (&[0, 2, 0, 0, 0, 8][..], &lsn.0.to_be_bytes()[..]));
         assert_eq!((&data[14..18], &data[18..]), (&(payload.len() as u32).to_be_bytes()[..], payload));
     }

@@ -4,6 +4,7 @@
 //! imports only what is below it. Errors, SQLSTATEs, versions, WAL positions, quoting, rows and the descriptions of
 //! tables and types are at the bottom and import none of the three.
 
+pub(crate) mod binary;
 pub(crate) mod connect;
 pub(crate) mod copy;
 pub(crate) mod error;

@@ -6,18 +6,15 @@
 
 use super::slot::explain_refusal;
 use super::{OutputPlugin, on_warning};
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::pg::binary::{Row, Rows, malformed};
 use crate::pg::wire::{CopyOut, Session};
 use crate::pg::{Lsn, quote};
 
-/// What a binary COPY starts with: signature, flags, length of the header's extension.
-const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
-const HEADER: usize = SIGNATURE.len() + 8;
-
 /// The messages of a slot up to a position.
 pub(crate) struct BulkRead<'s> {
-    rows: CopyOut<'s>,
-    started: bool,
+    pieces: CopyOut<'s>,
+    rows: Rows,
 }
 
 impl<'s> BulkRead<'s> {
@@ -41,8 +38,8 @@ impl<'s> BulkRead<'s> {
             quote::literal(slot),
         );
         session.on_warning(on_warning(plugin));
-        let rows = session.copy_out(&sql).await.map_err(|e| explain_refusal(e, name))?;
-        Ok(BulkRead { rows, started: false })
+        let pieces = session.copy_out(&sql).await.map_err(|e| explain_refusal(e, name))?;
+        Ok(BulkRead { pieces, rows: Rows::default() })
     }
 
     /// Has the server look at one record of the slot's log, so that it says what it refuses: the plugin, its options, the
@@ -55,74 +52,51 @@ impl<'s> BulkRead<'s> {
 
     /// Waits until the server sends: it has gathered everything then, or refuses.
     pub(crate) async fn arrive(&mut self) -> Result<()> {
-        self.rows.arrive().await
+        self.pieces.arrive().await
     }
 
     /// Reads the next message and the position it stands for; `None` after the last. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Result<Option<(Lsn, &[u8])>> {
-        let Some(frame) = self.rows.next().await? else { return Ok(None) };
-        let header = if std::mem::replace(&mut self.started, true) { 0 } else { HEADER };
-        let row = match header {
-            0 => Some(frame),
-            _ if frame.starts_with(SIGNATURE) => frame.get(header..),
-            _ => None,
-        };
-        parse(row.ok_or_else(malformed)?)
+        let Some(piece) = self.pieces.next().await? else { return Ok(None) };
+        self.rows.row(piece)?.map(message).transpose()
     }
 
     /// Reads to the end of the COPY.
     pub(crate) async fn finish(mut self) -> Result<()> {
-        while self.rows.next().await?.is_some() {}
+        while self.pieces.next().await?.is_some() {}
         Ok(())
     }
 }
 
-/// Reads a row of two columns, pg_lsn and bytea; `None` for the trailer.
-pub(crate) fn parse(row: &[u8]) -> Result<Option<(Lsn, &[u8])>> {
-    match row.split_at_checked(2) {
-        Some(([0xff, 0xff], [])) => return Ok(None),
-        Some(([0, 2], fields)) => {
-            let lsn = field(fields).and_then(|(lsn, rest)| Some((u64::from_be_bytes(lsn.try_into().ok()?), rest)));
-            if let Some((lsn, rest)) = lsn
-                && let Some((data, [])) = field(rest)
-            {
-                return Ok(Some((Lsn(lsn), data)));
-            }
-        }
-        _ => {}
-    }
-    Err(malformed())
-}
-
-/// Reads a field with its length before it; returns it and what follows it.
-fn field(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (length, rest) = bytes.split_at_checked(4)?;
-    let length = u32::from_be_bytes(length.try_into().ok()?);
-    rest.split_at_checked(usize::try_from(length).ok()?)
-}
-
-fn malformed() -> Error {
-    Error::run("the server's binary COPY is malformed")
+/// Reads a row of two columns, pg_lsn and bytea.
+pub(crate) fn message(mut row: Row<'_>) -> Result<(Lsn, &[u8])> {
+    let (columns, lsn, data) = (row.columns(), row.field()?, row.field()?);
+    let lsn = lsn.and_then(|lsn| lsn.try_into().ok()).map(u64::from_be_bytes);
+    lsn.zip(data).filter(|_| columns == 2).map(|(lsn, data)| (Lsn(lsn), data)).ok_or_else(malformed)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn read(row: &[u8]) -> Result<(Lsn, Vec<u8>)> {
+        let piece = [b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0", row].concat();
+        let row = Rows::default().row(&piece)?.ok_or_else(malformed)?;
+        message(row).map(|(lsn, data)| (lsn, data.to_vec()))
+    }
+
     #[test]
-    fn rows_are_read_and_truncations_refused() {
+    fn messages_have_a_position_and_data() {
         let mut row = vec![0, 2, 0, 0, 0, 8];
         row.extend_from_slice(&7u64.to_be_bytes());
         row.extend_from_slice(&[0, 0, 0, 3]);
         row.extend_from_slice(b"abc");
-        assert_eq!(parse(&row).unwrap(), Some((Lsn(7), b"abc".as_slice())));
+        assert_eq!(read(&row).unwrap(), (Lsn(7), b"abc".to_vec()));
         for len in 0..row.len() {
-            assert!(parse(&row[..len]).is_err(), "{len}");
+            assert!(read(&row[..len]).is_err(), "{len}");
         }
-        row.push(0);
-        assert!(parse(&row).is_err(), "more than a row");
-        assert_eq!(parse(&[0xff, 0xff]).unwrap(), None);
         // NULL has the length -1.
-        assert!(parse(&[0, 2, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0]).is_err());
+        assert!(read(&[0, 2, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0]).is_err());
+        assert!(read(&[0, 3, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0]).is_err());
     }
 }

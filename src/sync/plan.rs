@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::catalog::{CatalogEntry, Patterns};
 use crate::method::ReplicationMethod;
+use crate::pg::binary::text::Binary;
 use crate::pg::quote;
 use crate::pg::table::{Column, Generated, Table, TableKind};
 use crate::singer::{JsonBuf, messages};
@@ -56,6 +57,8 @@ pub(crate) struct PlanColumn {
     /// Whether it is a generated column.
     pub generated: bool,
     limit: Limit,
+    /// How its binary form becomes text; `None` where the server has to print it.
+    pub binary: Option<Binary>,
     /// `"name":`, escaped.
     label: Vec<u8>,
     /// Whether it was reported, by this plan or a clone, that the column holds bytes that are not UTF-8.
@@ -173,6 +176,12 @@ impl StreamPlan {
         schema
     }
 
+    /// Whether rows of the plan's columns are read in binary form: the server has to print none of them, and some are a work to print.
+    pub(crate) fn is_read_in_binary(&self) -> bool {
+        let mut forms = self.columns.iter().map(|column| column.binary);
+        forms.clone().all(|form| form.is_some()) && forms.any(|form| form.is_some_and(Binary::pays))
+    }
+
     /// Returns the end of the records of its table's rows.
     pub(crate) fn end_of_rows(&self, version: i64) -> RecordEnd {
         self.form.end_of_rows(self.method, version, !self.columns.is_empty())
@@ -249,6 +258,7 @@ impl PlanColumn {
             codec,
             generated: column.generated != Generated::No,
             limit,
+            binary: Binary::of(&column.ty),
             label: label.replace(Vec::new()),
             reported: Arc::default(),
             reported_left_out: false,

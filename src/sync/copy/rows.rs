@@ -1,13 +1,14 @@
-//! `COPY … TO STDOUT` into lines: the loop that initial copies, FULL_TABLE, INCREMENTAL and `--test` share.
+//! `COPY … TO STDOUT`, as text or in binary form, into lines: the loop that initial copies, FULL_TABLE, INCREMENTAL and `--test` share.
 
 use std::time::Duration;
 
 use super::sink::RowSink;
 use crate::error::Result;
+use crate::pg::binary::{self, malformed};
 use crate::pg::copy::{Field, fields, unescape};
 use crate::pg::quote;
 use crate::pg::wire::Session;
-use crate::sync::plan::StreamPlan;
+use crate::sync::plan::{PlanColumn, StreamPlan};
 
 /// The longest time that lines wait while no row comes.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -62,10 +63,11 @@ pub(crate) async fn write_rows(
     query: &str,
     sink: &mut impl RowSink,
 ) -> Result<()> {
-    let mut scratch = Vec::new();
+    let (mut scratch, mut binary) = (Vec::new(), plan.is_read_in_binary().then(binary::Rows::default));
     // The server may take long before the first row.
     sink.hand_over().await?;
-    let mut rows = session.copy_out(&format!("COPY ({query}) TO STDOUT")).await?;
+    let format = if binary.is_some() { " (FORMAT binary)" } else { "" };
+    let mut rows = session.copy_out(&format!("COPY ({query}) TO STDOUT{format}")).await?;
     let mut pause = tokio::time::interval(PAUSE);
     loop {
         let row = tokio::select! {
@@ -78,22 +80,47 @@ pub(crate) async fn write_rows(
             }
         };
         let Some(row) = row else { return Ok(()) };
-        sink.begin(plan);
-        for (index, (column, field)) in plan.columns.iter_mut().zip(fields(row)).enumerate() {
-            let out = sink.buf();
-            if index > 0 {
-                out.byte(b',');
+        match &mut binary {
+            None => {
+                sink.begin(plan);
+                for (index, (column, field)) in plan.columns.iter_mut().zip(fields(row)).enumerate() {
+                    let text = match field {
+                        Field::Null => None,
+                        Field::Plain(text) => Some(text),
+                        Field::Escaped(text) => Some(unescape(text, &mut scratch)),
+                    };
+                    write_value(sink, index, column, text);
+                }
             }
-            let text = match field {
-                Field::Null => None,
-                Field::Plain(text) => Some(text),
-                Field::Escaped(text) => Some(unescape(text, &mut scratch)),
-            };
-            column.encode(text, out);
-            if let (Some(text), Some(tracker)) = (text, sink.tracker()) {
-                tracker.see(index, &column.codec, text);
+            Some(binary) => {
+                let Some(mut row) = binary.row(row)? else { continue };
+                if usize::from(row.columns()) != plan.columns.len() {
+                    return Err(malformed());
+                }
+                sink.begin(plan);
+                for (index, column) in plan.columns.iter_mut().enumerate() {
+                    let text = match (row.field()?, column.binary) {
+                        (None, _) => None,
+                        (Some(value), Some(form)) => Some(form.text(value, &mut scratch).ok_or_else(malformed)?),
+                        (Some(_), None) => return Err(malformed()),
+                    };
+                    write_value(sink, index, column, text);
+                }
             }
         }
         sink.end().await?;
+    }
+}
+
+/// Writes the property of a column.
+#[inline]
+fn write_value(sink: &mut impl RowSink, index: usize, column: &mut PlanColumn, text: Option<&[u8]>) {
+    let out = sink.buf();
+    if index > 0 {
+        out.byte(b',');
+    }
+    column.encode(text, out);
+    if let (Some(text), Some(tracker)) = (text, sink.tracker()) {
+        tracker.see(index, &column.codec, text);
     }
 }

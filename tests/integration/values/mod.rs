@@ -3,6 +3,7 @@
 //!
 //! `TAP_TEST_SEED=n` repeats a run that failed.
 
+mod binary;
 mod oracle;
 mod types;
 mod validity;
