@@ -90,9 +90,9 @@ def main():
     print(f"\n{report.text(results)}")
     if chosen.output:
         report.write(results, chosen.output)
-        for section in results["sections"]:
+        for section in [] if chosen.at_scale else results["sections"]:
             chart.write(section, chosen.output)
-        print(f"\nWritten to {os.path.relpath(chosen.output)}: results.json, results.md, and a chart for each table.")
+        print(f"\nWritten to {os.path.relpath(chosen.output)}.")
     else:
         print("\nNothing is written: only a whole run goes into docs/bench.")
     return 0
