@@ -75,8 +75,10 @@ def main():
     # First, because a slot has to read through the log of whatever is made after it.
     if {"discovery", "one_table"} & set(chosen.only) and not chosen.at_scale:
         bench.many_tables()
-    if {"stream", "bulk"} & set(chosen.only) and bench.peers:
-        bench.orders_for_peers()
+    if {"stream", "bulk"} & set(chosen.only) and not chosen.at_scale:
+        bench.orders()
+        if bench.peers:
+            bench.orders_for_peers()
     for group in sections.GROUPS:
         names = [name for name in group if name in chosen.only and not (chosen.no_peers and name in NEEDS_PEERS)]
         if not names:
@@ -85,6 +87,8 @@ def main():
         print(f"\n{'; '.join(section.title for section in built)}", flush=True)
         cases = {case.name: case for section in built for case in section.cases()}.values()
         bench.run_in_turn(cases, chosen.rounds, chosen.peer_rounds)
+        for name in names:
+            bench.drop_slots(sections.DONE_WITH.get(name, ()))
         done += built
     results = report.results(chosen, bench, done, time.monotonic() - started)
     print(f"\n{report.text(results)}")

@@ -19,7 +19,9 @@ class Sections:
 
     # Those of a line have cases in common, so that all of them are run in turn.
     GROUPS = (("full_table",), ("stream", "bulk"), ("incremental",), ("discovery",), ("one_table",), ("start",),
-              ("end_to_end",), ("batches",), ("hot",))
+              ("hot",), ("end_to_end",), ("batches",))
+    # The databases whose slots nobody reads any more after a table.
+    DONE_WITH = {"stream": ("bench", "bench_peers"), "bulk": ("bench", "bench_peers"), "hot": ("hot",)}
 
     def __init__(self, bench):
         self.bench, self.server, self.tap, self.peers = bench, bench.server, bench.tap, bench.peers
@@ -99,7 +101,7 @@ class Sections:
         def make():
             options = self.statement(self.log_based("stream", plugin), "START_REPLICATION").plugin_options()
             command = self.server.program("pg_recvlogical", "bench", "--slot", slot_name("bench"), "--start", "--no-loop",
-                                          "-f", "-", "--endpos", self.bench.orders()["end"], *options)
+                                          "-f", "-", "--endpos", self.bench.end(), *options)
             return Case(f"pg_recvlogical, {plugin}", LIMIT, [command], "bench", before=self.copy_slot(plugin))
         return self.once(f"pg_recvlogical {plugin}", make)
 
@@ -107,7 +109,7 @@ class Sections:
         def make():
             sql = self.statement(self.log_based("bulk", plugin), "COPY").sql
             # The tap's own end is younger than what others read to.
-            sql = re.sub(r"(peek_binary_changes\([^,]*, )'[^']*'", rf"\1'{self.bench.orders()['end']}'", sql)
+            sql = re.sub(r"(peek_binary_changes\([^,]*, )'[^']*'", rf"\1'{self.bench.end()}'", sql)
             return Case(f"bare bulk read, {plugin}", LIMIT, [self.server.psql("bench", "-c", sql)], "bench",
                         before=self.copy_slot(plugin))
         return self.once(f"bare bulk {plugin}", make)
