@@ -142,10 +142,6 @@ impl Alterations {
         seen: TransactionSnapshot,
     ) -> Result<Alterations> {
         let oids: Vec<u32> = selected.iter().map(|(oid, _)| *oid).collect();
-        // Of many tables it takes far longer to compile than to run.
-        if client.server_version().has_jit() {
-            client.batch_execute("SET jit = off").await.map_err(|e| query_error("cannot set up the session", e))?;
-        }
         let of_schema = client.server_version().publication_of_schema();
         let sql = include_str!("alterations.sql").replace("{of_schema}", of_schema);
         let rows = client

@@ -84,7 +84,7 @@ impl Endpoint {
         let mut client = Client::new(client, connection, tls);
         let version = client.server_version();
         check_version(&self.target, version)?;
-        self.in_time(client.set_up(&settings(version, "UTF8"))).await?;
+        self.in_time(client.set_up(&settings(version, "UTF8", true))).await?;
         let kept = async {
             let row =
                 client.query_one(SEARCH_PATH, &[]).await.map_err(|e| query_error("cannot set up the session", e))?;
@@ -107,7 +107,7 @@ impl Endpoint {
             _ => "UTF8",
         };
         let set_up = async {
-            session.query(&settings(version, encoding)).await?;
+            session.query(&settings(version, encoding, false)).await?;
             if replication {
                 // Who takes no notice of `replication` in the startup message gives an ordinary session, for which this is no SQL.
                 return session.query("IDENTIFY_SYSTEM").await.map(|_| true).map_err(not_passed_on);
@@ -253,8 +253,9 @@ fn check_version(target: &Target, version: ServerVersion) -> Result<()> {
 /// Returns the statement that sets up a session: whatever the role, the database or the server have set, values print
 /// the same, no timeout ends a long read, and SQL reaches nothing that another role made. It returns the schemas that
 /// were on the search_path, and is one statement because a walsender before PostgreSQL 15 takes no more. No cast or
-/// operator stands in it: the search_path of its own is still that of the role.
-fn settings(version: ServerVersion, encoding: &str) -> String {
+/// operator stands in it: the search_path of its own is still that of the role. `of_catalogs`: its queries read them, and take far longer
+/// to compile than to run.
+fn settings(version: ServerVersion, encoding: &str, of_catalogs: bool) -> String {
     let mut settings = vec![
         // Temporary objects would come first if they did not stand last.
         ("search_path", PINNED),
@@ -273,6 +274,9 @@ fn settings(version: ServerVersion, encoding: &str) -> String {
         ("application_name", APPLICATION_NAME),
     ];
     settings.extend(version.session_timeouts().map(|name| (name, "0")));
+    if of_catalogs && version.has_jit() {
+        settings.push(("jit", "off"));
+    }
     let calls = settings.iter().map(|(name, value)| format!("pg_catalog.set_config('{name}', '{value}', false)"));
     let schemas = "pg_catalog.array_to_json(pg_catalog.current_schemas(false))";
     format!("SELECT {schemas}, {}", calls.collect::<Vec<_>>().join(", "))
@@ -284,7 +288,11 @@ mod tests {
 
     #[test]
     fn settings_follow_the_version() {
-        let settings = |text| settings(ServerVersion::parse(text), "UTF8");
+        let of_tables = settings(ServerVersion::parse("17.0"), "UTF8", false);
+        let settings = |text| settings(ServerVersion::parse(text), "UTF8", true);
+        assert!(
+            settings("11.0").contains("'jit'") && !settings("10.0").contains("'jit'") && !of_tables.contains("'jit'")
+        );
         assert!(settings("17.0").contains("'transaction_timeout'"));
         assert!(!settings("16.9").contains("'transaction_timeout'"));
         assert!(!settings("16.9").contains(';'));
