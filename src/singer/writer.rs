@@ -166,12 +166,14 @@ fn write_chunks(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    struct Shared(Arc<Mutex<Vec<u8>>>);
+    /// Keeps what was written to it, or to a clone.
+    #[derive(Clone, Default)]
+    pub(crate) struct Sink(pub(crate) Arc<Mutex<Vec<u8>>>);
 
-    impl Write for Shared {
+    impl Write for Sink {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.lock().unwrap().extend_from_slice(bytes);
             Ok(bytes.len())
@@ -194,8 +196,8 @@ mod tests {
 
     #[tokio::test]
     async fn everything_arrives_in_order() {
-        let out = Arc::new(Mutex::new(Vec::new()));
-        let mut writer = MessageWriter::new(Shared(Arc::clone(&out)));
+        let out = Sink::default();
+        let mut writer = MessageWriter::new(out.clone());
         let mut expected = Vec::new();
         for n in 0..50_000 {
             let line = format!("{{\"n\":{n}}}\n");
@@ -206,7 +208,7 @@ mod tests {
             }
         }
         writer.finish().await.unwrap();
-        assert_eq!(*out.lock().unwrap(), expected);
+        assert_eq!(*out.0.lock().unwrap(), expected);
     }
 
     struct Slow;

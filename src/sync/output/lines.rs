@@ -244,26 +244,12 @@ impl Lines {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
-    use std::sync::{Arc, Mutex};
 
     use proptest::prelude::*;
 
     use super::*;
+    use crate::singer::writer::tests::Sink;
     use crate::sync::output::holes::{Hole, Lead, Want};
-
-    #[derive(Clone, Default)]
-    struct Sink(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Sink {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
 
     fn lines() -> (Lines, Sink) {
         let sink = Sink::default();

@@ -140,7 +140,7 @@ impl Window {
                 self.compact();
                 // More of the same keys may come.
                 if self.size() >= self.most / 2 {
-                    self.close();
+                    self.pass_on();
                 }
             }
             _ => {}
@@ -183,12 +183,17 @@ impl Window {
         self.keys.truncate(keys);
     }
 
-    /// Ends the window: its records are on their way.
+    /// Ends the window.
     fn close(&mut self) {
+        self.compact();
+        self.pass_on();
+    }
+
+    /// Has the records of the window on their way.
+    fn pass_on(&mut self) {
         if self.records.is_empty() {
             return;
         }
-        self.compact();
         match &mut self.batches {
             None => self.queue.push_back(Item::Lines(std::mem::take(&mut self.text), 0)),
             Some(batches) => {

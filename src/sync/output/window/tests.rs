@@ -1,12 +1,11 @@
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
 
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
 use super::*;
+use crate::singer::writer::tests::Sink;
 
 /// The properties of each stream but the version, and its key.
 const STREAMS: [(&str, &[&str], &[&str]); 3] = [
@@ -152,20 +151,6 @@ fn targets(messages: &[Value]) -> (Vec<(Value, Target)>, usize) {
         }
     }
     (held, records)
-}
-
-#[derive(Clone, Default)]
-struct Sink(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Sink {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
 }
 
 fn window(root: Option<&Path>, compacts: bool, batch_size: usize, most: usize) -> Window {
