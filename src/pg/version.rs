@@ -100,14 +100,14 @@ impl ServerVersion {
     }
 
     /// Returns a query of the transactions that wrote the publication `p`, put the schema of the table `c` into it, and that table,
-    /// whose row type is `t`, into its schema, if it was not made since `$2`.
+    /// whose row type is `t`, into its schema, if it was not made since `{since}`.
     pub(crate) fn publication_of_schema(self) -> &'static str {
         if self.publishes_schemas() {
             "SELECT written.xmin FROM pg_catalog.pg_publication_namespace s \
              JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = -1 \
              CROSS JOIN LATERAL (SELECT p.xmin UNION ALL SELECT s.xmin \
                                  UNION ALL SELECT t.xmin \
-                                 WHERE NOT pg_catalog.age(a.xmin) BETWEEN 0 AND pg_catalog.age($2::text::xid)) \
+                                 WHERE NOT pg_catalog.age(a.xmin) BETWEEN 0 AND pg_catalog.age({since})) \
                                 written(xmin) \
              WHERE s.pnpubid = p.oid AND s.pnnspid = c.relnamespace"
         } else {

@@ -7,8 +7,10 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::error::Result;
+use crate::pg::ServerVersion;
 use crate::pg::connect::Client;
 use crate::pg::error::query_error;
+use crate::pg::quote::literal;
 use crate::pg::row::Fields as _;
 use crate::positions::TransactionSnapshot;
 use crate::state::Definition;
@@ -141,13 +143,8 @@ impl Alterations {
         since: u32,
         seen: TransactionSnapshot,
     ) -> Result<Alterations> {
-        let oids: Vec<u32> = selected.iter().map(|(oid, _)| *oid).collect();
-        let of_schema = client.server_version().publication_of_schema();
-        let sql = include_str!("alterations.sql").replace("{of_schema}", of_schema);
-        let rows = client
-            .query(&sql, &[&oids, &since.to_string(), &publications])
-            .await
-            .map_err(|e| query_error("cannot read what was altered", e))?;
+        let sql = question(client.server_version(), &selected, publications, since);
+        let rows = client.query_often(&sql, &[], "cannot read what was altered").await?;
         let past: HashMap<u32, &Definition> =
             selected.iter().filter_map(|(oid, known)| Some((*oid, known.as_ref()?))).collect();
         let short = seen.short();
@@ -312,6 +309,23 @@ impl Alterations {
         let is_new = |fact: &Fact| !fact.told && !snapshot.sees_writer(fact.by);
         self.of(table).is_some_and(|altered| altered.facts_of_columns().any(is_new))
     }
+}
+
+/// Returns the query. A run asks the same again and again, and planning it takes ten times what it takes: what it asks of is
+/// written into it, since a query with parameters is planned for those of each time.
+fn question(
+    version: ServerVersion,
+    selected: &[(u32, Option<Definition>)],
+    publications: &[String],
+    since: u32,
+) -> String {
+    let tables: Vec<String> = selected.iter().map(|(oid, _)| oid.to_string()).collect();
+    let publications: Vec<String> = publications.iter().map(|name| literal(name)).collect();
+    include_str!("alterations.sql")
+        .replace("{of_schema}", version.publication_of_schema())
+        .replace("{tables}", &format!("'{{{}}}'::oid[]", tables.join(",")))
+        .replace("{since}", &format!("'{since}'::xid"))
+        .replace("{publications}", &format!("ARRAY[{}]::text[]", publications.join(",")))
 }
 
 impl Altered {

@@ -1,9 +1,9 @@
--- What was altered of the tables in $1, and of the partitions below them, by transactions that are not older than $2: one row a
--- table. Each fact about a table is a row of a catalog, whose xmin says when it was last written; it stays when the row is frozen.
--- $3: the publications that decide what is sent of them. {of_schema}: which transactions wrote what publishes c in p as one of its
--- schema's tables.
+-- What was altered of some tables, and of the partitions below them, by transactions that are not older than one: one row a table.
+-- Each fact about a table is a row of a catalog, whose xmin says when it was last written; it stays when the row is frozen.
+-- In braces is what `alterations.rs` writes into it: the tables (oid[]), the transaction (xid), the publications that decide what
+-- is sent (text[]), and which transactions wrote what publishes c in p as one of its schema's tables.
 WITH RECURSIVE tree(stream, oid) AS (
-  SELECT o, o FROM pg_catalog.unnest($1::oid[]) o
+  SELECT o, o FROM pg_catalog.unnest({tables}) o
   UNION
   SELECT tree.stream, i.inhrelid
     FROM tree
@@ -59,7 +59,7 @@ published(oid, written) AS (
   SELECT l.oid, row.xmin
     FROM lineage l
     JOIN pg_catalog.pg_publication_rel r ON r.prrelid = l.member
-    JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid AND p.pubname::text = ANY ($3)
+    JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid AND p.pubname::text = ANY ({publications})
     -- What is published as soon as it is made misses nothing.
     JOIN pg_catalog.pg_attribute made ON made.attrelid = l.member AND made.attnum = -1
    CROSS JOIN LATERAL (SELECT r.xmin WHERE r.xmin <> made.xmin UNION ALL SELECT p.xmin) row(xmin)
@@ -68,10 +68,10 @@ published(oid, written) AS (
     FROM lineage l
     JOIN pg_catalog.pg_class c ON c.oid = l.member
     JOIN pg_catalog.pg_type t ON t.oid = c.reltype
-    JOIN pg_catalog.pg_publication p ON p.pubname::text = ANY ($3)
+    JOIN pg_catalog.pg_publication p ON p.pubname::text = ANY ({publications})
    CROSS JOIN LATERAL ({of_schema}) row(xmin)
   UNION ALL
-  SELECT tree.oid, p.xmin FROM tree JOIN pg_catalog.pg_publication p ON p.pubname::text = ANY ($3) AND p.puballtables
+  SELECT tree.oid, p.xmin FROM tree JOIN pg_catalog.pg_publication p ON p.pubname::text = ANY ({publications}) AND p.puballtables
 ),
 facts(oid, what, written, name) AS (
   SELECT attrelid, 'column', written, attname FROM attributes WHERE NOT as_made
@@ -98,27 +98,27 @@ facts(oid, what, written, name) AS (
     FROM pg_catalog.pg_constraint k
     JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass AND d.objid = k.oid
                                AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = k.conrelid
-   WHERE k.conrelid = ANY ($1) AND k.contype = 'p'
+   WHERE k.conrelid = ANY ({tables}) AND k.contype = 'p'
   UNION ALL
   -- A label of an enum that is part of the key.
   SELECT k.conrelid, 'key', t.written, NULL
     FROM pg_catalog.pg_constraint k
     JOIN attributes a ON a.attrelid = k.conrelid AND a.attnum = ANY (k.conkey)
     JOIN of_types t ON t.outer_type = a.atttypid
-   WHERE k.conrelid = ANY ($1) AND k.contype = 'p'
+   WHERE k.conrelid = ANY ({tables}) AND k.contype = 'p'
   UNION ALL
   -- A table is made with a file that has its oid for a name. One that is a publication's by name can't be made unlogged.
   SELECT c.oid, 'file', c.xmin, NULL FROM pg_catalog.pg_class c
    WHERE c.oid IN (SELECT oid FROM tree) AND c.relkind = 'r' AND c.relfilenode <> c.oid
      AND NOT EXISTS (SELECT FROM pg_catalog.pg_publication_rel p
-                      WHERE p.prrelid = c.oid AND NOT pg_catalog.age(p.xmin) BETWEEN 0 AND pg_catalog.age($2::text::xid))
+                      WHERE p.prrelid = c.oid AND NOT pg_catalog.age(p.xmin) BETWEEN 0 AND pg_catalog.age({since}))
   UNION ALL
   -- A partition that was a table of its own before: ATTACH PARTITION writes to all columns that it has in the command that makes it one,
   -- and CREATE TABLE … PARTITION OF makes some of them before.
   SELECT i.inhrelid, 'attached', i.xmin, NULL
     FROM pg_catalog.pg_inherits i
     JOIN pg_catalog.pg_attribute made ON made.attrelid = i.inhrelid AND made.attnum = -1
-   WHERE i.inhrelid IN (SELECT oid FROM tree) AND i.inhrelid <> ALL ($1)
+   WHERE i.inhrelid IN (SELECT oid FROM tree) AND i.inhrelid <> ALL ({tables})
      AND NOT (i.xmin = made.xmin AND i.xmax::text = '0' AND EXISTS
        (SELECT FROM pg_catalog.pg_attribute a
          WHERE a.attrelid = i.inhrelid AND a.attnum > 0 AND NOT a.attisdropped AND a.xmin = i.xmin AND a.xmax::text = '0'
@@ -128,7 +128,7 @@ facts(oid, what, written, name) AS (
 ),
 dated AS (
   SELECT oid, what, written::text::int8 AS written, name,
-         pg_catalog.age(written) BETWEEN 0 AND pg_catalog.age($2::text::xid) AS young
+         pg_catalog.age(written) BETWEEN 0 AND pg_catalog.age({since}) AS young
     FROM facts
 ),
 tables AS (

@@ -6,7 +6,6 @@ use tokio::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::pg::connect::Client;
-use crate::pg::error::query_error;
 use crate::pg::row::Fields as _;
 use crate::pg::wire::Session;
 use crate::positions::TransactionSnapshot;
@@ -29,8 +28,9 @@ pub(crate) async fn wait_visible(
     let give_up = Instant::now() + VISIBLE_PATIENCE;
     let sql = format!("SELECT {}::text", client.server_version().current_snapshot());
     loop {
-        let row = client.query_one(&sql, &[]).await.map_err(|e| query_error("cannot read the snapshot", e))?;
-        let snapshot = parsed(row.field(0)?)?;
+        let rows = client.query_often(&sql, &[], "cannot read the snapshot").await?;
+        let text = rows.first().map(|row| row.field(0)).transpose()?;
+        let snapshot = parsed(text)?;
         if transactions.clone().all(|xid| snapshot.sees(xid)) {
             return Ok(snapshot);
         }
@@ -46,10 +46,10 @@ pub(crate) async fn wait_visible(
 /// one of them that it would need to alter it. Returns a snapshot from before that was looked at.
 pub(crate) async fn settled(client: &Client, tables: &[u32]) -> Result<Option<TransactionSnapshot>> {
     let snapshot = wait_visible(client, std::iter::empty()).await?;
-    let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype = 'relation' AND relation = ANY ($1) \
-               AND mode = 'AccessExclusiveLock' AND granted)";
-    let row = client.query_one(sql, &[&tables]).await.map_err(|e| query_error("cannot read the locks", e))?;
-    Ok((!row.field::<bool>(0)?).then_some(snapshot))
+    let sql = "SELECT FROM pg_catalog.pg_locks WHERE locktype = 'relation' AND relation = ANY ($1) \
+               AND mode = 'AccessExclusiveLock' AND granted";
+    let rows = client.query_often(sql, &[&tables], "cannot read the locks").await?;
+    Ok(rows.is_empty().then_some(snapshot))
 }
 
 fn parsed(text: Option<&str>) -> Result<TransactionSnapshot> {

@@ -1,10 +1,12 @@
 //! Connections for queries, through tokio-postgres.
 
+use std::collections::HashMap;
 use std::future::poll_fn;
 use std::ops::Deref;
 
-use tokio::sync::watch;
-use tokio_postgres::{AsyncMessage, SimpleQueryMessage, SimpleQueryRow};
+use tokio::sync::{Mutex, watch};
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{AsyncMessage, Row, SimpleQueryMessage, SimpleQueryRow, Statement};
 
 use crate::error::{Context as _, Result};
 use crate::pg::ServerVersion;
@@ -20,6 +22,8 @@ pub(crate) struct Client {
     server_version: ServerVersion,
     tls: Option<&'static str>,
     schemas: Vec<String>,
+    /// The statements that are asked again and again.
+    kept: Mutex<HashMap<String, Statement>>,
 }
 
 impl Client {
@@ -46,7 +50,7 @@ impl Client {
             }
             drop(open);
         });
-        Client { client, alive, server_version, tls, schemas: Vec::new() }
+        Client { client, alive, server_version, tls, schemas: Vec::new(), kept: Mutex::default() }
     }
 
     /// Runs the statement that sets up the session, which returns the schemas that were on its search_path before.
@@ -74,6 +78,22 @@ impl Client {
             _ => None,
         };
         messages.iter().filter_map(row).collect()
+    }
+
+    /// Runs a query that the session is asked often: it is parsed once, and planned once where it has no parameters. `doing` says what
+    /// could not be done when it fails.
+    pub(crate) async fn query_often(&self, sql: &str, params: &[&(dyn ToSql + Sync)], doing: &str) -> Result<Vec<Row>> {
+        let failed = |e| query_error(doing, e);
+        let mut kept = self.kept.lock().await;
+        let statement = match kept.get(sql) {
+            Some(statement) => statement.clone(),
+            None => {
+                let statement = self.client.prepare(sql).await.map_err(failed)?;
+                kept.entry(sql.to_owned()).or_insert(statement).clone()
+            }
+        };
+        drop(kept);
+        self.client.query(&statement, params).await.map_err(failed)
     }
 
     /// Returns the schemas on the search_path that the role has elsewhere; the session's own is pg_catalog.
