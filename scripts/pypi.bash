@@ -49,6 +49,9 @@ pypi_package() {
     # Its own dependency's program.
     rich) printf '%s\n' "pygmentize" rich==15.0.0 ;;
     build) printf '%s\n' "pyproject-build" build==1.3.0 ;;
+    maturin) printf '%s\n' "maturin" "maturin==1.16.0 ziglang==0.17.1" ;;
+    auditwheel) printf '%s\n' "auditwheel 3.12 3.13 3.11 3.10" auditwheel==6.8.2 ;;
+    twine) printf '%s\n' "twine 3.12 3.13 3.11 3.10" twine==7.0.0 ;;
     # Its jsonschema is of 2017.
     singer-tools) printf '%s\n' "singer-check-tap 3.9 3.8 3.7" singer-tools==0.4.1 ;;
     meltano-cli) printf '%s\n' "meltano 3.12 3.13 3.11 3.10" meltano==4.4.1 ;;

@@ -45,8 +45,9 @@ need_tap() {
     else
         need_rust
         [ "${1:-}" != --release ] || profile=release
-        step "Building the tap${1:+ (release; some minutes the first time)}"
-        cargo build --locked --quiet "$@"
+        step "Building the tap ($profile): $(grep -c '^name = ' Cargo.lock) crates the first time, some minutes"
+        # On a terminal cargo says how far it is.
+        if [ -t 2 ]; then cargo build --locked "$@"; else cargo build --locked --quiet "$@"; fi
         tap=$(cargo metadata --locked --no-deps --format-version 1 |
             sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/$profile/tap-postgres-rs
     fi

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::env;
 use std::fs;
-use std::fs::Permissions;
+use std::fs::{File, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 use std::process::Command;
@@ -40,19 +40,19 @@ fn every_test_that_a_promise_names_exists() {
     assert!(missing.is_empty(), "no such tests: {missing:#?}");
 }
 
-/// The README's table of settings is that of `--about`; `UPDATE_GOLDEN=1 cargo test docs` writes it.
+/// The table of docs/settings.md is that of `--about`; `UPDATE_GOLDEN=1 cargo test docs` writes it.
 #[test]
-fn the_readme_has_every_setting() {
+fn the_page_of_settings_has_every_one() {
     let about = Tap::bare().arg("--about").arg("--format").arg("markdown").output().expect_code(0).stdout;
     let (_, table) = about.split_once("## Settings\n\n").expect("a table of settings");
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
-    let readme = fs::read_to_string(&path).expect("read the README");
-    let start = readme.find("| Setting | Required |").expect("a table of settings");
-    let end = start + readme[start..].find("\n\n").expect("an end of the table") + 1;
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/settings.md");
+    let page = fs::read_to_string(&path).expect("read the page");
+    let start = page.find("| Setting | Required |").expect("a table of settings");
+    let end = start + page[start..].find("\n\n").expect("an end of the table") + 1;
     if env::var_os("UPDATE_GOLDEN").is_some() {
-        fs::write(&path, [&readme[..start], table, &readme[end..]].concat()).expect("write the README");
+        fs::write(&path, [&page[..start], table, &page[end..]].concat()).expect("write the page");
     } else {
-        assert_eq!(&readme[start..end], table, "UPDATE_GOLDEN=1 cargo test docs writes it anew");
+        assert_eq!(&page[start..end], table, "UPDATE_GOLDEN=1 cargo test docs writes it anew");
     }
 }
 
@@ -60,7 +60,7 @@ fn the_readme_has_every_setting() {
 #[test]
 fn links_lead_somewhere() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut pages = vec![root.join("README.md"), root.join("CONTRIBUTING.md"), root.join("CHANGELOG.md")];
+    let mut pages = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"].map(|page| root.join(page)).to_vec();
     let docs = fs::read_dir(root.join("docs")).expect("the directory of the documentation");
     pages
         .extend(docs.map(|page| page.expect("an entry").path()).filter(|page| page.extension() == Some("md".as_ref())));
@@ -94,12 +94,12 @@ fn the_internals_name_what_is_there() {
 }
 
 /// The script of docs/scheduling.md: a signal that comes to it ends the tap with a last STATE, the target takes all of that, and the
-/// state of the next run is the target's last.
+/// state of the next run is the target's last that is whole.
 #[test]
 fn the_script_of_a_scheduler_passes_signals_on() {
     const PAGE: &str = include_str!("../../docs/scheduling.md");
-    let (_, script) = PAGE.split_once("```bash\n#!/usr/bin/env bash\n").expect("a script");
-    let (script, _) = script.split_once("```").expect("its end");
+    const SCRIPT: &str = include_str!("../../container/pipeline");
+    assert!(PAGE.contains(&format!("```bash\n{SCRIPT}```")), "docs/scheduling.md has another script than container/pipeline");
     let db = TestDb::new("scheduled");
     db.psql("create table item (id integer primary key); insert into item values (1)");
     db.replicate("pgoutput");
@@ -108,26 +108,34 @@ fn the_script_of_a_scheduler_passes_signals_on() {
     let copied = Tap::new(&db).catalog(&catalog).run();
     let command = tap.command();
     let folder = tap.dir();
-    tap.file("state.json", &copied.last_state().to_string());
+    tap.file("state.json", "{}");
     tap.file("target.json", "{}");
+    // What a run left that was killed: a state, and half of one.
+    tap.file("states", &format!("{}\n{{\"bookmarks\": {{}}", copied.last_state()));
     // Prints the values of the STATEs that it takes, as targets do.
     let target = "#!/bin/sh\nsed -un 's/^{\"type\":\"STATE\",\"value\":\\(.*\\)}$/\\1/p'\n";
-    for (name, text) in [("target-postgres", target), ("sync", &format!("#!/usr/bin/env bash\n{script}"))] {
-        let text = text.replace("cd /var/lib/shop", &format!("cd '{}'", folder.display()));
-        fs::set_permissions(tap.file(name, &text), Permissions::from_mode(0o755)).expect("make it executable");
+    for (name, text) in [("target-postgres", target), ("pipeline", SCRIPT)] {
+        fs::set_permissions(tap.file(name, text), Permissions::from_mode(0o755)).expect("make it executable");
     }
     symlink(command.get_program(), folder.join("tap-postgres-rs")).expect("a link to the tap");
     let path =
         env::join_paths([folder.to_owned()].into_iter().chain(env::split_paths(&env::var_os("PATH").expect("a PATH"))));
     let log = || fs::read_to_string(folder.join("tap.log")).unwrap_or_default();
-    let mut script =
-        Command::new(folder.join("sync")).env("PATH", path.expect("a PATH")).spawn().expect("run the script");
+    let log_file = File::create(folder.join("tap.log")).expect("a file for the log");
+    let mut script = Command::new(folder.join("pipeline"))
+        .env("PATH", path.expect("a PATH"))
+        .env("SETTINGS", folder)
+        .env("STATE", folder)
+        .stderr(log_file)
+        .spawn()
+        .expect("run the script");
     until("the tap streams", || log().contains("reading the changes of"));
     db.psql("insert into item values (2)");
     kill_process(Pid::from_child(&script), Signal::TERM).expect("send a signal");
     let status = wait(&mut script, Duration::from_secs(60)).expect("an end of the script");
     assert_eq!(status.code(), Some(143), "{}", log());
     assert!(log().contains("ending on signal 15"), "{}", log());
+    assert!(!log().contains("copying the table"), "it did not take the state of the run before: {}", log());
     let state: Value =
         serde_json::from_str(&fs::read_to_string(folder.join("state.json")).expect("a state")).expect("JSON");
     assert!(state["bookmarks"]["public-item"]["lsn"].is_u64(), "{state}");

@@ -70,7 +70,8 @@ fn the_hub_definition_has_what_about_says() {
         "maintenance_status": "beta",
         "name": "tap-postgres",
         "namespace": "tap_postgres",
-        "pip_url": "tap-postgres-rs",
+        // From a folder that the user names: the name alone would be whoever's has it on PyPI.
+        "pip_url": "--no-index --find-links=\"${TAP_POSTGRES_RS_DIST}\" tap-postgres-rs",
         "quality": "unknown",
         "settings": settings,
         "settings_group_validation": groups(&about),
