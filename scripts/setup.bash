@@ -95,8 +95,10 @@ need_postgres() {
     find_postgres "$@" || die "no server${1:+ with $1} under /usr/lib/postgresql after installing ${packages[*]}"
 }
 
-# The clients that the tests run; the servers of scripts/versions.bash come without. And an SSH server to tunnel through.
+# The clients that the tests run; the servers of scripts/versions.bash come without. And an SSH server to tunnel through, and what
+# container/pipeline-part is written in.
 need_clients() {
+    command -v python3 >/dev/null || { step "Installing Python"; apt_install python3; }
     [ -x "$pg_bin/psql" ] || command -v psql >/dev/null || { step "Installing psql"; apt_install postgresql-client; }
     [ -x /usr/sbin/sshd ] || { step "Installing sshd"; install_sshd; }
 }

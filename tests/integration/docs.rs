@@ -1,16 +1,17 @@
 //! What the documentation says of the tests is so.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
+use std::ffi::OsString;
 use std::fs;
 use std::fs::{File, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use crate::harness::tap::wait;
 use crate::harness::{Tap, TestDb, until};
@@ -60,7 +61,8 @@ fn the_page_of_settings_has_every_one() {
 #[test]
 fn links_lead_somewhere() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut pages = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"].map(|page| root.join(page)).to_vec();
+    let mut pages =
+        ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"].map(|page| root.join(page)).to_vec();
     let docs = fs::read_dir(root.join("docs")).expect("the directory of the documentation");
     pages
         .extend(docs.map(|page| page.expect("an entry").path()).filter(|page| page.extension() == Some("md".as_ref())));
@@ -93,42 +95,77 @@ fn the_internals_name_what_is_there() {
     assert!(missing.is_empty(), "docs/internals.md names what does not exist: {missing:#?}");
 }
 
-/// The script of docs/scheduling.md: a signal that comes to it ends the tap with a last STATE, the target takes all of that, and the
+/// container/pipeline with its settings: the tap's config, a catalog, and a target that prints the values of the STATEs that it takes, as
+/// targets do, and keeps all lines.
+struct Pipeline {
+    tap: Tap,
+    path: OsString,
+}
+
+impl Pipeline {
+    fn new(tap: Tap) -> Pipeline {
+        const TARGET: &str = "#!/bin/sh\ntee -a lines | sed -un 's/^{\"type\":\"STATE\",\"value\":\\(.*\\)}$/\\1/p'\n";
+        const SCRIPTS: [(&str, &str); 3] = [
+            ("target-postgres", TARGET),
+            ("pipeline", include_str!("../../container/pipeline")),
+            ("pipeline-part", include_str!("../../container/pipeline-part")),
+        ];
+        // Which writes the config.
+        let command = tap.command();
+        tap.file("target.json", "{}");
+        for (name, text) in SCRIPTS {
+            fs::set_permissions(tap.file(name, text), Permissions::from_mode(0o755)).expect("make it executable");
+        }
+        symlink(command.get_program(), tap.dir().join("tap-postgres-rs")).expect("a link to the tap");
+        let paths = env::var_os("PATH").expect("a PATH");
+        let path = env::join_paths([tap.dir().to_owned()].into_iter().chain(env::split_paths(&paths)));
+        Pipeline { path: path.expect("a PATH"), tap }
+    }
+
+    /// Starts one of the scripts, its state in a folder; its log is there, too.
+    fn start(&self, script: &str, args: &[&str], state: &Path) -> Child {
+        fs::create_dir_all(state).expect("a folder for the state");
+        Command::new(self.tap.dir().join(script))
+            .args(args)
+            .env("PATH", &self.path)
+            .env("SETTINGS", self.tap.dir())
+            .env("STATE", state)
+            .stderr(File::create(state.join("log")).expect("a file for the log"))
+            .spawn()
+            .expect("run the script")
+    }
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_default()
+}
+
+fn state(folder: &Path) -> Value {
+    serde_json::from_str(&read(&folder.join("state.json"))).expect("a state")
+}
+
+/// A signal that comes to the script of docs/scheduling.md ends the tap with a last STATE, the target takes all of that, and the
 /// state of the next run is the target's last that is whole.
 #[test]
 fn the_script_of_a_scheduler_passes_signals_on() {
     const PAGE: &str = include_str!("../../docs/scheduling.md");
     const SCRIPT: &str = include_str!("../../container/pipeline");
-    assert!(PAGE.contains(&format!("```bash\n{SCRIPT}```")), "docs/scheduling.md has another script than container/pipeline");
+    assert!(
+        PAGE.contains(&format!("```bash\n{SCRIPT}```")),
+        "docs/scheduling.md has another script than container/pipeline"
+    );
     let db = TestDb::new("scheduled");
     db.psql("create table item (id integer primary key); insert into item values (1)");
     db.replicate("pgoutput");
     let catalog = Tap::new(&db).discover().select("public-item", "LOG_BASED");
-    let tap = Tap::new(&db).catalog(&catalog).config("break_at_end_lsn", false);
     let copied = Tap::new(&db).catalog(&catalog).run();
-    let command = tap.command();
-    let folder = tap.dir();
-    tap.file("state.json", "{}");
-    tap.file("target.json", "{}");
+    let pipeline = Pipeline::new(Tap::new(&db).catalog(&catalog).config("break_at_end_lsn", false));
+    let folder = pipeline.tap.dir().join("state");
+    fs::create_dir(&folder).expect("a folder");
     // What a run left that was killed: a state, and half of one.
-    tap.file("states", &format!("{}\n{{\"bookmarks\": {{}}", copied.last_state()));
-    // Prints the values of the STATEs that it takes, as targets do.
-    let target = "#!/bin/sh\nsed -un 's/^{\"type\":\"STATE\",\"value\":\\(.*\\)}$/\\1/p'\n";
-    for (name, text) in [("target-postgres", target), ("pipeline", SCRIPT)] {
-        fs::set_permissions(tap.file(name, text), Permissions::from_mode(0o755)).expect("make it executable");
-    }
-    symlink(command.get_program(), folder.join("tap-postgres-rs")).expect("a link to the tap");
-    let path =
-        env::join_paths([folder.to_owned()].into_iter().chain(env::split_paths(&env::var_os("PATH").expect("a PATH"))));
-    let log = || fs::read_to_string(folder.join("tap.log")).unwrap_or_default();
-    let log_file = File::create(folder.join("tap.log")).expect("a file for the log");
-    let mut script = Command::new(folder.join("pipeline"))
-        .env("PATH", path.expect("a PATH"))
-        .env("SETTINGS", folder)
-        .env("STATE", folder)
-        .stderr(log_file)
-        .spawn()
-        .expect("run the script");
+    fs::write(folder.join("states"), format!("{}\n{{\"bookmarks\": {{}}", copied.last_state())).expect("write a file");
+    let log = || read(&folder.join("log"));
+    let mut script = pipeline.start("pipeline", &[], &folder);
     until("the tap streams", || log().contains("reading the changes of"));
     db.psql("insert into item values (2)");
     kill_process(Pid::from_child(&script), Signal::TERM).expect("send a signal");
@@ -136,11 +173,63 @@ fn the_script_of_a_scheduler_passes_signals_on() {
     assert_eq!(status.code(), Some(143), "{}", log());
     assert!(log().contains("ending on signal 15"), "{}", log());
     assert!(!log().contains("copying the table"), "it did not take the state of the run before: {}", log());
-    let state: Value =
-        serde_json::from_str(&fs::read_to_string(folder.join("state.json")).expect("a state")).expect("JSON");
-    assert!(state["bookmarks"]["public-item"]["lsn"].is_u64(), "{state}");
     assert!(!folder.join("states").exists());
     // It goes on from there.
-    let next = Tap::new(&db).catalog(&catalog).state(&state).run();
+    let next = Tap::new(&db).catalog(&catalog).state(&state(&folder)).run();
     assert!(next.record_messages().count() <= 1);
+}
+
+/// container/pipeline-part: each stream is in one part, those of the slot in the first, and with other parts each goes on from its bookmark.
+#[test]
+fn a_divided_pipeline_reads_each_stream_once() {
+    const LOGGED: [&str; 2] = ["public-a", "public-b"];
+    let db = TestDb::new("divided");
+    for table in ["a", "b", "c", "d", "e", "f", "g", "h"] {
+        db.psql(&format!("create table {table} (id integer primary key); insert into {table} values (1), (2)"));
+    }
+    db.replicate("pgoutput");
+    let mut catalog = Tap::new(&db).discover();
+    let all: BTreeSet<String> = catalog.ids().into_iter().map(str::to_owned).collect();
+    for id in &all {
+        let is_logged = LOGGED.contains(&id.as_str());
+        catalog = if is_logged { catalog.select(id, "LOG_BASED") } else { catalog.select_incremental(id, "id") };
+    }
+    let pipeline = Pipeline::new(Tap::new(&db).catalog(&catalog));
+    // Runs all parts, and returns how many records came of each stream, and the states.
+    let run = |folder: &Path, parts: usize| {
+        let mut records: BTreeMap<String, usize> = BTreeMap::new();
+        let mut bookmarks = Map::new();
+        for part in 0..parts {
+            let state_of_part = folder.join(part.to_string());
+            let args = [part.to_string(), parts.to_string()];
+            let mut script = pipeline.start("pipeline-part", &args.each_ref().map(String::as_str), folder);
+            let status = wait(&mut script, Duration::from_secs(60)).expect("an end of the script");
+            assert!(status.success(), "part {part}: {}", read(&folder.join("log")));
+            for line in read(&state_of_part.join("lines")).lines() {
+                let message: Value = serde_json::from_str(line).expect("a message");
+                let Some(stream) = message["stream"].as_str() else { continue };
+                assert_eq!(LOGGED.contains(&stream), part == 0, "{stream} is in part {part}");
+                let count = records.entry(stream.to_owned()).or_default();
+                *count += usize::from(message["type"] == "RECORD");
+            }
+            for (stream, bookmark) in state(&state_of_part)["bookmarks"].as_object().expect("bookmarks") {
+                assert!(bookmarks.insert(stream.clone(), bookmark.clone()).is_none(), "{stream} is in two parts");
+            }
+        }
+        (records, bookmarks)
+    };
+    let (records, bookmarks) = run(&pipeline.tap.dir().join("three"), 3);
+    assert_eq!(records, all.iter().map(|stream| (stream.clone(), 2)).collect());
+    assert_eq!(bookmarks.keys().cloned().collect::<BTreeSet<_>>(), all);
+    let five = pipeline.tap.dir().join("five");
+    for part in 0..5 {
+        fs::create_dir_all(five.join(part.to_string())).expect("a folder");
+        let merged = json!({"bookmarks": bookmarks}).to_string();
+        fs::write(five.join(part.to_string()).join("state.json"), merged).expect("write a state");
+    }
+    db.psql("insert into a values (3)");
+    let (records, _) = run(&five, 5);
+    // INCREMENTAL has the row of its bookmark again.
+    let expected = |stream: &String| usize::from(stream != "public-b");
+    assert_eq!(records, all.iter().map(|stream| (stream.clone(), expected(stream))).collect());
 }
