@@ -23,7 +23,7 @@ use crate::sync::env::{Env, Names, Slicing};
 use crate::sync::form::dialect;
 use crate::sync::output::Output;
 use crate::sync::plan::XMIN;
-use crate::sync::select::warn_of_idle_patterns;
+use crate::sync::select::check_patterns;
 use crate::sync::sync;
 use crate::types;
 
@@ -106,7 +106,7 @@ async fn discovery(env: &Env) -> Result<Outcome> {
         "INCREMENTAL: \"replication-key\" may be a column that grows, or, of tables, \"{XMIN}\", the rows that were written since the \
          run before, whatever columns there are"
     );
-    warn_of_idle_patterns(env, &tables);
+    check_patterns(env, &tables)?;
     print(|out| write_catalog(&tables, &env.config.dbname, &env.types, &env.patterns, out))
 }
 

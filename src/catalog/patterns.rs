@@ -53,12 +53,25 @@ impl Patterns {
         (self.select.is_empty() || self.select.iter().any(matches)) && !self.deselect.iter().any(matches)
     }
 
-    /// Returns the patterns that match none of these streams, as they were written.
-    pub(crate) fn idle<'a>(&'a self, streams: &[String]) -> impl Iterator<Item = &'a str> {
-        let patterns = self.select.iter().chain(&self.deselect);
-        patterns
-            .filter(|pattern| !streams.iter().any(|stream| pattern.stream.matches(stream)))
-            .map(|pattern| pattern.written.as_str())
+    /// Checks that each pattern matches one of these streams, or one of the columns beside it: a name may be misspelt, and what it
+    /// would leave out be sent.
+    ///
+    /// # Errors
+    /// One matches nothing.
+    pub(crate) fn check(&self, streams: &[(String, Vec<&str>)]) -> Result<()> {
+        for pattern in self.select.iter().chain(&self.deselect) {
+            let matching = || streams.iter().filter(|(stream, _)| pattern.stream.matches(stream));
+            let has = |column: &WildMatch| matching().any(|(_, columns)| columns.iter().any(|c| column.matches(c)));
+            let what = match &pattern.column {
+                _ if matching().next().is_none() => "stream that the role can read",
+                Some(column) if !has(column) => "column of the streams that it matches",
+                _ => continue,
+            };
+            return Err(Error::usage(format!("{} matches no {what}", pattern.written)).hint(
+                "--discover lists streams, as `tap_stream_id`, and columns; upper and lower case are different",
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -135,8 +148,21 @@ mod tests {
             let error = Patterns::parse(&[], &[wrong.to_owned()]).unwrap_err().to_string();
             assert!(error.starts_with(&format!("--deselect {wrong:?}: expected a stream")), "{error}");
         }
-        let patterns = patterns(&["public-a", "publik-*"], &["public-*.secret", "public-x"]);
-        let idle: Vec<&str> = patterns.idle(&["public-a".to_owned()]).collect();
-        assert_eq!(idle, [r#"--select "publik-*""#, r#"--deselect "public-x""#]);
+    }
+
+    #[test]
+    fn patterns_that_match_nothing() {
+        let streams = [("public-a".to_owned(), vec!["id", "secret"]), ("public-b".to_owned(), vec!["id"])];
+        let check = |select: &[&str], deselect: &[&str]| patterns(select, deselect).check(&streams);
+        check(&["public-a", "*.id"], &["public-*.secret", "public-b.*"]).unwrap();
+        for (select, deselect, expected) in [
+            (&["public-a", "publik-*"][..], &[][..], r#"--select "publik-*" matches no stream"#),
+            (&[], &["public-x.id"], r#"--deselect "public-x.id" matches no stream"#),
+            (&[], &["*.sercet"], r#"--deselect "*.sercet" matches no column"#),
+            (&["public-b.secret"], &[], r#"--select "public-b.secret" matches no column"#),
+        ] {
+            let error = check(select, deselect).unwrap_err().to_string();
+            assert!(error.starts_with(expected), "{error}");
+        }
     }
 }

@@ -46,8 +46,12 @@ async fn requirements(
     plans: &mut Vec<StreamPlan>,
 ) -> Result<()> {
     let client = server::connect(report, env.tables()).await?;
+    let without_catalog = catalog.is_none();
     let mut selected = select(&client, env, catalog, state).await?;
     streams::left_out(report, &selected);
+    if without_catalog {
+        streams::passed_over(report, env, &client).await?;
+    }
     plans.append(&mut selected.plans);
     for plan in plans.iter() {
         streams::check(report, env, &client, plan).await?;

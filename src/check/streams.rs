@@ -13,7 +13,7 @@ use crate::pg::tree::with_tree;
 use crate::sync::copy::incremental::replication_key;
 use crate::sync::env::Env;
 use crate::sync::plan::{StreamPlan, XMIN};
-use crate::sync::select::{Selected, warnings};
+use crate::sync::select::{Selected, unread, warnings};
 
 /// The size of a table in bytes from which it is worth an index on its replication key.
 const LARGE: i64 = 16 * 1024 * 1024;
@@ -23,6 +23,14 @@ pub(super) fn left_out(report: &mut Report, selected: &Selected) {
     for stream in &selected.left_out {
         report.failure(&stream.error);
     }
+}
+
+/// Reports the tables that a run without a catalog is asked for, and passes over.
+pub(super) async fn passed_over(report: &mut Report, env: &Env, client: &Client) -> Result<()> {
+    for (id, grants) in unread(client, env).await? {
+        report.warning(format_args!("{id}: the role may not read it, and a run leaves it out; {}", to_run(&grants)));
+    }
+    Ok(())
 }
 
 /// Checks a stream that exists.

@@ -45,9 +45,13 @@ pub(crate) enum Copy {
 }
 
 impl State {
-    /// Reads a state file. An empty file is an empty state.
+    /// Reads a state file. An empty file is an empty state, and warned of: a target that did not start leaves such.
     pub(crate) fn load(path: &Path) -> Result<State> {
-        State::parse(&path.display().to_string(), &json_file::read(path)?)
+        let (file, text) = (path.display().to_string(), json_file::read(path)?);
+        if text.trim().is_empty() {
+            tracing::warn!("{file} is empty: everything is read from the beginning");
+        }
+        State::parse(&file, &text)
     }
 
     /// Reads the text of a state file; `file` is its name in errors.
@@ -115,7 +119,8 @@ impl State {
     /// Reads a state file that another program may be rewriting at this moment. `None` on any problem, and for a file
     /// that is empty.
     pub(crate) fn reread(path: &Path) -> Option<State> {
-        State::load(path).ok().filter(|state| !state.bookmarks.is_empty())
+        let text = json_file::read(path).ok()?;
+        State::parse("", &text).ok().filter(|state| !state.bookmarks.is_empty())
     }
 
     /// Returns the stream that a run was interrupted in; it goes first.

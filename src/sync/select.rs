@@ -57,7 +57,7 @@ pub(crate) async fn select(client: &Client, env: &Env, catalog: Option<Catalog>,
         if tables.is_empty() {
             return Err(nothing_readable(&env.config.dbname));
         }
-        warn_of_idle_patterns(env, &tables);
+        check_patterns(env, &tables)?;
         let tables: Vec<Table> = tables.into_iter().filter(|table| env.patterns.selects(&table.stream_id())).collect();
         if tables.is_empty() {
             tracing::warn!("the patterns select no stream");
@@ -248,6 +248,34 @@ async fn unreadable(client: &Client, env: &Env, state: &State, plans: &[StreamPl
     Ok(left_out)
 }
 
+/// Returns the tables and views that `filter_schemas` or the patterns ask for and that the role may not read, by their streams' ids, each
+/// with the SQL that lets it. A run without a catalog passes over them.
+pub(crate) async fn unread(client: &Client, env: &Env) -> Result<Vec<(String, Vec<String>)>> {
+    let schemas = &env.config.filter_schemas;
+    if schemas.is_empty() && env.patterns.is_empty() {
+        return Ok(Vec::new());
+    }
+    let sql = "SELECT n.nspname::text, c.relname::text \
+               FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+               WHERE c.relkind IN ('r', 'p', 'v', 'm') AND NOT c.relispartition \
+               AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_' \
+               AND (n.nspname::text = ANY ($1) OR pg_catalog.cardinality($1) = 0) \
+               AND NOT (pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND pg_catalog.has_any_column_privilege(c.oid, 'SELECT')) \
+               ORDER BY 1, 2";
+    let rows = client.query(sql, &[schemas]).await.map_err(|e| query_error("cannot list the tables", e))?;
+    let mut unread = Vec::new();
+    for row in &rows {
+        let (schema, name): (&str, &str) = (row.field(0)?, row.field(1)?);
+        let id = format!("{schema}-{name}");
+        if env.patterns.selects(&id)
+            && let Some(table) = Unreadable::find(client, Named::Table(schema, name)).await?
+        {
+            unread.push((id, table.grants));
+        }
+    }
+    Ok(unread)
+}
+
 /// Returns what a user should know of a stream's rows, columns and key before it is read.
 pub(crate) fn warnings(plan: &StreamPlan, env: &Env) -> Vec<String> {
     let mut warnings = Vec::new();
@@ -336,12 +364,14 @@ fn filtered_log(plan: &StreamPlan) -> Option<Error> {
     })
 }
 
-/// Warns of patterns that match none of these tables: a name may be misspelt, and what it would leave out be sent.
-pub(crate) fn warn_of_idle_patterns(env: &Env, tables: &[Table]) {
-    let streams: Vec<String> = tables.iter().map(Table::stream_id).collect();
-    for pattern in env.patterns.idle(&streams) {
-        tracing::warn!("{pattern} matches no stream");
+/// Checks that each pattern matches one of these tables, or a column of one.
+pub(crate) fn check_patterns(env: &Env, tables: &[Table]) -> Result<()> {
+    if env.patterns.is_empty() {
+        return Ok(());
     }
+    let streams =
+        tables.iter().map(|table| (table.stream_id(), table.columns.iter().map(|c| c.name.as_str()).collect()));
+    env.patterns.check(&streams.collect::<Vec<_>>())
 }
 
 /// Warns of options for streams that are not selected: a name may be misspelt, and what its conditions hide would be sent.

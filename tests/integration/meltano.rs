@@ -18,8 +18,9 @@ const END: &str = "    # End of what is generated.\n";
 /// The definition for Meltano Hub, all of it generated.
 const HUB: &str = "meltano/hub/tap-postgres/tap-postgres-rs.yml";
 
-/// Defaults that the Hub's definition of the reference has: the tap itself wants to be told.
-const DEFAULTS: [(&str, &str); 2] = [("host", "\"localhost\""), ("port", "5432")];
+/// Settings that `dsn` may say, too. Meltano tells a tap the defaults of its definition as if the user had set them, and a single
+/// key beats the `dsn`: these have none there.
+const OF_DSN: [&str; 3] = ["port", "channel_binding", "target_session_attrs"];
 
 /// Names of settings, or words of them, that are not just capitalized in a label.
 const LABELS: [(&str, &str); 12] = [
@@ -171,11 +172,9 @@ fn setting(root: &Value, name: String, property: &Value) -> Value {
     if property["writeOnly"] == true {
         setting.insert("sensitive".into(), true.into());
     }
-    let own = DEFAULTS.iter().find(|(known, _)| name == *known);
-    let own = own.map(|(_, value)| serde_json::from_str(value).expect("JSON"));
-    let default = own.unwrap_or_else(|| property["default"].clone());
-    if !default.is_null() && default != json!([]) {
-        setting.insert("value".into(), default);
+    let default = &property["default"];
+    if !default.is_null() && *default != json!([]) && !OF_DSN.contains(&name.as_str()) {
+        setting.insert("value".into(), default.clone());
     }
     setting.insert("description".into(), described(property).into());
     if !options.is_empty() {

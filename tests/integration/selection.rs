@@ -347,13 +347,20 @@ fn patterns_of_streams_and_columns() {
             assert!(output.warnings().is_empty(), "{:?}", output.warnings());
         }
     }
-    let output = Tap::new(&db).arg("--select").arg("sale-*").arg("--deselect").arg("public-u").output().expect_code(0);
-    for warning in [
-        r#"--select "sale-*" matches no stream"#,
-        r#"--deselect "public-u" matches no stream"#,
-        "the patterns select no stream",
+    // A misspelt name would leave its stream out, or not leave a column out.
+    for (options, wrong, what) in [
+        (&["--select", "public-*", "--select", "sale-*"][..], r#"--select "sale-*""#, "stream"),
+        (&["--deselect", "public-u"], r#"--deselect "public-u""#, "stream"),
+        (&["--deselect", "sales-*.sercet"], r#"--deselect "sales-*.sercet""#, "column"),
+        (&["--select", "public-t.b"], r#"--select "public-t.b""#, "column"),
     ] {
-        assert_eq!(output.logged(warning), 1, "{}", output.stderr);
+        for mode in [None, Some("--discover"), Some("--test")] {
+            let tap = options.iter().copied().chain(mode).fold(Tap::new(&db), |tap, option| tap.arg(option));
+            let output = tap.output();
+            assert!(output.stderr.contains(&format!("{wrong} matches no {what}")), "{mode:?}: {}", output.stderr);
+            assert_ne!(output.status.code(), Some(0), "{mode:?}");
+            assert_eq!(output.stdout, "", "{mode:?}");
+        }
     }
     let checked = Tap::new(&db).arg("--test").arg("--select").arg("public-t.a").output().expect_code(0).parsed();
     assert_eq!(checked.records(T)[0].keys().collect::<Vec<_>>(), ["id", "a"]);

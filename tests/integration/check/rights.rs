@@ -42,6 +42,28 @@ fn tables() {
     line(&check(&tap), "failure", &["Apart-A b", "no such table"]);
 }
 
+/// Without a catalog what the role may not read is told where it was asked for, and nothing is said of other schemas.
+#[test]
+fn tables_without_a_catalog() {
+    let db = TestDb::new("check_unread");
+    db.psql(ITEM);
+    db.psql("create table \"Other\" (id integer primary key); create schema apart; create table apart.t (id integer);");
+    let role = Role::new(&db, "");
+    db.psql(&format!("grant select on item to {}", role.name));
+    let tap = |options: &[&str]| {
+        let tap = Tap::new(&db).config("user", role.name.as_str()).config("default_replication_method", "FULL_TABLE");
+        options.iter().fold(tap.arg("--test"), |tap, option| tap.arg(*option))
+    };
+    assert!(lines(&check(&tap(&[])), "warning", &["may not read"]).is_empty());
+    let filtered = tap(&[]).config("filter_schemas", "public");
+    let asked = tap(&["--select", "*", "--deselect", "public-item.note"]);
+    assert_eq!(lines(&check(&filtered), "warning", &["may not read"]).len(), 1);
+    assert_eq!(lines(&check(&asked), "warning", &["may not read"]).len(), 2);
+    let sql = mended(&db, &asked, "warning", &["apart-t", "may not read"]);
+    assert!(sql.contains("GRANT USAGE ON SCHEMA \"apart\"") && sql.contains("GRANT SELECT"), "{sql}");
+    mended(&db, &filtered, "warning", &["public-Other", "may not read"]);
+}
+
 #[test]
 fn columns_and_rows() {
     let db = TestDb::new("check_columns");
