@@ -46,6 +46,11 @@ start_server() (
     as_server "$pg_bin/pg_ctl" -D "$name" -l "$name.log" -w start >/dev/null || { cat "$name.log" >&2; exit 1; }
 )
 
+# Prints a port of loopback that nothing listens on.
+free_port() {
+    python3 -c 'import socket; print(socket.create_server(("127.0.0.1", 0)).getsockname()[1])'
+}
+
 # sql DATABASE ARGUMENT… runs psql on the server in $dir.
 sql() {
     local database=$1

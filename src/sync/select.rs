@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use super::copy::xmin;
@@ -195,6 +196,8 @@ enum Named<'a> {
 /// A table or view that is there and that the role may not read.
 struct Unreadable {
     schema: String,
+    /// `tap_stream_id`
+    id: String,
     /// The SQL that lets the role read it; none where it has no columns.
     grants: Vec<String>,
 }
@@ -202,25 +205,31 @@ struct Unreadable {
 impl Unreadable {
     /// Looks for one. Of a name that the role may read, there is none.
     async fn find(client: &Client, named: Named<'_>) -> Result<Option<Unreadable>> {
-        let (condition, parameters) = match named {
+        let (condition, parameters): (_, Vec<&(dyn ToSql + Sync)>) = match &named {
             Named::Table(schema, name) => ("n.nspname::text = $1 AND c.relname::text = $2", vec![schema, name]),
             Named::Stream(id) => ("n.nspname::text || '-' || c.relname::text = $1", vec![id]),
         };
+        Ok(Unreadable::look_up(client, condition, &parameters).await?.into_iter().next())
+    }
+
+    /// Returns the tables of which a condition on `pg_class c` and `pg_namespace n` holds, also those that the role may read.
+    async fn look_up(client: &Client, condition: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Unreadable>> {
         let sql = format!(
             "SELECT n.nspname::text, c.relname::text, current_user::text, \
              pg_catalog.has_schema_privilege(n.oid, 'USAGE'), pg_catalog.has_any_column_privilege(c.oid, 'SELECT') \
              FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-             WHERE {condition} AND c.relkind IN ('r', 'p', 'v', 'm')"
+             WHERE {condition} AND c.relkind IN ('r', 'p', 'v', 'm') ORDER BY 1, 2"
         );
-        let parameters: Vec<&(dyn ToSql + Sync)> = parameters.iter().map(|text| text as _).collect();
-        let row = client.query_opt(&sql, &parameters).await.map_err(|e| query_error("cannot look up a table", e))?;
-        let Some(row) = row else { return Ok(None) };
-        let (schema, name, role): (String, &str, _) = (row.field(0)?, row.field(1)?, quote::ident(row.field(2)?));
-        let usage = format!("GRANT USAGE ON SCHEMA {} TO {role}", quote::ident(&schema));
-        let select = format!("GRANT SELECT ON {} TO {role}", quote::qualified(&schema, name));
-        let grants = [(row.field::<bool>(3)?, usage), (row.field::<bool>(4)?, select)];
-        let grants = grants.into_iter().filter(|(granted, _)| !granted).map(|(_, sql)| sql).collect();
-        Ok(Some(Unreadable { schema, grants }))
+        let rows = client.query(&sql, parameters).await.map_err(|e| query_error("cannot look up a table", e))?;
+        let table = |row: &Row| {
+            let (schema, name, role): (String, &str, _) = (row.field(0)?, row.field(1)?, quote::ident(row.field(2)?));
+            let usage = format!("GRANT USAGE ON SCHEMA {} TO {role}", quote::ident(&schema));
+            let select = format!("GRANT SELECT ON {} TO {role}", quote::qualified(&schema, name));
+            let grants = [(row.field::<bool>(3)?, usage), (row.field::<bool>(4)?, select)];
+            let grants = grants.into_iter().filter(|(granted, _)| !granted).map(|(_, sql)| sql).collect();
+            Ok(Unreadable { id: format!("{schema}-{name}"), schema, grants })
+        };
+        rows.iter().map(table).collect()
     }
 
     fn error(&self, id: &str) -> Error {
@@ -255,25 +264,12 @@ pub(crate) async fn unread(client: &Client, env: &Env) -> Result<Vec<(String, Ve
     if schemas.is_empty() && env.patterns.is_empty() {
         return Ok(Vec::new());
     }
-    let sql = "SELECT n.nspname::text, c.relname::text \
-               FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-               WHERE c.relkind IN ('r', 'p', 'v', 'm') AND NOT c.relispartition \
-               AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_' \
-               AND (n.nspname::text = ANY ($1) OR pg_catalog.cardinality($1) = 0) \
-               AND NOT (pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND pg_catalog.has_any_column_privilege(c.oid, 'SELECT')) \
-               ORDER BY 1, 2";
-    let rows = client.query(sql, &[schemas]).await.map_err(|e| query_error("cannot list the tables", e))?;
-    let mut unread = Vec::new();
-    for row in &rows {
-        let (schema, name): (&str, &str) = (row.field(0)?, row.field(1)?);
-        let id = format!("{schema}-{name}");
-        if env.patterns.selects(&id)
-            && let Some(table) = Unreadable::find(client, Named::Table(schema, name)).await?
-        {
-            unread.push((id, table.grants));
-        }
-    }
-    Ok(unread)
+    let condition = "NOT c.relispartition AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_' \
+                     AND (n.nspname::text = ANY ($1) OR pg_catalog.cardinality($1) = 0) \
+                     AND NOT (pg_catalog.has_schema_privilege(n.oid, 'USAGE') \
+                              AND pg_catalog.has_any_column_privilege(c.oid, 'SELECT'))";
+    let tables = Unreadable::look_up(client, condition, &[schemas]).await?.into_iter();
+    Ok(tables.filter(|table| env.patterns.selects(&table.id)).map(|table| (table.id, table.grants)).collect())
 }
 
 /// Returns what a user should know of a stream's rows, columns and key before it is read.
